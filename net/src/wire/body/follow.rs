@@ -1,0 +1,59 @@
+//! `Follow` (follower → source): the follower chose this source and asks for streams.
+//!
+//! Rules:
+//! - Sent after the follower's full `Watermarks` on the same connection; answered by `Logs`, then `Records` and
+//!   `Claim`.
+//! - Names the source's logs that the follower knows and where to start in each: everything above `from`. A log it does
+//!   not name starts at that log's first version.
+//! - `credit` is the first window: the source may send payload up to that absolute offset of this connection's stream.
+
+use bytes::BufMut;
+
+use super::Body;
+use crate::ids::{LogId, StreamOffset, Version};
+use crate::wire::codec::{Reader, put_count, put_log};
+use crate::wire::error::{DecodeError, EncodeError};
+use crate::wire::limits::LOGS_MAX;
+use crate::wire::opcode::Opcode;
+
+/// Where to start in one log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FollowLog {
+    /// Which log.
+    pub log: LogId,
+    /// Send what is above this.
+    pub from: Version,
+}
+
+/// The follower asks for streams.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Follow {
+    /// How far the source may send at first.
+    pub credit: StreamOffset,
+    /// The source's logs that the follower knows.
+    pub logs: Vec<FollowLog>,
+}
+
+impl Body for Follow {
+    const OPCODE: Opcode = Opcode::Follow;
+
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        out.put_u64_le(self.credit.0);
+        put_count(out, "logs", self.logs.len(), LOGS_MAX)?;
+        for entry in &self.logs {
+            put_log(out, entry.log);
+            out.put_u64_le(entry.from.0);
+        }
+        Ok(())
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Follow, DecodeError> {
+        let credit = StreamOffset(reader.u64()?);
+        let count = reader.count("logs", LOGS_MAX, 20)?;
+        let mut logs = Vec::with_capacity(count);
+        for _ in 0..count {
+            logs.push(FollowLog { log: reader.log()?, from: Version(reader.u64()?) });
+        }
+        Ok(Follow { credit, logs })
+    }
+}

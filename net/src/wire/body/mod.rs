@@ -1,0 +1,70 @@
+//! One file per body, its rules on top.
+
+use bytes::Bytes;
+
+use super::codec::Reader;
+use super::error::{DecodeError, EncodeError};
+use super::opcode::Opcode;
+
+pub mod answer;
+pub mod claim;
+pub mod credit;
+pub mod deregister;
+pub mod federated_ack;
+pub mod federated_register;
+pub mod follow;
+pub mod heartbeat;
+pub mod hello;
+pub mod list;
+pub mod list_reply;
+pub mod logs;
+pub mod records;
+pub mod refuse;
+pub mod register;
+pub mod watermarks;
+
+pub use answer::{Done, ErrorCode, Failed};
+pub use claim::Claim;
+pub use credit::Credit;
+pub use deregister::{Deregister, InstanceKey};
+pub use federated_ack::{FederatedAck, Refused, RefusedCode};
+pub use federated_register::{FederatedEntry, FederatedRegister};
+pub use follow::{Follow, FollowLog};
+pub use heartbeat::Heartbeat;
+pub use hello::{Hello, Member, MemberState, Proof, Purpose};
+pub use list::{List, ListLocal};
+pub use list_reply::{EntryState, ListEntry, ListReply};
+pub use logs::{LogEntry, LogState, Logs};
+pub use records::{Compression, Records, RecordsHead};
+pub use refuse::{Refuse, RefuseCode};
+pub use register::Register;
+pub use watermarks::{Watermark, Watermarks};
+
+/// What a frame carries.
+pub trait Body: Sized {
+    /// The opcode it travels under. `Hello` also travels as `HelloAck`.
+    const OPCODE: Opcode;
+
+    /// Appends the body. On an error the caller truncates what was appended ([`super::encode_body`] does).
+    ///
+    /// # Errors
+    /// When a field is longer than the peer accepts.
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError>;
+
+    /// Reads the fields in order.
+    ///
+    /// # Errors
+    /// When the bytes are no such body.
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError>;
+
+    /// Reads a whole body: the last field must end it.
+    ///
+    /// # Errors
+    /// When the bytes are no such body.
+    fn decode(body: &Bytes) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(body);
+        let decoded = Self::read(&mut reader)?;
+        reader.finish()?;
+        Ok(decoded)
+    }
+}

@@ -1,0 +1,55 @@
+//! Every bound of the wire, with its unit in the name and its reason beside it.
+//!
+//! The first group must agree across the mesh (both ends refuse what lies beyond); it changes only with the protocol
+//! version. The second is this process's own.
+
+use super::header::HEADER_BYTES;
+
+// --- must agree across the mesh -------------------------------------------------------------------------------------
+
+/// The protocol this source speaks.
+pub const PROTOCOL_VERSION: u8 = 1;
+/// The oldest protocol this source still speaks.
+pub const PROTOCOL_VERSION_MIN: u8 = 1;
+
+/// Body of every opcode but `Records`: small enough that a stranger cannot make a node hold much, large enough for a
+/// vector of [`WATERMARKS_MAX`] entries.
+pub const CONTROL_BODY_BYTES_MAX: usize = 64 * 1024;
+/// A batch closes at this many payload bytes; the record that crosses the line still goes along.
+pub const RECORDS_BATCH_BYTES: usize = 1024 * 1024;
+/// Largest record: an 8 MiB value, its key and its header.
+pub const RECORD_BYTES_MAX: usize = 8 * 1024 * 1024 + 64 * 1024;
+/// Payload of one `Records` body.
+pub const RECORDS_PAYLOAD_BYTES_MAX: usize = RECORDS_BATCH_BYTES + RECORD_BYTES_MAX;
+/// Records are padded to this, on disk and here.
+pub const RECORD_ALIGN_BYTES: usize = 8;
+
+/// Members of one mesh, removed ones included (removed is final for an id, so they stay listed).
+pub const MEMBERS_MAX: usize = 1024;
+/// Entries of one vector: open and retired logs of every member.
+pub const WATERMARKS_MAX: usize = 2048;
+/// Logs named by one `Follow` or `Logs`.
+pub const LOGS_MAX: usize = 2048;
+/// Registrations in one body; a longer list spans several frames.
+pub const ENTRIES_MAX: usize = 1024;
+/// Refused registrations that one acknowledgement names; the rest is counted.
+pub const REFUSED_MAX: usize = 128;
+
+/// Text of a refusal or an error: one line for an operator.
+pub const TEXT_BYTES_MAX: usize = 256;
+/// What a service may say about an instance.
+pub const METADATA_BYTES_MAX: usize = 256;
+/// Proof of the mesh key.
+pub const PROOF_BYTES_MAX: usize = 64;
+
+// --- this process ---------------------------------------------------------------------------------------------------
+
+/// Bytes a reader may hold beyond the frame under construction: what one receive may deliver at once.
+pub const FEED_BYTES_MAX: usize = 1024 * 1024;
+
+const _: () = assert!(RECORDS_PAYLOAD_BYTES_MAX.is_multiple_of(RECORD_ALIGN_BYTES));
+const _: () = assert!(WATERMARKS_MAX * 30 + 4 <= CONTROL_BODY_BYTES_MAX);
+const _: () = assert!(LOGS_MAX * 31 + 2 <= CONTROL_BODY_BYTES_MAX);
+const _: () = assert!(MEMBERS_MAX * 39 + 1024 <= CONTROL_BODY_BYTES_MAX);
+const _: () = assert!(REFUSED_MAX * (2 + 64 + 8 + 8 + 2 + 2 + TEXT_BYTES_MAX) + 15 <= CONTROL_BODY_BYTES_MAX);
+const _: () = assert!(HEADER_BYTES.is_multiple_of(RECORD_ALIGN_BYTES));

@@ -1,0 +1,100 @@
+//! Every opcode, as an explicit number. Numbers are never reused: a retired one moves to [`RETIRED`].
+//!
+//! Ranges: `0x00xx` handshake, heartbeat and general answers; `0x01xx` discovery; `0x02xx` replication; `0x03xx` native
+//! storage (reserved); `0x04xx` cache (reserved).
+
+use super::body::records::HEAD_BYTES;
+use super::codec::codes;
+use super::limits::{CONTROL_BODY_BYTES_MAX, RECORDS_PAYLOAD_BYTES_MAX};
+
+codes! {
+    /// What a frame's body is.
+    Opcode: u16 {
+        /// First frame of the side that dialled.
+        Hello = 0x0001,
+        /// Its answer.
+        HelloAck = 0x0002,
+        /// Why this link closes now.
+        Refuse = 0x0003,
+        /// Liveness, round-trip time, clocks.
+        Heartbeat = 0x0004,
+        /// The request with this id succeeded.
+        Ok = 0x0005,
+        /// The request with this id failed.
+        Error = 0x0006,
+        /// A service instance announces or refreshes itself at its local node.
+        Register = 0x0101,
+        /// A service instance leaves.
+        Deregister = 0x0102,
+        /// Asks for instances in all regions.
+        List = 0x0103,
+        /// Asks for instances of this region.
+        ListLocal = 0x0104,
+        /// Answers both.
+        ListReply = 0x0105,
+        /// A node's local registrations, for its peers.
+        FederatedRegister = 0x0106,
+        /// Its acknowledgement, with what was refused.
+        FederatedAck = 0x0107,
+        /// What the follower holds durably.
+        Watermarks = 0x0201,
+        /// The follower asks for streams.
+        Follow = 0x0202,
+        /// The source's own logs.
+        Logs = 0x0203,
+        /// Records, verbatim.
+        Records = 0x0204,
+        /// The source's claim over a log.
+        Claim = 0x0205,
+        /// How far the source may send.
+        Credit = 0x0206,
+    }
+}
+
+/// Numbers that once had a meaning, with the name they had.
+pub const RETIRED: &[(u16, &str)] = &[];
+
+impl Opcode {
+    /// Longest body in bytes.
+    #[must_use]
+    pub fn body_bytes_max(self) -> usize {
+        if self == Opcode::Records { HEAD_BYTES + RECORDS_PAYLOAD_BYTES_MAX } else { CONTROL_BODY_BYTES_MAX }
+    }
+
+    /// How many leading bytes of a body of `body_bytes` the header's body checksum covers: all, except of `Records`,
+    /// whose payload carries its own checksums from the origin's disk to ours.
+    #[must_use]
+    pub fn guarded_bytes(self, body_bytes: usize) -> usize {
+        if self == Opcode::Records { HEAD_BYTES.min(body_bytes) } else { body_bytes }
+    }
+
+    /// Shortest body in bytes that can be guarded at all.
+    #[must_use]
+    pub fn body_bytes_min(self) -> usize {
+        if self == Opcode::Records { HEAD_BYTES } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_number_is_used_twice_or_after_its_retirement() {
+        let mut codes: Vec<u16> = Opcode::ALL.iter().map(|o| o.code()).chain(RETIRED.iter().map(|(c, _)| *c)).collect();
+        codes.sort_unstable();
+        let listed = codes.len();
+        codes.dedup();
+        assert_eq!(codes.len(), listed);
+    }
+
+    #[test]
+    fn every_code_is_in_an_assigned_range_and_maps_back() {
+        for &opcode in Opcode::ALL {
+            assert!(opcode.code() & 0xff != 0 && opcode.code() >> 8 <= 0x02, "{opcode:?}");
+            assert_eq!(Opcode::from_code(opcode.code()), Some(opcode));
+        }
+        assert_eq!(Opcode::from_code(0), None);
+        assert_eq!(Opcode::from_code(0x0301), None);
+    }
+}

@@ -1,0 +1,225 @@
+//! One golden sample of every message, byte for byte, for the generic test, the document and other implementations.
+//!
+//! A changed golden line is a changed protocol: it needs a new version, or a body that was never released.
+
+use bytes::Bytes;
+
+use super::body::answer::ErrorCode;
+use super::body::federated_register::SnapshotPart;
+use super::body::{
+    Claim, Compression, Credit, Deregister, Done, EntryState, Failed, FederatedAck, FederatedEntry, FederatedRegister,
+    Follow, FollowLog, Heartbeat, Hello, InstanceKey, List, ListEntry, ListLocal, ListReply, LogEntry, LogState, Logs,
+    Member, MemberState, Proof, Purpose, Records, RecordsHead, Refuse, RefuseCode, Refused, RefusedCode, Register,
+    Watermark, Watermarks,
+};
+use super::message::Message;
+use crate::ids::{
+    Class, CoreIndex, Epoch, Incarnation, InstanceId, LogId, NameError, NodeId, RegionName, RequestId, Sequence,
+    ServiceName, StreamOffset, Version,
+};
+
+/// A message and its frame.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// The message.
+    pub message: Message,
+    /// The request id it is framed with.
+    pub request_id: RequestId,
+    /// Its frame in hexadecimal.
+    pub frame_hex: &'static str,
+}
+
+fn sample(request_id: u32, message: Message, frame_hex: &'static str) -> Sample {
+    Sample { message, request_id: RequestId(request_id), frame_hex }
+}
+
+/// One sample of each message, in order of the opcodes.
+///
+/// # Errors
+/// When a name in here is no name.
+pub fn samples() -> Result<Vec<Sample>, NameError> {
+    let mut all = handshake()?;
+    all.extend(discovery()?);
+    all.extend(replication());
+    Ok(all)
+}
+
+fn hello(node: u32, region: &str, purpose: Purpose, last_octet: u8) -> Result<Hello, NameError> {
+    Ok(Hello {
+        protocol_min: 1,
+        protocol_max: 1,
+        node: NodeId(node),
+        incarnation: Incarnation(0x1122_3344_5566_7788),
+        purpose,
+        record_format: 1,
+        value_bytes_max: 8 * 1024 * 1024,
+        residency: 0,
+        physical_ms: 1_767_225_600_000,
+        advertised: ([10, 0, 0, last_octet], 10200).into(),
+        region: RegionName::parse(region)?,
+        proof: Proof::default(),
+        members: vec![
+            Member { node: NodeId(0x0a00_0001), state: MemberState::Joined, region: RegionName::parse("sfo")? },
+            Member { node: NodeId(0x0a00_0009), state: MemberState::Removed, region: RegionName::parse("ams")? },
+        ],
+    })
+}
+
+fn handshake() -> Result<Vec<Sample>, NameError> {
+    let hello_sfo = hello(0x0a00_0001, "sfo", Purpose::Control, 1)?;
+    let hello_nyc = hello(0x0a00_0002, "nyc", Purpose::Control, 2)?;
+    let beat = Heartbeat {
+        sent_at_ns: 5_000_000_000,
+        echo_ns: 4_900_000_000,
+        held_ns: 1_000_000,
+        physical_ms: 1_767_225_600_001,
+    };
+    Ok(vec![
+        sample(0, Message::Hello(hello_sfo), HELLO),
+        sample(0, Message::HelloAck(hello_nyc), HELLO_ACK),
+        sample(0, Message::Refuse(Refuse::new(RefuseCode::SameRegion, "both ends are in sfo")), REFUSE),
+        sample(0, Message::Heartbeat(beat), HEARTBEAT),
+        sample(7, Message::Ok(Done), OK),
+        sample(8, Message::Error(Failed::new(ErrorCode::StaleEpoch, "epoch 5 is registered")), ERROR),
+    ])
+}
+
+fn key(instance: u64, epoch: u64) -> Result<InstanceKey, NameError> {
+    let service = ServiceName::parse("caching")?;
+    Ok(InstanceKey { service, instance: InstanceId(instance), epoch: Epoch(epoch) })
+}
+
+fn discovery() -> Result<Vec<Sample>, NameError> {
+    let register = Register {
+        key: key(3, 5)?,
+        address: ([127, 0, 0, 1], 10700).into(),
+        ttl_ms: 15_000,
+        metadata: b"v=1".to_vec(),
+    };
+    let entry = ListEntry {
+        key: key(3, 5)?,
+        region: RegionName::parse("nyc")?,
+        address: (std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2), 10700).into(),
+        state: EntryState::Suspect,
+        ttl_ms_left: 4_000,
+        age_ms: 11_000,
+        metadata: b"v=1".to_vec(),
+    };
+    let federated = FederatedRegister {
+        node: NodeId(0x0a00_0001),
+        incarnation: Incarnation(0x1122_3344_5566_7788),
+        sequence: Sequence(1),
+        snapshot: Some(SnapshotPart { first: true, last: true }),
+        region: RegionName::parse("sfo")?,
+        entries: vec![FederatedEntry {
+            key: key(3, 5)?,
+            address: ([10, 0, 0, 1], 10700).into(),
+            ttl_ms_left: 12_000,
+            metadata: b"v=1".to_vec(),
+        }],
+        deregistered: vec![key(4, 1)?],
+    };
+    let refused = Refused::new(key(3, 5)?, RefusedCode::Loopback, "127.0.0.1 is this host");
+    let ack = FederatedAck { sequence: Sequence(1), want_full: false, refused_count: 1, refused: vec![refused] };
+    let service = Some(ServiceName::parse("caching")?);
+    Ok(vec![
+        sample(1, Message::Register(register), REGISTER),
+        sample(2, Message::Deregister(Deregister { key: key(3, 5)? }), DEREGISTER),
+        sample(3, Message::List(List { service, with_gone: false }), LIST),
+        sample(4, Message::ListLocal(ListLocal { service: None, with_gone: true }), LIST_LOCAL),
+        sample(3, Message::ListReply(ListReply { more: false, learning: true, entries: vec![entry] }), LIST_REPLY),
+        sample(0, Message::FederatedRegister(federated), FEDERATED_REGISTER),
+        sample(0, Message::FederatedAck(ack), FEDERATED_ACK),
+    ])
+}
+
+fn replication() -> Vec<Sample> {
+    let log = LogId { node: NodeId(0x0a00_0001), incarnation: Incarnation(0x1122_3344_5566_7788) };
+    let (from, to) = (Version(0x0100_0000), Version(0x0200_0000));
+    let mark = Watermark { log, version: to, persisted: from, class: Class(0) };
+    let open = LogEntry { log, first: from, end: Version(0), cores: 2, state: LogState::Open };
+    let head = RecordsHead {
+        log,
+        core: CoreIndex(1),
+        flags: 0,
+        stream_offset: StreamOffset(4096),
+        count: 1,
+        raw_bytes: 40,
+        compression: Compression::None,
+    };
+    // Opaque to this crate; the bytes only have the right size.
+    let payload = Bytes::from_static(b"forty bytes that stand for one record..\0");
+    let follow = Follow { credit: StreamOffset(4 * 1024 * 1024), logs: vec![FollowLog { log, from }] };
+    vec![
+        sample(0, Message::Watermarks(Watermarks { full: true, entries: vec![mark] }), WATERMARKS),
+        sample(9, Message::Follow(follow), FOLLOW),
+        sample(9, Message::Logs(Logs { logs: vec![open] }), LOGS),
+        sample(0, Message::Records(Records { head, payload }), RECORDS),
+        sample(0, Message::Claim(Claim { log, from, to, flags: 0, class: Class(0) }), CLAIM),
+        sample(0, Message::Credit(Credit { upto: StreamOffset(8 * 1024 * 1024) }), CREDIT),
+    ]
+}
+
+// Golden frames, in order of the opcodes: the header on the first line, then the body.
+const HELLO: &str = "\
+    c7010100000000004c0000000000000099fde0a00000000000000000fe292436\
+    010001000100000a88776655443322110100010000008000000000000000000000a8da769b010000040a000001d82703\
+    0073666f000002000100000a01030073666f0900000a020300616d73";
+const HELLO_ACK: &str = "\
+    c7010200000000004c00000000000000a369b731000000000000000085976287\
+    010001000200000a88776655443322110100010000008000000000000000000000a8da769b010000040a000002d82703\
+    006e7963000002000100000a01030073666f0900000a020300616d73";
+const REFUSE: &str = "\
+    c70103000000000018000000000000003ca4a5880000000000000000ccdc34ba\
+    02001400626f746820656e64732061726520696e2073666f";
+const HEARTBEAT: &str = "\
+    c7010400000000002000000000000000ee17d564000000000000000082471f75\
+    00f2052a01000000001110240100000040420f000000000001a8da769b010000";
+const OK: &str = "c701050000000000000000000700000000000000000000000000000085cad3bf";
+const ERROR: &str = "\
+    c70106000000000019000000080000009dbc9eab00000000000000001cda02da\
+    0600150065706f636820352069732072656769737465726564";
+const REGISTER: &str = "\
+    c70101010000000029000000010000006b5272580000000000000000dd91f8d3\
+    070063616368696e6703000000000000000500000000000000047f000001cc29983a00000300763d31";
+const DEREGISTER: &str = "\
+    c7010201000000001900000002000000edebb9170000000000000000f8fd2b9b\
+    070063616368696e6703000000000000000500000000000000";
+const LIST: &str = "\
+    c7010301000000000b00000003000000f67fef620000000000000000828fb61c\
+    0000070063616368696e67";
+const LIST_LOCAL: &str = "\
+    c70104010000000004000000040000007fe1229500000000000000005919a2e9\
+    01000000";
+const LIST_REPLY: &str = "\
+    c7010501000000004300000003000000d26833040000000000000000dd389d44\
+    02000100070063616368696e670300000000000000050000000000000003006e796306fd000000000000000000000000\
+    000002cc2902a00f0000f82a00000300763d31";
+const FEDERATED_REGISTER: &str = "\
+    c70106010000000061000000000000002ad51efe0000000000000000bd1b79d2\
+    0100000a887766554433221101000000000000000700030073666f0100070063616368696e6703000000000000000500\
+    000000000000040a000001cc29e02e00000300763d310100070063616368696e67040000000000000001000000000000\
+    00";
+const FEDERATED_ACK: &str = "\
+    c7010701000000004300000000000000ab026429000000000000000075731c00\
+    01000000000000000000010000000100070063616368696e670300000000000000050000000000000002001600313237\
+    2e302e302e31206973207468697320686f7374";
+const WATERMARKS: &str = "\
+    c701010200000000220000000000000011a616780000000000000000f2296dd8\
+    010001000100000a8877665544332211000000020000000000000001000000000000";
+const FOLLOW: &str = "\
+    c7010202000000001e00000009000000ba2c72c9000000000000000006efb9b2\
+    000040000000000001000100000a88776655443322110000000100000000";
+const LOGS: &str = "\
+    c7010302000000002100000009000000517b13d90000000000000000fc19f331\
+    01000100000a887766554433221100000001000000000000000000000000020001";
+const RECORDS: &str = "\
+    c7010402000000005000000000000000f1547b7100000000000000006ee3f249\
+    0100000a887766554433221101000000001000000000000001000000280000000000000000000000666f727479206279\
+    7465732074686174207374616e6420666f72206f6e65207265636f72642e2e00";
+const CLAIM: &str = "\
+    c7010502000000002000000000000000a17ce19d000000000000000069e823b4\
+    0100000a88776655443322110000000100000000000000020000000000000000";
+const CREDIT: &str = "\
+    c70106020000000008000000000000005c05209000000000000000009b60e7c5\
+    0000800000000000";
