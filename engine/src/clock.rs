@@ -1,0 +1,189 @@
+//! Time: a physical clock that never jumps inside a run, and the hybrid logical clock that versions come from.
+//!
+//! The hybrid logical clock follows Kulkarni et al., "Logical Physical Clocks" (2014), packed into one `u64` as
+//! DESIGN §6 lays it out: 42 bits of milliseconds since 2020, 11 bits of logic, 11 bits of tag.
+
+use net::reactor::Mono;
+use wal::{EPOCH_2020_UNIX_MS, Version};
+
+/// How far ahead of physical time a version may be before it is held back, in milliseconds.
+pub const MAX_CLOCK_SKEW_MS: u64 = 500;
+
+/// How far ahead of physical time this node's own versions may run, and how far the persisted ceiling reaches.
+pub const AHEAD_MS_MAX: u64 = MAX_CLOCK_SKEW_MS / 4;
+
+/// The instant of one tick, read once from the reactor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Time {
+    /// Monotonic time, for deadlines.
+    pub mono: Mono,
+    /// Physical time in milliseconds since 1970, monotonic within the run.
+    pub unix_ms: u64,
+}
+
+/// Physical time: monotonic time slewed toward the wall clock.
+///
+/// A difference of up to [`MAX_CLOCK_SKEW_MS`] is worked off at 1 ms per 64 ms; a larger one is an alarm and is not followed.
+#[derive(Debug)]
+pub struct PhysicalClock {
+    base_unix_ms: u64,
+    base_mono: Mono,
+    last_unix_ms: u64,
+    stepped: bool,
+}
+
+impl PhysicalClock {
+    /// Starts at the wall clock's present reading.
+    #[must_use]
+    pub fn new(mono: Mono, wall_unix_ms: u64) -> Self {
+        PhysicalClock { base_unix_ms: wall_unix_ms, base_mono: mono, last_unix_ms: wall_unix_ms, stepped: false }
+    }
+
+    /// The present time. `wall_unix_ms` may have jumped; the result never steps back.
+    pub fn read(&mut self, mono: Mono, wall_unix_ms: u64) -> Time {
+        let elapsed_ms = mono.since(self.base_mono) / 1_000_000;
+        let estimate = self.base_unix_ms.saturating_add(elapsed_ms);
+        let difference = wall_unix_ms.abs_diff(estimate);
+        self.stepped = difference > MAX_CLOCK_SKEW_MS;
+        // Re-base every 64 ms so that the slew is bounded by elapsed time, not by how often we are asked.
+        if elapsed_ms >= 64 {
+            self.base_mono = Mono(self.base_mono.0 + elapsed_ms * 1_000_000);
+            self.base_unix_ms = estimate;
+            if !self.stepped {
+                let slew = difference.min(elapsed_ms / 64);
+                self.base_unix_ms =
+                    if wall_unix_ms > estimate { estimate + slew } else { estimate.saturating_sub(slew) };
+            }
+        }
+        self.last_unix_ms = self.last_unix_ms.max(estimate);
+        Time { mono, unix_ms: self.last_unix_ms }
+    }
+
+    /// Whether the wall clock stands more than [`MAX_CLOCK_SKEW_MS`] away and is therefore not followed.
+    #[must_use]
+    pub fn is_stepped(&self) -> bool {
+        self.stepped
+    }
+}
+
+/// The clock is further ahead of physical time than [`AHEAD_MS_MAX`]: the writer has to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Throttled;
+
+/// The hybrid logical clock of one core.
+///
+/// Invariant: every version returned by [`Hlc::tick`] is greater than all it returned or observed before.
+#[derive(Debug)]
+pub struct Hlc {
+    last: Version,
+    tag: u16,
+}
+
+impl Hlc {
+    /// A clock that only gives versions above `floor`; `tag` is the node's 11-bit tag.
+    #[must_use]
+    pub fn new(floor: Version, tag: u16) -> Self {
+        Hlc { last: floor, tag: tag & 0x7ff }
+    }
+
+    /// The highest version given or observed.
+    #[must_use]
+    pub fn last(&self) -> Version {
+        self.last
+    }
+
+    /// A new version, strictly above every earlier one.
+    ///
+    /// # Errors
+    /// [`Throttled`] when the logic ran further ahead of physical time than [`AHEAD_MS_MAX`].
+    pub fn tick(&mut self, time: Time) -> Result<Version, Throttled> {
+        let physical = physical_ms(time);
+        let version = if physical > self.last.ms() {
+            Version::new(physical, 0, self.tag)
+        } else if self.last.logic() < 0x7ff {
+            Version::new(self.last.ms(), self.last.logic() + 1, self.tag)
+        } else {
+            Version::new(self.last.ms() + 1, 0, self.tag)
+        };
+        if version.ms() > physical + AHEAD_MS_MAX && version.ms() > self.last.ms() {
+            return Err(Throttled);
+        }
+        assert!(version > self.last, "the clock never steps back");
+        self.last = version;
+        Ok(version)
+    }
+
+    /// Moves the clock to at least `seen`, so that later versions are above it.
+    pub fn observe(&mut self, seen: Version) {
+        self.last = self.last.max(seen);
+    }
+
+    /// The clock's reading for expiry, in milliseconds since 1970: physical time or the last version, whichever is later.
+    #[must_use]
+    pub fn unix_ms(&self, time: Time) -> u64 {
+        time.unix_ms.max(self.last.unix_ms())
+    }
+}
+
+/// Whether `version` is too far ahead of physical time to be shown or seen by the clock yet.
+#[must_use]
+pub fn is_far_future(version: Version, time: Time) -> bool {
+    version.ms() > physical_ms(time).saturating_add(MAX_CLOCK_SKEW_MS)
+}
+
+fn physical_ms(time: Time) -> u64 {
+    time.unix_ms.saturating_sub(EPOCH_2020_UNIX_MS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(unix_ms: u64) -> Time {
+        Time { mono: Mono(0), unix_ms: EPOCH_2020_UNIX_MS + unix_ms }
+    }
+
+    #[test]
+    fn versions_rise_strictly_when_time_stands_still_or_steps_back() {
+        let mut clock = Hlc::new(Version::ZERO, 7);
+        let mut last = Version::ZERO;
+        for ms in [1000, 1000, 1000, 900, 1001, 1000] {
+            let version = clock.tick(at(ms)).unwrap();
+            assert!(version > last);
+            last = version;
+        }
+    }
+
+    #[test]
+    fn logic_overflow_carries_and_is_throttled_at_the_bound() {
+        let mut clock = Hlc::new(Version::ZERO, 1);
+        let mut given = 0u64;
+        while clock.tick(at(1000)).is_ok() {
+            given += 1;
+        }
+        assert_eq!(given, 2048 * (AHEAD_MS_MAX + 1));
+        assert!(clock.tick(at(1001)).is_ok(), "time passing releases the throttle");
+    }
+
+    #[test]
+    fn a_wall_clock_step_is_an_alarm_and_is_not_followed() {
+        let mut physical = PhysicalClock::new(Mono(0), 1_000_000);
+        let ten_years = 315_000_000_000;
+        let time = physical.read(Mono(100_000_000), 1_000_100 + ten_years);
+        assert_eq!(time.unix_ms, 1_000_100);
+        assert!(physical.is_stepped());
+        let back = physical.read(Mono(200_000_000), 1);
+        assert!(back.unix_ms >= 1_000_200);
+    }
+
+    #[test]
+    fn a_small_difference_is_slewed_away() {
+        let mut physical = PhysicalClock::new(Mono(0), 1_000_000);
+        let mut time = Time::default();
+        for step in 1..=200u64 {
+            time = physical.read(Mono(step * 100_000_000), 1_000_000 + step * 100 + 50);
+        }
+        assert_eq!(time.unix_ms, 1_000_000 + 200 * 100 + 50);
+        assert!(!physical.is_stepped());
+    }
+}

@@ -1,0 +1,258 @@
+//! Discovery's driver: registrations of this node's own services, requests of local clients, exchanges with peers.
+
+use net::ids::{Epoch, InstanceId, NodeId, RegionName, RequestId, ServiceName};
+use net::wire::body::{Done, ErrorCode, Failed, InstanceKey, Refuse, RefuseCode, Register};
+use net::wire::message::Message;
+use std::net::SocketAddr;
+
+use super::link::{Link, Role};
+use super::status::{PeerStatus, ServiceStatus};
+use super::{ControlLoop, DialTarget, LinkKey};
+use crate::discovery::limits::{EXCHANGE_MS, TTL_MS_DEFAULT};
+use crate::discovery::{Effect, PeerIndex};
+use crate::host::Host;
+
+/// The service under which a node offers its origin logs.
+const REPLICATION_SERVICE: &str = "replication";
+
+impl<H: Host> ControlLoop<H> {
+    /// Refreshes own registrations, runs the state machine, performs its effects.
+    pub(super) fn run_discovery(&mut self) {
+        let now = self.now();
+        if self.registered_at.is_none_or(|at| now >= at.plus_ms(EXCHANGE_MS)) {
+            self.registered_at = Some(now);
+            self.register_own_services();
+        }
+        for effect in self.federation.tick(now) {
+            match effect {
+                Effect::SendFederated { peer, message } => {
+                    if let Some(link) = self.peer_links[peer.0].and_then(|key| self.link(key)) {
+                        link.push(&Message::FederatedRegister(message), RequestId(0));
+                    }
+                }
+                Effect::ResetLink { peer, redial_ms } => {
+                    if let Some(key) = self.peer_links[peer.0].take()
+                        && let Some(link) = self.link(key)
+                    {
+                        link.broken = true;
+                    }
+                    self.redial_later(DialTarget::Discovery(peer.0), redial_ms);
+                }
+                Effect::Changed => {}
+            }
+        }
+    }
+
+    fn register_own_services(&mut self) {
+        let now = self.now();
+        let epoch = Epoch(self.facts.started_unix_ms);
+        for (name, port) in self.mesh.services.clone() {
+            let Ok(service) = ServiceName::parse(&name) else { continue };
+            let register = Register {
+                key: InstanceKey { service, instance: InstanceId(u64::from(self.facts.node.0)), epoch },
+                address: SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), port),
+                ttl_ms: TTL_MS_DEFAULT,
+                metadata: Vec::new(),
+            };
+            if let Err(error) = self.federation.register_local(register, now) {
+                tracing::error!(service = name, %error, "an own service could not be registered");
+            }
+        }
+    }
+
+    /// Remote instances of the replication service: list − list_local.
+    pub(super) fn source_addresses(&self) -> Vec<SocketAddr> {
+        let Ok(service) = ServiceName::parse(REPLICATION_SERVICE) else { return Vec::new() };
+        let listing = self.federation.list(Some(&service), false, self.now());
+        listing.entries.iter().filter(|entry| entry.region != self.region).map(|entry| entry.address).collect()
+    }
+
+    /// Which configured peer a discovery link belongs to.
+    fn peer_of(&mut self, key: LinkKey) -> Option<usize> {
+        let link = self.link(key)?;
+        match link.role {
+            Role::DiscoveryOut { peer } => Some(peer),
+            Role::DiscoveryIn => {
+                let (advertised, remote) = (link.hello()?.advertised, link.remote.ip());
+                // The address it advertises must be where it comes from: nobody speaks for a peer from elsewhere.
+                let genuine = advertised.ip() == remote;
+                genuine.then(|| self.mesh.peers.iter().position(|peer| *peer == advertised))?
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn discovery_link_up(&mut self, key: LinkKey, region: RegionName, node: NodeId) {
+        let Some(peer) = self.peer_of(key) else {
+            let text = "this node is not one of the peer's DISCOVERY_PEERS; add its advertised address there";
+            self.refuse(key, &Refuse::new(RefuseCode::UnknownRegion, text));
+            return;
+        };
+        let now = self.now();
+        let present = self.peer_links[peer];
+        let up = present.is_some_and(|key| self.link(key).is_some_and(|link| link.is_up()));
+        if !up {
+            self.peer_links[peer] = Some(key);
+            self.federation.on_peer_up(PeerIndex(peer), region, node, now);
+        }
+        if let Some(redial) = self.dials.get_mut(&DialTarget::Discovery(peer)) {
+            redial.wait_ms = 0;
+        }
+    }
+
+    pub(super) fn link_lost(&mut self, key: LinkKey, link: &Link) {
+        tracing::info!(remote = %link.remote, "link down");
+        self.serve.remove(&key);
+        let now = self.now();
+        for peer in 0..self.peer_links.len() {
+            if self.peer_links[peer] != Some(key) {
+                continue;
+            }
+            self.federation.on_peer_down(PeerIndex(peer), now);
+            self.peer_links[peer] = None;
+            // Another link of the same peer takes over.
+            let others: Vec<LinkKey> = self
+                .links
+                .iter()
+                .filter(|(_, link)| link.is_up() && matches!(link.role, Role::DiscoveryIn | Role::DiscoveryOut { .. }))
+                .map(|(index, link)| LinkKey { index, generation: link.generation })
+                .collect();
+            for other in others {
+                if self.peer_of(other) == Some(peer)
+                    && let Some((region, node)) =
+                        self.link(other).and_then(|link| link.hello()).map(|hello| (hello.region.clone(), hello.node))
+                {
+                    self.discovery_link_up(other, region, node);
+                }
+            }
+        }
+    }
+
+    pub(super) fn handle_discovery(&mut self, key: LinkKey, request: RequestId, message: Message) {
+        let now = self.now();
+        let Some(link) = self.link(key) else { return };
+        let local = link.remote.ip().is_loopback() || link.remote.ip() == self.mesh.advertise;
+        match message {
+            Message::FederatedRegister(register) => {
+                let Some(peer) = self.peer_of(key) else {
+                    let text = "registrations of a peer need a handshake first; say hello";
+                    self.refuse(key, &Refuse::new(RefuseCode::Unexpected, text));
+                    return;
+                };
+                let ack = self.federation.on_federated_register(PeerIndex(peer), &register, now);
+                for refused in &ack.refused {
+                    tracing::warn!(peer, refused = ?refused, "a registration of a peer was refused");
+                }
+                if let Some(link) = self.link(key) {
+                    link.push(&Message::FederatedAck(ack), request);
+                }
+            }
+            Message::FederatedAck(ack) => {
+                if let Some(peer) = self.peer_of(key) {
+                    self.federation.on_ack(PeerIndex(peer), ack, now);
+                }
+            }
+            Message::List(list) => {
+                let listing = self.federation.list(list.service.as_ref(), list.with_gone, now);
+                self.answer_list(key, request, listing);
+            }
+            Message::ListLocal(list) => {
+                let listing = self.federation.list_local(list.service.as_ref(), list.with_gone, now);
+                self.answer_list(key, request, listing);
+            }
+            Message::Register(_) | Message::Deregister(_) if !local => {
+                let text = "instances register at the node of their own host; use 127.0.0.1";
+                self.answer(key, request, Err(Failed::new(ErrorCode::Unsupported, text)));
+            }
+            Message::Register(register) => {
+                let outcome = self.federation.register_local(register, now).map_err(|error| error.to_failed());
+                self.answer(key, request, outcome);
+            }
+            Message::Deregister(deregister) => {
+                self.federation.deregister_local(&deregister.key, now);
+                self.answer(key, request, Ok(()));
+            }
+            message => {
+                let text = format!("{} has no meaning on the discovery port", message.opcode().name());
+                self.refuse(key, &Refuse::new(RefuseCode::Unexpected, &text));
+            }
+        }
+    }
+
+    fn answer(&mut self, key: LinkKey, request: RequestId, outcome: Result<(), Failed>) {
+        let message = match outcome {
+            Ok(()) => Message::Ok(Done),
+            Err(failed) => Message::Error(failed),
+        };
+        if let Some(link) = self.link(key) {
+            link.push(&message, request);
+        }
+    }
+
+    fn answer_list(&mut self, key: LinkKey, request: RequestId, listing: crate::discovery::Listing) {
+        let Some(link) = self.link(key) else { return };
+        for reply in listing.into_replies() {
+            link.push(&Message::ListReply(reply), request);
+        }
+    }
+
+    pub(super) fn service_statuses(&self) -> Vec<ServiceStatus> {
+        let listing = self.federation.list(None, true, self.now());
+        let show = |entry: &net::wire::body::ListEntry| ServiceStatus {
+            service: entry.key.service.to_string(),
+            region: entry.region.to_string(),
+            address: entry.address.to_string(),
+            state: format!("{:?}", entry.state).to_ascii_lowercase(),
+        };
+        listing.entries.iter().map(show).collect()
+    }
+
+    pub(super) fn peer_statuses(&self) -> Vec<PeerStatus> {
+        let own = self.logs.logs.last();
+        let complete = own.map_or(wal::Version::ZERO, crate::replication::logs::OwnLog::complete);
+        let mut statuses = Vec::new();
+        for peer in self.federation.peer_status() {
+            let node = peer.node.unwrap_or_default();
+            let mut status = PeerStatus {
+                region: peer.region.as_ref().map(ToString::to_string).unwrap_or_default(),
+                node: node.0,
+                address: peer.address.to_string(),
+                discovery_up: peer.linked,
+                ..PeerStatus::default()
+            };
+            let mut acknowledged = None;
+            for (_, link) in &self.links {
+                if link.hello().is_none_or(|hello| hello.node != node) {
+                    continue;
+                }
+                status.following |= matches!(link.role, Role::Following { .. }) && link.is_up();
+                if let Role::Serving { acknowledged: told, .. } = &link.role {
+                    status.followed |= link.is_up();
+                    acknowledged = own.and_then(|own| told.get(&own.id).copied()).max(acknowledged);
+                }
+                status.rtt_us = link.rtt_ns.map(|ns| ns / 1000).or(status.rtt_us);
+                status.sent_records_bytes += link.sent.records;
+                status.sent_claims_bytes += link.sent.claims;
+                status.sent_heartbeats_bytes += link.sent.heartbeats;
+                status.sent_other_bytes += link.sent.other;
+                status.received_records_bytes += link.received.records;
+            }
+            let acknowledged = crate::replication::from_wire(acknowledged.unwrap_or_default());
+            status.acknowledged = acknowledged.0;
+            if acknowledged < complete {
+                // Since when: the version after the acknowledged one is at least that old.
+                let since = if acknowledged == wal::Version::ZERO {
+                    self.facts.started_unix_ms
+                } else {
+                    acknowledged.unix_ms()
+                };
+                status.lag_ms = self.time.unix_ms.saturating_sub(since).max(1);
+            }
+            let held =
+                self.watermarks.iter().filter(|(log, _)| log.node == node).map(|(_, component)| component.version.0);
+            status.held = held.max().unwrap_or(0);
+            statuses.push(status);
+        }
+        statuses
+    }
+}

@@ -1,0 +1,160 @@
+//! The follower's side of a link: batches to the cores, claims to the watermarks, watermarks to the disk and back.
+
+use net::ids::{LogId, RequestId};
+use net::wire::body::{Credit, Follow, FollowLog, Logs, Refuse, RefuseCode, Watermarks as WatermarksBody};
+use net::wire::message::Message;
+
+use super::link::Role;
+use super::{ControlLoop, DialTarget, LinkKey, PERSIST_MS};
+use crate::host::Host;
+use crate::messages::ToCore;
+use crate::replication::from_wire;
+
+impl<H: Host> ControlLoop<H> {
+    pub(super) fn handle_as_follower(&mut self, key: LinkKey, message: Message) {
+        match message {
+            Message::Logs(logs) => self.follow_logs(key, &logs),
+            Message::Records(batch) => {
+                let Some(link) = self.links.get_mut(key.index) else { return };
+                let Some(node) = link.hello().map(|hello| hello.node) else { return };
+                link.received.records += batch.payload.len() as u64;
+                if batch.head.log.node != node {
+                    let text = "a source may only stream its own logs in this version";
+                    self.refuse(key, &Refuse::new(RefuseCode::Unexpected, text));
+                    return;
+                }
+                let Role::Following { receiver, .. } = &mut link.role else { return };
+                match receiver.records(&batch, &mut self.core_state) {
+                    Ok(parts) => {
+                        for part in parts {
+                            self.cores[usize::from(part.core)]
+                                .send(ToCore::Follow { sequence: part.sequence, records: part.records });
+                        }
+                    }
+                    Err(error) => self.refuse(key, &Refuse::new(RefuseCode::Unexpected, &error.to_string())),
+                }
+            }
+            Message::Claim(claim) => {
+                let Some(link) = self.links.get_mut(key.index) else { return };
+                link.received.claims += 1;
+                let Role::Following { receiver, .. } = &mut link.role else { return };
+                receiver.claim(claim, &self.core_state);
+            }
+            message => {
+                let text = format!("{} is not what a source sends", message.opcode().name());
+                self.refuse(key, &Refuse::new(RefuseCode::Unexpected, &text));
+            }
+        }
+    }
+
+    /// The source told which logs it has: ask for each from where this node stands.
+    fn follow_logs(&mut self, key: LinkKey, logs: &Logs) {
+        let Some(link) = self.links.get_mut(key.index) else { return };
+        let Some(node) = link.hello().map(|hello| hello.node) else { return };
+        let Role::Following { receiver, target } = &mut link.role else { return };
+        let target = *target;
+        let own: Vec<_> = logs.logs.iter().filter(|entry| entry.log.node == node).collect();
+        for entry in &own {
+            self.watermarks.know(entry.log, entry.first);
+        }
+        let credit = receiver.open(&self.core_state);
+        let vector = WatermarksBody { full: true, entries: self.watermarks.of_node(node) };
+        let wanted =
+            own.iter().map(|entry| FollowLog { log: entry.log, from: self.watermarks.version(entry.log) }).collect();
+        link.push(&Message::Watermarks(vector), RequestId(0));
+        link.push(&Message::Follow(Follow { credit, logs: wanted }), RequestId(0));
+        if let Some(redial) = self.dials.get_mut(&DialTarget::Source(target)) {
+            redial.wait_ms = 0;
+        }
+    }
+
+    /// Lets claims take effect, tells sources, returns credit.
+    pub(super) fn advance_claims(&mut self) {
+        let now = self.now();
+        let mut broken = Vec::new();
+        let mut raised = false;
+        for (index, link) in &mut self.links {
+            let Role::Following { receiver, .. } = &mut link.role else { continue };
+            if link.closing || link.broken {
+                continue;
+            }
+            match receiver.advance(&self.core_state, &mut self.watermarks) {
+                Ok(changed) => raised |= changed,
+                Err(error) => broken.push((LinkKey { index, generation: link.generation }, error.to_string())),
+            }
+            if let Some(credit) = receiver.credit_due() {
+                link.push(&Message::Credit(Credit { upto: credit }), RequestId(0));
+            }
+        }
+        for (key, text) in broken {
+            self.refuse(key, &Refuse::new(RefuseCode::Unexpected, &text));
+        }
+        if raised && self.persist_at.is_none() {
+            self.persist_at = Some(now.plus_ms(PERSIST_MS));
+        }
+        self.acknowledge();
+    }
+
+    fn acknowledge(&mut self) {
+        for (_, link) in &mut self.links {
+            if !matches!(link.role, Role::Following { .. }) || !link.is_up() {
+                continue;
+            }
+            let Some(node) = link.hello().map(|hello| hello.node) else { continue };
+            let entries = self.watermarks.changes_of(node);
+            if !entries.is_empty() {
+                link.push(&Message::Watermarks(WatermarksBody { full: false, entries }), RequestId(0));
+            }
+        }
+    }
+
+    /// Writes changed watermarks to this node's own log, so that a restart goes on where it stood.
+    pub(super) fn persist_watermarks(&mut self) {
+        let now = self.now();
+        if self.persist_at.is_none_or(|at| now < at) {
+            return;
+        }
+        self.persist_at = None;
+        while let Some((log, record)) = self.watermarks.next_to_persist(self.facts.incarnation) {
+            self.ticket += 1;
+            self.persisting.insert(self.ticket, (log, None));
+            self.cores[0].send(ToCore::AppendLocal { ticket: self.ticket, record });
+        }
+    }
+
+    /// Core 0's log became durable further, or a record's place became known.
+    pub(super) fn watermark_records_durable(&mut self, core: u16) {
+        if core != 0 {
+            return;
+        }
+        let durable = self.core_state.durable_of(0);
+        let done: Vec<(u64, LogId)> = self
+            .persisting
+            .iter()
+            .filter(|(_, (_, end))| end.is_some_and(|end| end <= durable))
+            .map(|(ticket, (log, _))| (*ticket, *log))
+            .collect();
+        for (ticket, log) in done {
+            self.persisting.remove(&ticket);
+            self.watermarks.persisted(log);
+        }
+        if self.watermarks.has_to_persist() && self.persist_at.is_none() {
+            self.persist_at = Some(self.now().plus_ms(PERSIST_MS));
+        }
+    }
+
+    /// The source's side: what a follower told about this node's logs.
+    pub(super) fn check_for_rollback(&self, log: LogId, version: net::ids::Version) {
+        let Some(own) = self.logs.get(log) else { return };
+        let held = own.end.unwrap_or(own.highest_complete());
+        if from_wire(version) > held {
+            tracing::error!(
+                %log,
+                told = version.0,
+                held = held.0,
+                "a follower holds more of this node's log than this disk: the disk was rolled back; do not serve writes \
+                 from it, restore it from the other regions"
+            );
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! One connection of the control thread: frames in, frames out, heartbeats, and the lab's delay line.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use net::ids::{LogId, RequestId, Version};
+use net::reactor::{Mono, Socket, Tag};
+use net::wire::body::{Heartbeat, Hello};
+use net::wire::frame::FrameReader;
+use net::wire::message::Message;
+
+use crate::replication::receive::Receiver;
+use crate::replication::send::{ReadRequest, Sender};
+
+/// A peer is heard at least this often.
+pub(crate) const HEARTBEAT_MS: u64 = 500;
+
+/// A peer that is not heard for this long is gone. Covers six lost heartbeats; TCP alone would take minutes.
+pub(crate) const SILENCE_MS_MAX: u64 = 3_000;
+
+/// A stranger has this long to introduce itself.
+pub(crate) const HANDSHAKE_MS_MAX: u64 = 3_000;
+
+/// A delay line that holds this much stops receiving until it has drained.
+pub(crate) const DELAY_LINE_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Bytes queued on a link before nothing but answers is added.
+pub(crate) const OUT_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What a link is for, and the state that goes with it.
+#[derive(Debug)]
+pub(crate) enum Role {
+    /// Accepted on the discovery port: a local client, or a peer once it said hello.
+    DiscoveryIn,
+    /// Dialled to a peer's discovery port.
+    DiscoveryOut { peer: usize },
+    /// Dialled to a source: records come in.
+    Following { target: SocketAddr, receiver: Box<Receiver> },
+    /// Accepted on the replication port: records go out.
+    Serving { sender: Box<Sender>, acknowledged: BTreeMap<LogId, Version> },
+}
+
+/// Bytes that one link carried, by what they were for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) records: u64,
+    pub(crate) claims: u64,
+    pub(crate) heartbeats: u64,
+    pub(crate) other: u64,
+}
+
+/// Where the handshake stands.
+#[derive(Debug)]
+pub(crate) enum Introduction {
+    /// Waiting for the peer's `Hello` (accepted) or `HelloAck` (dialled) since then.
+    Pending(Mono),
+    /// The peer and what it said.
+    Done(Box<Hello>),
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) socket: Socket,
+    pub(crate) generation: u32,
+    pub(crate) remote: SocketAddr,
+    pub(crate) role: Role,
+    pub(crate) introduction: Introduction,
+    pub(crate) reader: FrameReader,
+    pub(crate) out: Vec<Bytes>,
+    pub(crate) out_bytes: usize,
+    pub(crate) sending: bool,
+    pub(crate) receive: Option<Tag>,
+    /// Closing once what is queued was sent.
+    pub(crate) closing: bool,
+    /// Closing at once.
+    pub(crate) broken: bool,
+    pub(crate) heard_at: Mono,
+    pub(crate) beat_at: Mono,
+    /// The peer's last heartbeat: its clock, and when it came.
+    pub(crate) echo: Option<(u64, Mono)>,
+    pub(crate) rtt_ns: Option<u64>,
+    pub(crate) sent: Traffic,
+    pub(crate) received: Traffic,
+    /// The lab's one-way delay for what this peer sends, in ns.
+    pub(crate) delay_ns: u64,
+    /// The bulk read that its sender waits for.
+    pub(crate) reading: Option<ReadRequest>,
+    line: VecDeque<(Mono, Bytes)>,
+    line_bytes: usize,
+}
+
+impl Link {
+    pub(crate) fn new(
+        socket: Socket,
+        generation: u32,
+        remote: SocketAddr,
+        role: Role,
+        delay_ns: u64,
+        now: Mono,
+    ) -> Link {
+        Link {
+            socket,
+            generation,
+            remote,
+            role,
+            introduction: Introduction::Pending(now),
+            reader: FrameReader::new(),
+            out: Vec::new(),
+            out_bytes: 0,
+            sending: false,
+            receive: None,
+            closing: false,
+            broken: false,
+            heard_at: now,
+            beat_at: now,
+            echo: None,
+            rtt_ns: None,
+            sent: Traffic::default(),
+            received: Traffic::default(),
+            delay_ns,
+            reading: None,
+            line: VecDeque::new(),
+            line_bytes: 0,
+        }
+    }
+
+    /// The peer, once it has introduced itself.
+    pub(crate) fn hello(&self) -> Option<&Hello> {
+        match &self.introduction {
+            Introduction::Pending(_) => None,
+            Introduction::Done(hello) => Some(hello),
+        }
+    }
+
+    /// Whether the link is up and not on its way down.
+    pub(crate) fn is_up(&self) -> bool {
+        self.hello().is_some() && !self.closing && !self.broken
+    }
+
+    /// Queues a message.
+    pub(crate) fn push(&mut self, message: &Message, request: RequestId) {
+        let mut bytes = Vec::new();
+        if let Err(error) = message.encode(request, &mut bytes) {
+            tracing::error!(%error, opcode = message.opcode().name(), "a message could not be encoded");
+            return;
+        }
+        let len = bytes.len() as u64;
+        match message {
+            Message::Heartbeat(_) => self.sent.heartbeats += len,
+            Message::Claim(_) => self.sent.claims += len,
+            _ => self.sent.other += len,
+        }
+        self.out_bytes += bytes.len();
+        self.out.push(bytes.into());
+    }
+
+    /// Queues a message whose payload is not copied.
+    pub(crate) fn push_records(&mut self, head: Vec<u8>, runs: Vec<Bytes>) {
+        let len = head.len() + runs.iter().map(Bytes::len).sum::<usize>();
+        self.sent.records += len as u64;
+        self.out_bytes += len;
+        self.out.push(head.into());
+        self.out.extend(runs);
+    }
+
+    /// Queues a heartbeat if it is time.
+    pub(crate) fn beat(&mut self, now: Mono, physical_ms: u64) {
+        if now < self.beat_at.plus_ms(HEARTBEAT_MS) {
+            return;
+        }
+        self.beat_at = now;
+        let (echo_ns, held_ns) = self.echo.map_or((0, 0), |(clock, at)| (clock, now.since(at)));
+        // Our clock starts at zero in the simulator; zero means "none yet" on the wire.
+        let beat = Heartbeat { sent_at_ns: now.0.max(1), echo_ns, held_ns, physical_ms };
+        self.push(&Message::Heartbeat(beat), RequestId(0));
+    }
+
+    /// The peer's heartbeat came.
+    pub(crate) fn beaten(&mut self, beat: &Heartbeat, now: Mono) {
+        self.echo = Some((beat.sent_at_ns, now));
+        if let Some(rtt) = beat.rtt_ns(now.0) {
+            // RFC 6298's smoothing.
+            self.rtt_ns = Some(self.rtt_ns.map_or(rtt, |smoothed| smoothed - smoothed / 8 + rtt / 8));
+        }
+    }
+
+    /// Takes received bytes: into the reader, or into the delay line until their time has come.
+    pub(crate) fn arrived(&mut self, bytes: &[u8], now: Mono) {
+        if self.delay_ns == 0 {
+            self.heard_at = now;
+            self.reader.feed(bytes);
+            return;
+        }
+        self.line_bytes += bytes.len();
+        self.line.push_back((Mono(now.0 + self.delay_ns), Bytes::copy_from_slice(bytes)));
+    }
+
+    /// Moves one stretch of bytes whose time has come into the reader.
+    pub(crate) fn release_one(&mut self, now: Mono) -> bool {
+        if self.line.front().is_none_or(|(due, _)| *due > now) {
+            return false;
+        }
+        let Some((due, bytes)) = self.line.pop_front() else { return false };
+        self.line_bytes -= bytes.len();
+        self.heard_at = self.heard_at.max(due);
+        self.reader.feed(&bytes);
+        true
+    }
+
+    /// When the delay line releases its next bytes.
+    pub(crate) fn next_release(&self) -> Option<Mono> {
+        self.line.front().map(|(due, _)| *due)
+    }
+
+    /// Whether receiving has to pause.
+    pub(crate) fn is_full(&self) -> bool {
+        self.line_bytes > DELAY_LINE_BYTES_MAX
+    }
+}

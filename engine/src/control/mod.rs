@@ -1,0 +1,410 @@
+//! The control thread: discovery, and the links between regions — the tailer's live side and the follower's.
+//!
+//! [`ControlLoop::tick`] owns the order of stages: completions, messages from the cores, frames, timers, what the senders
+//! can send, what became persistable, output. State machines decide; this file and its parts only perform.
+
+mod discovery;
+mod follow;
+mod handshake;
+mod io;
+pub mod link;
+mod serve;
+pub mod status;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io as std_io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use net::ids::LogId;
+use net::reactor::{Completion, Io, Listener, Mono, Op, StreamKind, Wait};
+use slab::Slab;
+
+use self::link::Link;
+use self::status::StatusBoard;
+use crate::clock::{PhysicalClock, Time};
+use crate::core::ops::OpTable;
+use crate::discovery::{Federation, Settings};
+use crate::host::Host;
+use crate::mailbox::{Outbox, Receiver as MailboxReceiver};
+use crate::messages::{CoreEvent, ToControl, ToCore};
+use crate::node::NodeFacts;
+use crate::replication::logs::{OwnLogs, SegmentRef};
+use crate::replication::receive::Cores;
+use crate::replication::watermarks::Watermarks;
+use crate::storage::NodeSecret;
+
+/// A changed watermark is made durable this long after it changed, at the latest with the next one.
+const PERSIST_MS: u64 = 20;
+
+/// How often the status board is refreshed.
+const STATUS_MS: u64 = 100;
+
+/// First and longest wait before a source is dialled again.
+const REDIAL_MS_MIN: u64 = 200;
+const REDIAL_MS_MAX: u64 = 2_000;
+
+/// Messages from cores handled per tick.
+const MESSAGES_PER_TICK: usize = 1024;
+
+/// A link of this thread, by index and generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct LinkKey {
+    index: usize,
+    generation: u32,
+}
+
+/// What an operation of this thread was for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Purpose {
+    Accept(Listener, Port),
+    Receive(LinkKey),
+    Send(LinkKey),
+    Close,
+    Dial(DialTarget),
+    OpenSegment(LinkKey, SegmentRef),
+    ReadSegment(LinkKey),
+}
+
+/// Which of the two mesh ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// Discovery.
+    Discovery,
+    /// Replication.
+    Replication,
+}
+
+/// What is dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum DialTarget {
+    Discovery(usize),
+    Source(SocketAddr),
+}
+
+/// When to dial again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Redial {
+    not_before: Mono,
+    wait_ms: u64,
+    busy: bool,
+}
+
+/// The settings of the control thread.
+#[derive(Clone, Debug)]
+pub struct MeshSettings {
+    /// Where peers reach this host.
+    pub advertise: IpAddr,
+    /// `DISCOVERY_PEERS`.
+    pub peers: Vec<SocketAddr>,
+    /// Own discovery address as peers know it.
+    pub discovery: SocketAddr,
+    /// Own replication address as peers know it.
+    pub replication: SocketAddr,
+    /// Services of this node to register: name and port.
+    pub services: Vec<(String, u16)>,
+    /// The lab's one-way delays by the sender's address, in ns.
+    pub delays_ns: HashMap<IpAddr, u64>,
+    /// Bind outgoing connections to the advertised address.
+    pub bind_outgoing: bool,
+    /// Largest value in bytes; agreed in the handshake.
+    pub value_bytes_max: u32,
+}
+
+/// What the control thread is made of.
+#[derive(Debug)]
+pub struct ControlParts {
+    /// The node.
+    pub facts: Arc<NodeFacts>,
+    /// Settings.
+    pub mesh: MeshSettings,
+    /// Where segments lie.
+    pub data_dir: PathBuf,
+    /// Own logs as recovery found them, the current one last.
+    pub logs: OwnLogs,
+    /// The recovered vector.
+    pub watermarks: Watermarks,
+    /// Placement of keys on cores.
+    pub secret: NodeSecret,
+    /// Messages of the cores.
+    pub mailbox: MailboxReceiver<ToControl>,
+    /// Mailboxes of the cores.
+    pub cores: Vec<Outbox<ToCore>>,
+    /// Where the monitor looks.
+    pub status: StatusBoard,
+}
+
+/// The control thread's loop.
+#[derive(Debug)]
+pub struct ControlLoop<H: Host> {
+    io: H::Io,
+    ops: OpTable<H::File, Purpose>,
+    completions: Vec<Completion<H::File>>,
+    physical: PhysicalClock,
+    time: Time,
+    facts: Arc<NodeFacts>,
+    mesh: MeshSettings,
+    data_dir: PathBuf,
+    region: net::ids::RegionName,
+    mailbox: MailboxReceiver<ToControl>,
+    cores: Vec<Outbox<ToCore>>,
+    status: StatusBoard,
+    status_at: Mono,
+
+    links: Slab<Link>,
+    generation: u32,
+    dials: HashMap<DialTarget, Redial>,
+
+    federation: Federation,
+    /// Which link speaks for a peer in discovery.
+    peer_links: Vec<Option<LinkKey>>,
+    registered_at: Option<Mono>,
+
+    logs: OwnLogs,
+    core_state: Cores,
+    watermarks: Watermarks,
+    persist_at: Option<Mono>,
+    ticket: u64,
+    /// Watermark records on their way: ticket → (log, end once known).
+    persisting: BTreeMap<u64, (LogId, Option<wal::Lsn>)>,
+    /// Versions idle cores were asked to reach.
+    raised: Vec<wal::Version>,
+    segment_files: HashMap<SegmentRef, H::File>,
+    /// Links with something to do for their sender.
+    serve: HashSet<LinkKey>,
+    failed: Option<String>,
+    stopped_cores: usize,
+    refused: u64,
+    last_refusal: String,
+}
+
+impl<H: Host> ControlLoop<H> {
+    /// Assembles the loop on its thread.
+    ///
+    /// # Panics
+    /// If the region's name was not validated.
+    #[must_use]
+    pub fn new(io: H::Io, parts: ControlParts) -> Self {
+        let region = net::ids::RegionName::parse(&parts.facts.region).expect("the configuration validated the region");
+        let settings = Settings {
+            region: region.clone(),
+            node: net::ids::NodeId(parts.facts.node.0),
+            incarnation: net::ids::Incarnation(parts.facts.incarnation.0),
+            advertise: parts.mesh.advertise,
+            peers: parts.mesh.peers.clone(),
+        };
+        let physical = PhysicalClock::new(io.now(), io.wall_unix_ms());
+        let federation = Federation::new(settings, io.now());
+        let mut control = ControlLoop {
+            physical,
+            time: Time::default(),
+            ops: OpTable::default(),
+            completions: Vec::new(),
+            federation,
+            peer_links: vec![None; parts.mesh.peers.len()],
+            registered_at: None,
+            core_state: Cores::new(parts.facts.cores, parts.secret),
+            raised: vec![wal::Version::ZERO; usize::from(parts.facts.cores)],
+            facts: parts.facts,
+            mesh: parts.mesh,
+            data_dir: parts.data_dir,
+            region,
+            mailbox: parts.mailbox,
+            cores: parts.cores,
+            status: parts.status,
+            status_at: Mono(0),
+            links: Slab::new(),
+            generation: 0,
+            dials: HashMap::new(),
+            logs: parts.logs,
+            watermarks: parts.watermarks,
+            persist_at: None,
+            ticket: 0,
+            persisting: BTreeMap::new(),
+            segment_files: HashMap::new(),
+            serve: HashSet::new(),
+            failed: None,
+            stopped_cores: 0,
+            refused: 0,
+            last_refusal: String::new(),
+            io,
+        };
+        control.read_clock();
+        control
+    }
+
+    /// Listens for the mesh.
+    ///
+    /// # Errors
+    /// Those of bind and listen.
+    pub fn listen(&mut self, addr: SocketAddr, port: Port) -> std_io::Result<SocketAddr> {
+        let listener = self.io.listen(addr, StreamKind::Mesh, false)?;
+        let bound = self.io.local_addr(listener)?;
+        self.ops.submit(&mut self.io, Op::Accept { listener }, Purpose::Accept(listener, port));
+        Ok(bound)
+    }
+
+    /// The vector of claims that hold here; for checkers and the monitor.
+    #[must_use]
+    pub fn watermarks(&self) -> &Watermarks {
+        &self.watermarks
+    }
+
+    /// This node's logs; for checkers and the monitor.
+    #[must_use]
+    pub fn logs(&self) -> &OwnLogs {
+        &self.logs
+    }
+
+    /// Why the node no longer acknowledges writes, if so.
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+
+    /// How many cores have stopped cleanly.
+    #[must_use]
+    pub fn stopped_cores(&self) -> usize {
+        self.stopped_cores
+    }
+
+    /// Payload and claim bytes sent over all links so far; silent links leave it unchanged.
+    #[must_use]
+    pub fn replication_bytes(&self) -> u64 {
+        self.links.iter().map(|(_, link)| link.sent.records + link.sent.claims).sum()
+    }
+
+    /// Asks the cores to finish.
+    pub fn stop_cores(&mut self) {
+        for core in &mut self.cores {
+            core.send(ToCore::Stop);
+        }
+    }
+
+    fn read_clock(&mut self) {
+        self.time = self.physical.read(self.io.now(), self.io.wall_unix_ms());
+    }
+
+    fn now(&self) -> Mono {
+        self.time.mono
+    }
+
+    /// One round of all stages. Blocks in `poll` when there is nothing to do.
+    ///
+    /// # Errors
+    /// Those that make the loop unusable.
+    pub fn tick(&mut self) -> std_io::Result<()> {
+        let wait = self.wait();
+        let mut completions = std::mem::take(&mut self.completions);
+        self.io.poll(wait, &mut completions)?;
+        self.mailbox.disarm();
+        self.read_clock();
+        for completion in completions.drain(..) {
+            self.complete(completion);
+        }
+        self.completions = completions;
+        self.hear_cores();
+        self.release_delayed();
+        self.advance_claims();
+        self.run_discovery();
+        self.dial();
+        self.serve_followers();
+        self.persist_watermarks();
+        self.keep_links();
+        self.send_all();
+        self.ops.resubmit(&mut self.io);
+        self.publish();
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Wait {
+        let mut retry = self.ops.has_backlog();
+        for core in &mut self.cores {
+            retry |= core.flush();
+        }
+        if !self.mailbox.arm() {
+            return Wait::Now;
+        }
+        let now = self.io.now();
+        let mut until = now.plus_ms(STATUS_MS);
+        if retry {
+            until = until.min(now.plus_ms(1));
+        }
+        until = until.min(self.federation.next_deadline());
+        if let Some(at) = self.persist_at {
+            until = until.min(at);
+        }
+        for (_, link) in &self.links {
+            if let Some(at) = link.next_release() {
+                until = until.min(at);
+            }
+        }
+        Wait::Until(until)
+    }
+
+    fn hear_cores(&mut self) {
+        for _ in 0..MESSAGES_PER_TICK {
+            let Some(ToControl { core, event }) = self.mailbox.receive() else { return };
+            let index = usize::from(core);
+            match event {
+                CoreEvent::Durable { durable, complete, frames } => {
+                    self.core_state.durable(core, durable);
+                    self.logs.current().cores[index].extend(durable, complete, frames);
+                    self.watermark_records_durable(core);
+                    self.wake_senders();
+                }
+                CoreEvent::Followed { sequence, staged } => {
+                    self.core_state.followed(core, sequence, staged);
+                    for (_, link) in &mut self.links {
+                        if let link::Role::Following { receiver, .. } = &mut link.role {
+                            receiver.followed(core, sequence, staged);
+                        }
+                    }
+                }
+                CoreEvent::Appended { ticket, end } => {
+                    if let Some((_, place)) = self.persisting.get_mut(&ticket) {
+                        *place = Some(end);
+                    }
+                    self.watermark_records_durable(core);
+                }
+                CoreEvent::Segment { number, cookie, base } => {
+                    let core_id = wal::CoreId(core);
+                    let segment = SegmentRef { core: core_id, number, cookie, base, end: None };
+                    self.logs.current().cores[index].segments.push(segment);
+                }
+                CoreEvent::Failed(reason) => {
+                    // No acknowledgement after it anywhere on the node.
+                    if self.failed.is_none() {
+                        tracing::error!(core, reason, "this node stops acknowledging writes");
+                        self.failed = Some(reason);
+                    }
+                }
+                CoreEvent::Stopped => self.stopped_cores += 1,
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        let now = self.now();
+        if now < self.status_at.plus_ms(STATUS_MS) && self.status_at != Mono(0) {
+            return;
+        }
+        self.status_at = now;
+        let peers = self.peer_statuses();
+        let services = self.service_statuses();
+        let complete = self.logs.logs.last().map_or(0, |log| log.complete().0);
+        let stepped = self.physical.is_stepped();
+        let (failed, refused, last_refusal) = (self.failed.clone(), self.refused, self.last_refusal.clone());
+        self.status.write(|status| {
+            status.ready = complete > 0 && failed.is_none();
+            status.failed = failed;
+            status.complete = complete;
+            status.clock_stepped = stepped;
+            status.peers = peers;
+            status.services = services;
+            status.refused = refused;
+            status.last_refusal = last_refusal;
+        });
+    }
+}

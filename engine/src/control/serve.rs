@@ -1,0 +1,191 @@
+//! The source's side of a link: offers the own logs and streams them, from memory at the tail, from files behind it.
+
+use net::ids::RequestId;
+use net::reactor::{Completion, FileJob, Op, Outcome};
+use net::wire::body::{Logs, Refuse, RefuseCode};
+use net::wire::message::Message;
+
+use super::link::{OUT_BYTES_MAX, Role};
+use super::{ControlLoop, LinkKey, Purpose};
+use crate::host::{Host, segment_path};
+use crate::messages::ToCore;
+use crate::replication::logs::{OwnLog, SegmentRef};
+use crate::replication::send::{ReadRequest, Step};
+
+/// Open segment files kept for catch-up reads.
+const SEGMENT_FILES_MAX: usize = 64;
+
+impl<H: Host> ControlLoop<H> {
+    pub(super) fn offer_logs(&mut self, key: LinkKey) {
+        let logs = Logs { logs: self.logs.logs.iter().map(OwnLog::entry).collect() };
+        if let Some(link) = self.link(key) {
+            link.push(&Message::Logs(logs), RequestId(0));
+        }
+    }
+
+    pub(super) fn handle_as_source(&mut self, key: LinkKey, message: Message) {
+        match message {
+            Message::Watermarks(told) => {
+                for entry in &told.entries {
+                    self.check_for_rollback(entry.log, entry.version);
+                }
+                let Some(link) = self.link(key) else { return };
+                let Role::Serving { acknowledged, .. } = &mut link.role else { return };
+                for entry in told.entries {
+                    acknowledged.insert(entry.log, entry.version);
+                }
+            }
+            Message::Follow(follow) => {
+                let Some(link) = self.links.get_mut(key.index) else { return };
+                let Role::Serving { sender, .. } = &mut link.role else { return };
+                sender.follow(&self.logs, &follow.logs, follow.credit);
+                self.serve.insert(key);
+            }
+            Message::Credit(credit) => {
+                let Some(link) = self.link(key) else { return };
+                let Role::Serving { sender, .. } = &mut link.role else { return };
+                sender.credit(credit.upto);
+                self.serve.insert(key);
+            }
+            message => {
+                let text = format!("{} is not what a follower sends", message.opcode().name());
+                self.refuse(key, &Refuse::new(RefuseCode::Unexpected, &text));
+            }
+        }
+    }
+
+    /// Something became durable: every sender may have work, and idle cores are asked to catch up with the busiest.
+    pub(super) fn wake_senders(&mut self) {
+        let mut followed = false;
+        for (index, link) in &self.links {
+            if matches!(link.role, Role::Serving { .. }) && link.is_up() {
+                followed = true;
+                self.serve.insert(LinkKey { index, generation: link.generation });
+            }
+        }
+        if !followed {
+            return;
+        }
+        let current = self.logs.current();
+        let target = current.highest_complete();
+        for (core, log) in current.cores.iter().enumerate() {
+            if log.complete < target && self.raised[core] < target {
+                self.raised[core] = target;
+                self.cores[core].send(ToCore::Raise(target));
+            }
+        }
+    }
+
+    /// Streams to every follower that has credit and an idle connection.
+    pub(super) fn serve_followers(&mut self) {
+        let keys: Vec<LinkKey> = self.serve.iter().copied().collect();
+        for key in keys {
+            self.serve_one(key);
+        }
+    }
+
+    fn serve_one(&mut self, key: LinkKey) {
+        loop {
+            let Some(link) = self.links.get_mut(key.index).filter(|link| link.generation == key.generation) else {
+                self.serve.remove(&key);
+                return;
+            };
+            // One send is in flight at a time; meanwhile the next batch grows.
+            if link.sending || !link.is_up() || link.out_bytes > OUT_BYTES_MAX {
+                return;
+            }
+            let Role::Serving { sender, .. } = &mut link.role else {
+                self.serve.remove(&key);
+                return;
+            };
+            match sender.step(&self.logs) {
+                Step::Records { head, runs } => {
+                    let bytes = runs.iter().map(bytes::Bytes::len).sum();
+                    match head.encode_frame_head(RequestId(0), bytes) {
+                        Ok(head) => link.push_records(head, runs),
+                        Err(error) => {
+                            tracing::error!(%error, "a batch could not be encoded");
+                            link.broken = true;
+                            return;
+                        }
+                    }
+                    if link.out_bytes >= crate::replication::BATCH_BYTES {
+                        return;
+                    }
+                }
+                Step::Claim(claim) => link.push(&Message::Claim(claim), RequestId(0)),
+                Step::Read(request) => {
+                    self.read_segment(key, request);
+                    return;
+                }
+                Step::Idle => {
+                    self.serve.remove(&key);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn read_segment(&mut self, key: LinkKey, request: ReadRequest) {
+        let Some(link) = self.link(key) else { return };
+        link.reading = Some(request);
+        match self.segment_files.get(&request.segment) {
+            Some(file) => {
+                let job = FileJob::ReadBulk { file: file.clone(), offset: request.offset, len: request.len };
+                self.ops.submit(&mut self.io, Op::File(job), Purpose::ReadSegment(key));
+            }
+            None => {
+                let path = segment_path(&self.data_dir, request.segment.core, request.segment.number);
+                let purpose = Purpose::OpenSegment(key, request.segment);
+                self.ops.submit(&mut self.io, Op::File(FileJob::Open { path }), purpose);
+            }
+        }
+    }
+
+    pub(super) fn segment_opened(&mut self, key: LinkKey, segment: SegmentRef, completion: Completion<H::File>) {
+        match completion.result {
+            Ok(Outcome::Opened(file)) => {
+                if self.segment_files.len() >= SEGMENT_FILES_MAX {
+                    self.segment_files.clear();
+                }
+                self.segment_files.insert(segment, file);
+                if let Some(request) = self.link(key).and_then(|link| link.reading) {
+                    self.read_segment(key, request);
+                }
+            }
+            result => {
+                let error = result.err().map_or_else(String::new, |error| error.to_string());
+                self.read_broke(key, &format!("segment {} cannot be opened: {error}", segment.number.0));
+            }
+        }
+    }
+
+    pub(super) fn segment_read(&mut self, key: LinkKey, completion: Completion<H::File>) {
+        let bytes = match completion.result {
+            Ok(Outcome::Bulk(bytes)) => bytes,
+            result => {
+                let error = result.err().map_or_else(String::new, |error| error.to_string());
+                self.read_broke(key, &format!("a log segment cannot be read: {error}"));
+                return;
+            }
+        };
+        let Some(link) = self.link(key) else { return };
+        link.reading = None;
+        let Role::Serving { sender, .. } = &mut link.role else { return };
+        if let Err(damage) = sender.read_done(&bytes) {
+            self.read_broke(key, &damage.to_string());
+            return;
+        }
+        self.serve.insert(key);
+    }
+
+    fn read_broke(&mut self, key: LinkKey, text: &str) {
+        tracing::error!(reason = text, "catch-up of a follower stopped");
+        if let Some(link) = self.link(key) {
+            if let Role::Serving { sender, .. } = &mut link.role {
+                sender.read_failed();
+            }
+            link.broken = true;
+        }
+    }
+}

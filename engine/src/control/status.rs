@@ -1,0 +1,104 @@
+//! What the control thread shows to the monitor; refreshed by it, read by anyone. As JSON it is `/api/status`.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+/// One peer of the mesh, as this node sees it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// The peer's region; empty before the first handshake.
+    pub region: String,
+    /// Its node id.
+    pub node: u32,
+    /// Its discovery address.
+    pub address: String,
+    /// Whether its discovery link is up.
+    pub discovery_up: bool,
+    /// Whether this node follows it at present.
+    pub following: bool,
+    /// Whether it follows this node at present.
+    pub followed: bool,
+    /// Smoothed round-trip time in microseconds.
+    pub rtt_us: Option<u64>,
+    /// Milliseconds by which what the peer acknowledged lies behind what this node has complete; 0 when equal.
+    pub lag_ms: u64,
+    /// The version up to which the peer acknowledged this node's current log.
+    pub acknowledged: u64,
+    /// The highest version of the peer's logs that this node holds.
+    pub held: u64,
+    /// Bytes sent to the peer.
+    pub sent_records_bytes: u64,
+    /// Bytes of claims sent.
+    pub sent_claims_bytes: u64,
+    /// Bytes of heartbeats sent.
+    pub sent_heartbeats_bytes: u64,
+    /// Bytes of other messages sent.
+    pub sent_other_bytes: u64,
+    /// Bytes received.
+    pub received_records_bytes: u64,
+}
+
+/// One listed service instance.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// The service.
+    pub service: String,
+    /// Its region.
+    pub region: String,
+    /// Where.
+    pub address: String,
+    /// alive, suspect or gone.
+    pub state: String,
+}
+
+/// The node, as the monitor shows it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// Every core has opened its log and the control thread runs.
+    pub ready: bool,
+    /// Why the node no longer acknowledges writes, if so.
+    pub failed: Option<String>,
+    /// The node's own claim: every version ≤ this that it originated is durable.
+    pub complete: u64,
+    /// Whether the wall clock has stepped away.
+    pub clock_stepped: bool,
+    /// The configured peers.
+    pub peers: Vec<PeerStatus>,
+    /// What `list` gives.
+    pub services: Vec<ServiceStatus>,
+    /// Connections that were refused, with the last reason.
+    pub refused: u64,
+    /// The last refusal's text.
+    pub last_refusal: String,
+}
+
+/// The shared board.
+#[derive(Clone, Debug, Default)]
+pub struct StatusBoard(Arc<Mutex<(Status, Option<Instant>)>>);
+
+impl StatusBoard {
+    /// A copy of the present state.
+    #[must_use]
+    pub fn read(&self) -> Status {
+        self.lock().0.clone()
+    }
+
+    /// How long ago the state was last changed; `None` before the first time.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        self.lock().1.map(|at| at.elapsed())
+    }
+
+    /// Changes the state.
+    pub fn write(&self, change: impl FnOnce(&mut Status)) {
+        let mut board = self.lock();
+        change(&mut board.0);
+        board.1 = Some(Instant::now());
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, (Status, Option<Instant>)> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,585 @@
+//! The clients of one core: connections, their input, their commands, their replies.
+
+use bytes::{Bytes, BytesMut};
+use net::reactor::{Completion, Io, Listener, Op, Outcome, Tag};
+use net::resp::{Args, Limits, Parser, Protocol, encode_command, reply};
+use slab::Slab;
+use wal::{Lsn, Mapping};
+
+use super::CoreLoop;
+use super::ops::Context;
+use crate::clock::Time;
+use crate::frontend::replies::{Merge, ReplyQueue};
+use crate::frontend::resp::keys::{KeyCommand, glob, scan_options};
+use crate::frontend::resp::session::{After, Session};
+use crate::frontend::resp::table::{self, KeyVerb, Kind, ManyVerb, SessionVerb};
+use crate::frontend::resp::{unknown_command, wrong_arity};
+use crate::host::Host;
+use crate::messages::{ConnectionKey, ToCore};
+use crate::shard::{Shard, WriteError};
+use crate::storage::index::ScanPosition;
+
+/// Connections per core; one more is told so and closed.
+const CONNECTIONS_MAX: usize = 10_000;
+
+/// Replies that may wait for a slow reader before its commands do.
+const REPLY_BYTES_MAX: usize = 1024 * 1024;
+
+/// Unparsed input a connection may hold before it stops receiving, beyond the request in progress.
+const INPUT_BYTES_MAX: usize = 256 * 1024;
+
+/// Input of all connections of a core together. A connection whose request does not fit is refused.
+const INPUT_BYTES_TOTAL_MAX: usize = 256 * 1024 * 1024;
+
+/// Commands of one connection per tick, so that one deep pipeline does not starve the others.
+const COMMANDS_PER_TURN: usize = 1024;
+
+#[derive(Debug)]
+struct Connection {
+    socket: net::reactor::Socket,
+    generation: u32,
+    session: Session,
+    parser: Parser,
+    input: BytesMut,
+    replies: ReplyQueue,
+    receive: Option<Tag>,
+    sending: bool,
+    /// No more input is taken; closed when replies are sent.
+    closing: bool,
+    /// The stream is gone; closed when nothing is in flight.
+    broken: bool,
+    close_submitted: bool,
+    /// In the list of those with input to run.
+    runnable: bool,
+    /// In the list of those with replies to look at.
+    dirty: bool,
+}
+
+/// All connections of a core.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    connections: Slab<Connection>,
+    core: u16,
+    generation: u32,
+    limits: Limits,
+    runnable: Vec<u32>,
+    stalled: Vec<u32>,
+    dirty: Vec<u32>,
+    input_bytes: usize,
+    commands: u64,
+    protocol_errors: u64,
+}
+
+impl Clients {
+    pub(super) fn new(core: u16, value_bytes_max: usize) -> Self {
+        let value_bytes_max = u32::try_from(value_bytes_max).unwrap_or(u32::MAX);
+        Clients {
+            connections: Slab::new(),
+            core,
+            generation: 0,
+            limits: Limits::for_values(value_bytes_max, 64 * 1024),
+            runnable: Vec::new(),
+            stalled: Vec::new(),
+            dirty: Vec::new(),
+            input_bytes: 0,
+            commands: 0,
+            protocol_errors: 0,
+        }
+    }
+
+    pub(super) fn has_runnable(&self) -> bool {
+        !self.runnable.is_empty()
+    }
+
+    pub(super) fn is_stalled(&self) -> bool {
+        !self.stalled.is_empty()
+    }
+
+    pub(super) fn count(&self) -> i64 {
+        i64::try_from(self.connections.len()).unwrap_or(i64::MAX)
+    }
+
+    pub(super) fn commands(&self) -> u64 {
+        self.commands
+    }
+
+    pub(super) fn protocol_errors(&self) -> u64 {
+        self.protocol_errors
+    }
+
+    fn find(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
+        self.connections.get_mut(key.index as usize).filter(|connection| connection.generation == key.generation)
+    }
+
+    pub(super) fn answer(&mut self, key: ConnectionKey, hop: (u64, usize), reply: Vec<u8>, sum: i64) {
+        let found = self.connections.get_mut(key.index as usize).filter(|found| found.generation == key.generation);
+        if let Some(connection) = found {
+            connection.replies.fill(hop.0, hop.1, reply, sum);
+            mark(&mut self.dirty, &mut connection.dirty, key.index);
+        }
+    }
+
+    pub(super) fn closed(&mut self, key: ConnectionKey) {
+        if self.find(key).is_some() {
+            let connection = self.connections.remove(key.index as usize);
+            self.input_bytes -= connection.input.len();
+        }
+    }
+}
+
+fn mark(list: &mut Vec<u32>, flag: &mut bool, index: u32) {
+    if !*flag {
+        *flag = true;
+        list.push(index);
+    }
+}
+
+impl<H: Host> CoreLoop<H> {
+    pub(super) fn accepted(&mut self, listener: Listener, completion: Completion<H::File>) {
+        if !completion.more && !self.stopping {
+            self.ops.submit(&mut self.io, Op::Accept { listener }, Context::Accept(listener));
+        }
+        let socket = match completion.result {
+            Ok(Outcome::Accepted(socket, _)) => socket,
+            Ok(_) => return,
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                return;
+            }
+        };
+        if self.clients.connections.len() >= CONNECTIONS_MAX || self.stopping {
+            tracing::warn!(max = CONNECTIONS_MAX, "a connection was closed: too many clients");
+            self.ops.submit(&mut self.io, Op::Close { socket }, Context::CloseRefused);
+            return;
+        }
+        let clients = &mut self.clients;
+        clients.generation = clients.generation.wrapping_add(1);
+        let entry = clients.connections.vacant_entry();
+        let index = u32::try_from(entry.key()).expect("bounded by CONNECTIONS_MAX");
+        let key = ConnectionKey { index, generation: clients.generation };
+        let id = (u64::from(clients.generation) << 6) | u64::from(clients.core & 63);
+        let receive = self.ops.submit(&mut self.io, Op::Recv { socket }, Context::Receive(key));
+        entry.insert(Connection {
+            socket,
+            generation: key.generation,
+            session: Session { id, ..Session::default() },
+            parser: Parser::new(clients.limits),
+            input: BytesMut::new(),
+            replies: ReplyQueue::default(),
+            receive: Some(receive),
+            sending: false,
+            closing: false,
+            broken: false,
+            close_submitted: false,
+            runnable: false,
+            dirty: false,
+        });
+    }
+
+    pub(super) fn received(&mut self, key: ConnectionKey, completion: Completion<H::File>) {
+        let clients = &mut self.clients;
+        let Some(connection) =
+            clients.connections.get_mut(key.index as usize).filter(|c| c.generation == key.generation)
+        else {
+            return;
+        };
+        if !completion.more {
+            connection.receive = None;
+        }
+        match (completion.result, completion.buf) {
+            (Ok(_), Some(lease)) if !lease.is_empty() => {
+                if !connection.closing && !connection.broken {
+                    connection.input.extend_from_slice(&lease);
+                    clients.input_bytes += lease.len();
+                    mark(&mut clients.runnable, &mut connection.runnable, key.index);
+                }
+            }
+            // The end of the stream: what was asked is still answered if the other half listens.
+            (Ok(_), _) => connection.closing = true,
+            (Err(error), _) if is_retry(&error) => {}
+            (Err(_), _) => connection.broken = true,
+        }
+        mark(&mut clients.dirty, &mut connection.dirty, key.index);
+    }
+
+    pub(super) fn sent(&mut self, key: ConnectionKey, completion: Completion<H::File>) {
+        if let Some(connection) = self.clients.find(key) {
+            connection.sending = false;
+            connection.broken |= completion.result.is_err();
+            mark(&mut self.clients.dirty, &mut self.clients.connections[key.index as usize].dirty, key.index);
+        }
+    }
+
+    /// Runs the commands that have arrived.
+    pub(super) fn run_clients(&mut self) {
+        let mut turn = std::mem::take(&mut self.clients.stalled);
+        turn.append(&mut self.clients.runnable);
+        for index in turn {
+            let Some(connection) = self.clients.connections.get_mut(index as usize) else { continue };
+            connection.runnable = false;
+            self.run_connection(index);
+        }
+    }
+
+    fn run_connection(&mut self, index: u32) {
+        // Out of the table while its commands borrow the rest of the core.
+        let connection = &mut self.clients.connections[index as usize];
+        let mut input = std::mem::take(&mut connection.input);
+        let mut parser = std::mem::replace(&mut connection.parser, Parser::new(self.clients.limits));
+        let before = input.len();
+        let mut stalled = false;
+        let mut more = false;
+        let mut consumed = 0;
+        for turn in 0.. {
+            let connection = &mut self.clients.connections[index as usize];
+            if connection.closing && connection.receive.is_some() || connection.broken {
+                consumed = input.len();
+                break;
+            }
+            if connection.replies.bytes() > REPLY_BYTES_MAX {
+                break;
+            }
+            if turn == COMMANDS_PER_TURN {
+                more = true;
+                break;
+            }
+            match parser.next(&input[consumed..]) {
+                Ok(None) => break,
+                Ok(Some(len)) => {
+                    let args = parser.args(&input[consumed..]);
+                    if !args.is_empty() {
+                        if self.run_command(index, args).is_err() {
+                            stalled = true;
+                            break;
+                        }
+                        self.clients.commands += 1;
+                    }
+                    consumed += len;
+                }
+                Err(error) => {
+                    self.clients.protocol_errors += 1;
+                    let connection = &mut self.clients.connections[index as usize];
+                    if !error.closes_silently() {
+                        connection.replies.reply(Lsn(0), |out| reply::error(out, &format!("ERR {error}")));
+                    }
+                    connection.closing = true;
+                    consumed = input.len();
+                    break;
+                }
+            }
+        }
+        bytes::Buf::advance(&mut input, consumed);
+        if input.is_empty() && input.capacity() > INPUT_BYTES_MAX {
+            input = BytesMut::new();
+        }
+        let clients = &mut self.clients;
+        clients.input_bytes -= before - input.len();
+        let connection = &mut clients.connections[index as usize];
+        if clients.input_bytes > INPUT_BYTES_TOTAL_MAX && input.len() > INPUT_BYTES_MAX && !connection.closing {
+            connection.replies.reply(Lsn(0), |out| {
+                reply::error(out, "ERR too many large requests at once, try again later");
+            });
+            connection.closing = true;
+            clients.input_bytes -= input.len();
+            input = BytesMut::new();
+        }
+        connection.input = input;
+        connection.parser = parser;
+        if stalled {
+            clients.stalled.push(index);
+        } else if more {
+            mark(&mut clients.runnable, &mut connection.runnable, index);
+        }
+        mark(&mut clients.dirty, &mut connection.dirty, index);
+    }
+
+    /// Runs one command of a connection of this core.
+    fn run_command(&mut self, index: u32, args: Args<'_>) -> Result<(), WriteError> {
+        let connection = &mut self.clients.connections[index as usize];
+        let name = args.get(0).unwrap_or_default();
+        let Some(command) = table::find(name) else {
+            connection.replies.reply(Lsn(0), |out| reply::error(out, &unknown_command(args)));
+            return Ok(());
+        };
+        if !command.accepts(args.len()) {
+            connection.replies.reply(Lsn(0), |out| reply::error(out, &wrong_arity(command.name)));
+            return Ok(());
+        }
+        match command.kind {
+            Kind::Key(verb) => self.run_key(index, verb, args),
+            Kind::Many(verb) => self.run_many(index, verb, args),
+            Kind::Session(SessionVerb::Scan) => {
+                self.run_scan(index, args);
+                Ok(())
+            }
+            Kind::Session(verb) => {
+                if verb == SessionVerb::DbSize {
+                    // Our own gauge is published once a tick; this command must see what this connection just wrote.
+                    self.publish();
+                }
+                let connection = &mut self.clients.connections[index as usize];
+                let after = connection.session.run(verb, args, &self.facts, self.time, &mut connection.replies);
+                connection.closing |= after == After::Close;
+                Ok(())
+            }
+        }
+    }
+
+    fn run_key(&mut self, index: u32, verb: KeyVerb, args: Args<'_>) -> Result<(), WriteError> {
+        let hash = self.shard.identity().secret.hash(args.get(1).unwrap_or_default());
+        let owner = hash.core(self.facts.cores);
+        let connection = &mut self.clients.connections[index as usize];
+        if owner == self.core {
+            let protocol = connection.session.protocol;
+            return KeyCommand { shard: &mut self.shard, time: self.time, protocol, hash }.run(
+                verb,
+                args,
+                &mut connection.replies,
+            );
+        }
+        let hop = connection.replies.hop(1, Merge::Concatenate);
+        let words: Vec<&[u8]> = args.iter().collect();
+        self.send_hop(index, owner, (hop, 0), &words);
+        Ok(())
+    }
+
+    fn send_hop(&mut self, index: u32, owner: u16, hop: (u64, usize), words: &[&[u8]]) {
+        let connection = &self.clients.connections[index as usize];
+        let mut command = Vec::with_capacity(words.iter().map(|word| word.len() + 16).sum());
+        encode_command(words, &mut command);
+        self.cores[usize::from(owner)].send(ToCore::Command {
+            from: self.core,
+            connection: ConnectionKey { index, generation: connection.generation },
+            hop,
+            resp3: connection.session.protocol == Protocol::Resp3,
+            command,
+        });
+    }
+
+    fn run_many(&mut self, index: u32, verb: ManyVerb, args: Args<'_>) -> Result<(), WriteError> {
+        let step = if verb == ManyVerb::MSet { 2 } else { 1 };
+        if verb == ManyVerb::MSet && args.len().is_multiple_of(2) {
+            let connection = &mut self.clients.connections[index as usize];
+            connection.replies.reply(Lsn(0), |out| reply::error(out, &wrong_arity("mset")));
+            return Ok(());
+        }
+        let parts = (args.len() - 1) / step;
+        let (word, key_verb, merge): (&[u8], _, _) = match verb {
+            ManyVerb::Del => (b"DEL", KeyVerb::Delete, Merge::Sum),
+            ManyVerb::Exists => (b"EXISTS", KeyVerb::Exists, Merge::Sum),
+            ManyVerb::MGet => (b"GET", KeyVerb::Get, Merge::Concatenate),
+            ManyVerb::MSet => (b"SET", KeyVerb::Set, Merge::AllOk),
+        };
+        let secret = self.shard.identity().secret;
+        let protocol = self.clients.connections[index as usize].session.protocol;
+        // Parts of this core are run first, into queues of their own: if one has to wait for a segment, nothing was
+        // answered yet, and writing the earlier ones again changes nothing.
+        let mut own = Vec::new();
+        for part in 0..parts {
+            let part_args = args.from(part * step);
+            let hash = secret.hash(part_args.get(1).unwrap_or_default());
+            if hash.core(self.facts.cores) != self.core {
+                continue;
+            }
+            let mut replies = ReplyQueue::default();
+            let part_args = part_args.first(1 + step);
+            KeyCommand { shard: &mut self.shard, time: self.time, protocol, hash }.run(
+                key_verb,
+                part_args,
+                &mut replies,
+            )?;
+            own.push((part, replies));
+        }
+        let connection = &mut self.clients.connections[index as usize];
+        if verb == ManyVerb::MGet {
+            connection.replies.reply(Lsn(0), |out| reply::array_header(out, parts));
+        }
+        let barrier = own.iter().map(|(_, replies)| replies.barrier()).max().unwrap_or_default();
+        connection.replies.wait_for(barrier);
+        let hop = connection.replies.hop(parts, merge);
+        for (part, mut replies) in own {
+            // Everything it shows waits for the barrier above.
+            let mut runs = Vec::new();
+            let barrier = replies.barrier();
+            replies.take(barrier, &mut runs);
+            let connection = &mut self.clients.connections[index as usize];
+            connection.replies.fill(hop, part, runs.concat(), replies.sum);
+        }
+        for part in 0..parts {
+            let part_args = args.from(part * step);
+            let owner = secret.hash(part_args.get(1).unwrap_or_default()).core(self.facts.cores);
+            if owner != self.core {
+                let words: Vec<&[u8]> = std::iter::once(word).chain(part_args.iter().skip(1).take(step)).collect();
+                self.send_hop(index, owner, (hop, part), &words);
+            }
+        }
+        Ok(())
+    }
+
+    /// `SCAN`: the cursor is the core (16 bits) and the position in its index (48 bits).
+    fn run_scan(&mut self, index: u32, args: Args<'_>) {
+        let cursor = std::str::from_utf8(&args[1]).ok().and_then(|text| text.parse::<u64>().ok());
+        let connection = &mut self.clients.connections[index as usize];
+        let Some(cursor) = cursor else {
+            connection.replies.reply(Lsn(0), |out| reply::error(out, "ERR invalid cursor"));
+            return;
+        };
+        let owner = u16::try_from(cursor >> 48).unwrap_or(u16::MAX);
+        if owner >= self.facts.cores {
+            connection.replies.reply(Lsn(0), |out| reply::error(out, "ERR invalid cursor"));
+        } else if owner == self.core {
+            scan(&self.shard, args, (self.core, self.facts.cores), self.time, &mut connection.replies);
+        } else {
+            let hop = connection.replies.hop(1, Merge::Concatenate);
+            let cores = self.facts.cores.to_string();
+            // The scanning core has to know how many there are to name the next one.
+            let words: Vec<&[u8]> =
+                [b"SCAN", &args[1], cores.as_bytes()].into_iter().chain(args.from(2).iter()).collect();
+            self.send_hop(index, owner, (hop, 0), &words);
+        }
+    }
+
+    /// Sends what became showable, and closes what is done.
+    pub(super) fn send_replies(&mut self) {
+        let shown = self.shown();
+        let dirty = std::mem::take(&mut self.clients.dirty);
+        for index in dirty {
+            let Some(connection) = self.clients.connections.get_mut(index as usize) else { continue };
+            connection.dirty = false;
+            let key = ConnectionKey { index, generation: connection.generation };
+            if !connection.sending && !connection.broken {
+                let mut runs: Vec<Bytes> = Vec::new();
+                let was_full = connection.replies.bytes() > REPLY_BYTES_MAX;
+                connection.replies.take(shown, &mut runs);
+                if !runs.is_empty() {
+                    connection.sending = true;
+                    let op = Op::Send { socket: connection.socket, runs };
+                    self.ops.submit(&mut self.io, op, Context::Send(key));
+                    if was_full {
+                        mark(&mut self.clients.runnable, &mut connection.runnable, index);
+                    }
+                }
+            }
+            if !connection.sending && connection.replies.waits_for_durability(shown) {
+                // Looked at again in every tick until the log catches up.
+                mark(&mut self.clients.dirty, &mut connection.dirty, index);
+            }
+            self.regulate(key);
+        }
+    }
+
+    /// Starts, stops or ends receiving, and closes the stream when nothing is in flight.
+    fn regulate(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.clients.connections.get_mut(key.index as usize) else { return };
+        let done = connection.broken || connection.closing && connection.replies.is_empty() && !connection.sending;
+        if done {
+            if let Some(tag) = connection.receive {
+                self.io.cancel(tag);
+            } else if !connection.sending && !connection.close_submitted {
+                connection.close_submitted = true;
+                let op = Op::Close { socket: connection.socket };
+                self.ops.submit(&mut self.io, op, Context::Close(key));
+            }
+            return;
+        }
+        let request = connection.parser.bytes_wanted();
+        let full = connection.input.len() > INPUT_BYTES_MAX.max(request)
+            || connection.replies.bytes() > REPLY_BYTES_MAX
+            || connection.closing;
+        match (full, connection.receive) {
+            (true, Some(tag)) => self.io.cancel(tag),
+            (false, None) => {
+                let op = Op::Recv { socket: connection.socket };
+                connection.receive = Some(self.ops.submit(&mut self.io, op, Context::Receive(key)));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether a receive ended for a reason that is not the peer's: cancelled by us, or out of buffers.
+fn is_retry(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ECANCELED | libc::ENOBUFS))
+        || error.kind() == std::io::ErrorKind::Interrupted
+}
+
+/// Runs a RESP-encoded command of another core's client on this core's shard.
+///
+/// # Errors
+/// Transient ones; nothing was changed or answered.
+pub(super) fn run_encoded<M: Mapping>(
+    command: &[u8],
+    protocol: Protocol,
+    shard: &mut Shard<M>,
+    time: Time,
+    replies: &mut ReplyQueue,
+    core: u16,
+) -> Result<(), WriteError> {
+    let mut parser = Parser::new(Limits::default());
+    let Ok(Some(_)) = parser.next(command) else {
+        replies.reply(Lsn(0), |out| reply::error(out, "ERR internal: a hop carried no command"));
+        return Ok(());
+    };
+    let args = parser.args(command);
+    let verb = match table::find(args.get(0).unwrap_or_default()).map(|command| command.kind) {
+        Some(Kind::Key(verb)) => verb,
+        Some(Kind::Many(ManyVerb::Del)) => KeyVerb::Delete,
+        Some(Kind::Many(ManyVerb::Exists)) => KeyVerb::Exists,
+        Some(Kind::Session(SessionVerb::Scan)) => {
+            let cores = args.get(2).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()).unwrap_or(1);
+            scan_hop(shard, args, (core, cores), time, replies);
+            return Ok(());
+        }
+        _ => {
+            replies.reply(Lsn(0), |out| reply::error(out, "ERR internal: a hop carried a command without a key"));
+            return Ok(());
+        }
+    };
+    let hash = shard.identity().secret.hash(args.get(1).unwrap_or_default());
+    KeyCommand { shard, time, protocol, hash }.run(verb, args, replies)
+}
+
+fn scan<M: Mapping>(shard: &Shard<M>, args: Args<'_>, cores: (u16, u16), time: Time, replies: &mut ReplyQueue) {
+    scan_from(shard, &args[1], args.from(2), cores, time, replies);
+}
+
+fn scan_hop<M: Mapping>(shard: &Shard<M>, args: Args<'_>, cores: (u16, u16), time: Time, replies: &mut ReplyQueue) {
+    scan_from(shard, &args[1], args.from(3), cores, time, replies);
+}
+
+fn scan_from<M: Mapping>(
+    shard: &Shard<M>,
+    cursor: &[u8],
+    options: Args<'_>,
+    (core, cores): (u16, u16),
+    time: Time,
+    replies: &mut ReplyQueue,
+) {
+    let cursor = std::str::from_utf8(cursor).ok().and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+    let (pattern, count, strings) = match scan_options(options) {
+        Ok(options) => options,
+        Err(text) => {
+            replies.reply(Lsn(0), |out| reply::error(out, &text));
+            return;
+        }
+    };
+    let mut keys: Vec<Vec<u8>> = Vec::new();
+    let position = ScanPosition(cursor & ((1 << 48) - 1));
+    let next = shard.scan(position, count, time, |record| {
+        if strings && pattern.as_ref().is_none_or(|pattern| glob(pattern, record.key)) {
+            keys.push(record.key.to_vec());
+        }
+    });
+    let next = match next {
+        Some(position) => (u64::from(core) << 48) | position.0,
+        None if core + 1 < cores => u64::from(core + 1) << 48,
+        None => 0,
+    };
+    // Keys of records that are not durable yet are shown once they are.
+    replies.reply(shard.log().staged(), |out| {
+        reply::array_header(out, 2);
+        reply::bulk(out, next.to_string().as_bytes());
+        reply::array_header(out, keys.len());
+        keys.iter().for_each(|key| reply::bulk(out, key));
+    });
+}

@@ -1,0 +1,348 @@
+//! One core thread: its reactor, its shard, its clients.
+//!
+//! [`CoreLoop::tick`] owns the order of stages and they never call each other: collect completions and messages, run
+//! commands, commit (seal the group, start a sync), hand out what became durable, send. One tick never blocks but in `poll`.
+
+mod clients;
+mod commit;
+pub(crate) mod ops;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use net::reactor::{Completion, Io, Listener, Mono, StreamKind, Wait};
+use net::resp::Protocol;
+use wal::{Lsn, RecordView, planted};
+
+use self::clients::Clients;
+use self::commit::Commit;
+use self::ops::{Context, Ops};
+use crate::clock::{PhysicalClock, Time};
+use crate::frontend::replies::ReplyQueue;
+use crate::host::Host;
+use crate::mailbox::{Outbox, Receiver};
+use crate::messages::{ConnectionKey, CoreEvent, ToControl, ToCore};
+use crate::node::{CoreGauges, Durability, NodeFacts};
+use crate::shard::{Shard, WriteError};
+
+/// Messages handled per tick, so that clients and peers take turns.
+const MESSAGES_PER_TICK: usize = 1024;
+
+/// How long a loop may sleep when a full mailbox or a throttled clock makes it try again.
+const RETRY_MS: u64 = 1;
+
+/// What a core is made of.
+#[derive(Debug)]
+pub struct CoreParts<H: Host> {
+    /// This core's number.
+    pub core: u16,
+    /// The node.
+    pub facts: Arc<NodeFacts>,
+    /// The data.
+    pub shard: Shard<H::Map>,
+    /// Where segments lie.
+    pub data_dir: PathBuf,
+    /// Size of a segment.
+    pub segment_bytes: u64,
+    /// Messages for this core.
+    pub mailbox: Receiver<ToCore>,
+    /// Mailboxes of all cores; its own is never used.
+    pub cores: Vec<Outbox<ToCore>>,
+    /// The control thread's mailbox.
+    pub control: Outbox<ToControl>,
+    /// Whether other regions follow this node: durable frames are handed to the control thread.
+    pub ships: bool,
+}
+
+/// A command of another core's client, answered once what it shows is durable.
+#[derive(Debug)]
+struct Guest {
+    from: u16,
+    connection: ConnectionKey,
+    hop: (u64, usize),
+    replies: ReplyQueue,
+}
+
+/// One core.
+#[derive(Debug)]
+pub struct CoreLoop<H: Host> {
+    core: u16,
+    facts: Arc<NodeFacts>,
+    gauges: Arc<CoreGauges>,
+    io: H::Io,
+    ops: Ops<H::File>,
+    completions: Vec<Completion<H::File>>,
+    physical: PhysicalClock,
+    time: Time,
+    shard: Shard<H::Map>,
+    commit: Commit<H>,
+    clients: Clients,
+    mailbox: Receiver<ToCore>,
+    cores: Vec<Outbox<ToCore>>,
+    control: Outbox<ToControl>,
+    /// Messages that a missing segment or a throttled clock held up; nothing overtakes them.
+    stalled: VecDeque<ToCore>,
+    guests: Vec<Guest>,
+    ships: bool,
+    stopping: bool,
+    stopped: bool,
+}
+
+impl<H: Host> CoreLoop<H> {
+    /// Assembles the loop on its thread. Nothing is listened on yet.
+    #[must_use]
+    pub fn new(io: H::Io, parts: CoreParts<H>) -> Self {
+        let gauges = Arc::clone(&parts.facts.gauges[usize::from(parts.core)]);
+        let physical = PhysicalClock::new(io.now(), io.wall_unix_ms());
+        let clients = Clients::new(parts.core, parts.shard.value_bytes_max());
+        let mut core = CoreLoop {
+            core: parts.core,
+            facts: parts.facts,
+            gauges,
+            io,
+            ops: Ops::default(),
+            completions: Vec::new(),
+            physical,
+            time: Time::default(),
+            shard: parts.shard,
+            commit: Commit::new(parts.data_dir, parts.segment_bytes),
+            clients,
+            mailbox: parts.mailbox,
+            cores: parts.cores,
+            control: parts.control,
+            stalled: VecDeque::new(),
+            guests: Vec::new(),
+            ships: parts.ships,
+            stopping: false,
+            stopped: false,
+        };
+        core.read_clock();
+        core
+    }
+
+    /// Listens for clients.
+    ///
+    /// # Errors
+    /// Those of bind and listen.
+    pub fn listen(&mut self, addr: SocketAddr, shared: bool) -> io::Result<SocketAddr> {
+        let listener: Listener = self.io.listen(addr, StreamKind::Client, shared)?;
+        let bound = self.io.local_addr(listener)?;
+        self.ops.submit(&mut self.io, net::reactor::Op::Accept { listener }, Context::Accept(listener));
+        Ok(bound)
+    }
+
+    /// The shard, for checkers and tests.
+    pub fn shard(&mut self) -> &mut Shard<H::Map> {
+        &mut self.shard
+    }
+
+    /// Whether the loop has finished after [`ToCore::Stop`].
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    fn read_clock(&mut self) {
+        self.time = self.physical.read(self.io.now(), self.io.wall_unix_ms());
+    }
+
+    /// One round of all stages. Blocks in `poll` when there is nothing to do.
+    ///
+    /// # Errors
+    /// Those that make the loop unusable.
+    pub fn tick(&mut self) -> io::Result<()> {
+        let wait = self.wait();
+        let mut completions = std::mem::take(&mut self.completions);
+        self.io.poll(wait, &mut completions)?;
+        self.mailbox.disarm();
+        self.read_clock();
+        for completion in completions.drain(..) {
+            self.complete(completion);
+        }
+        self.completions = completions;
+        self.shard.release_due(self.time);
+        self.receive();
+        self.run_clients();
+        self.commit();
+        self.answer_guests();
+        self.send_replies();
+        self.ops.resubmit(&mut self.io);
+        self.publish();
+        Ok(())
+    }
+
+    /// How long `poll` may block.
+    fn wait(&mut self) -> Wait {
+        let mut retry = self.control.flush();
+        for core in &mut self.cores {
+            retry |= core.flush();
+        }
+        retry |= !self.stalled.is_empty() || self.clients.is_stalled() || self.ops.has_backlog();
+        if self.clients.has_runnable() || !self.mailbox.arm() {
+            return Wait::Now;
+        }
+        let now = self.io.now();
+        let mut until = self.commit.deadline().unwrap_or(now.plus_ms(1000)).min(now.plus_ms(1000));
+        if retry {
+            until = until.min(now.plus_ms(RETRY_MS));
+        }
+        Wait::Until(until)
+    }
+
+    fn complete(&mut self, completion: Completion<H::File>) {
+        let Some(context) = self.ops.context(&completion) else { return };
+        match context {
+            Context::Accept(listener) => self.accepted(listener, completion),
+            Context::Receive(connection) => self.received(connection, completion),
+            Context::Send(connection) => self.sent(connection, completion),
+            Context::Close(connection) => self.clients.closed(connection),
+            Context::CloseRefused => {}
+            Context::Sync | Context::Seal | Context::Prepare | Context::Rename => {
+                self.disk_completed(context, completion)
+            }
+        }
+    }
+
+    fn receive(&mut self) {
+        for _ in 0..MESSAGES_PER_TICK {
+            // What was held up goes first: records of one log must reach this shard's log in order.
+            let Some(message) = self.stalled.pop_front().or_else(|| self.mailbox.receive()) else { return };
+            if let Err(message) = self.handle(message) {
+                self.stalled.push_front(message);
+                return;
+            }
+        }
+    }
+
+    /// Handles one message, or hands it back if it has to wait.
+    fn handle(&mut self, message: ToCore) -> Result<(), ToCore> {
+        match message {
+            ToCore::Command { from, connection, hop, resp3, command } => {
+                let protocol = if resp3 { Protocol::Resp3 } else { Protocol::Resp2 };
+                let mut replies = ReplyQueue::default();
+                if clients::run_encoded(&command, protocol, &mut self.shard, self.time, &mut replies, self.core)
+                    .is_err()
+                {
+                    return Err(ToCore::Command { from, connection, hop, resp3, command });
+                }
+                self.guests.push(Guest { from, connection, hop, replies });
+            }
+            ToCore::Answer { connection, hop, reply, sum } => self.clients.answer(connection, hop, reply, sum),
+            ToCore::Follow { sequence, records } => return self.follow(sequence, records),
+            ToCore::Raise(version) => {
+                if self.shard.raise(version) {
+                    self.report_durable(Vec::new());
+                }
+            }
+            ToCore::AppendLocal { ticket, record } => match self.shard.append_local(&record) {
+                Ok(end) => self.tell(CoreEvent::Appended { ticket, end }),
+                Err(error) if error.is_transient() || error == WriteError::DiskFull => {
+                    return Err(ToCore::AppendLocal { ticket, record });
+                }
+                Err(error) => self.tell(CoreEvent::Failed(error.to_string())),
+            },
+            ToCore::Stop => self.stopping = true,
+        }
+        Ok(())
+    }
+
+    /// Applies a batch. If it has to wait, the part that was applied is cut off first; applying it twice would do no harm,
+    /// but a batch larger than what is left of a segment must make progress.
+    fn follow(&mut self, sequence: u64, mut records: Vec<bytes::Bytes>) -> Result<(), ToCore> {
+        let mut appended = Lsn(0);
+        while let Some(run) = records.first_mut() {
+            if run.is_empty() {
+                records.remove(0);
+                continue;
+            }
+            // The control thread verified every record of the batch before it was split.
+            let Ok((record, len)) = RecordView::parse_trusted_prefix(run) else {
+                self.tell(CoreEvent::Failed("a followed batch holds something else than records".into()));
+                return Ok(());
+            };
+            let before = self.shard.log().staged();
+            match self.shard.follow(&record, self.time) {
+                Ok(()) => {
+                    let len = len.min(run.len());
+                    bytes::Buf::advance(run, len);
+                    let after = self.shard.log().staged();
+                    appended = if after > before { after } else { appended };
+                }
+                Err(error) if error.is_transient() || error == WriteError::DiskFull => {
+                    return Err(ToCore::Follow { sequence, records });
+                }
+                Err(error) => {
+                    self.tell(CoreEvent::Failed(error.to_string()));
+                    return Ok(());
+                }
+            }
+        }
+        // Also when nothing was appended: the copy that is here may itself not be durable yet.
+        let staged = if planted::is(planted::Fault::HaveItBeforeSync) { appended } else { self.shard.log().staged() };
+        self.tell(CoreEvent::Followed { sequence, staged });
+        Ok(())
+    }
+
+    fn tell(&mut self, event: CoreEvent) {
+        self.control.send(ToControl { core: self.core, event });
+    }
+
+    fn report_durable(&mut self, frames: Vec<crate::shard::DurableFrame>) {
+        let event = CoreEvent::Durable { durable: self.shard.log().durable(), complete: self.shard.complete(), frames };
+        self.tell(event);
+    }
+
+    /// The position up to which replies may be shown.
+    fn shown(&self) -> Lsn {
+        match self.facts.durability {
+            Durability::Fsync => self.shard.log().durable(),
+            Durability::Os => self.shard.log().staged(),
+        }
+    }
+
+    fn answer_guests(&mut self) {
+        let shown = self.shown();
+        let mut index = 0;
+        while index < self.guests.len() {
+            if self.guests[index].replies.waits_for_durability(shown) || self.guests[index].replies.barrier() > shown {
+                index += 1;
+                continue;
+            }
+            let mut guest = self.guests.swap_remove(index);
+            let mut runs = Vec::new();
+            guest.replies.take(shown, &mut runs);
+            self.cores[usize::from(guest.from)].send(ToCore::Answer {
+                connection: guest.connection,
+                hop: guest.hop,
+                reply: runs.concat(),
+                sum: guest.replies.sum,
+            });
+        }
+    }
+
+    fn publish(&mut self) {
+        let gauges = &self.gauges;
+        let counters = self.shard.counters();
+        gauges.live_keys.store(self.shard.live(self.time), Ordering::Relaxed);
+        gauges.entries.store(self.shard.store().entries() as u64, Ordering::Relaxed);
+        gauges.originated.store(counters.originated, Ordering::Relaxed);
+        gauges.followed.store(counters.followed, Ordering::Relaxed);
+        gauges.already_applied.store(counters.already_applied, Ordering::Relaxed);
+        gauges.superseded.store(counters.superseded, Ordering::Relaxed);
+        gauges.held_back.store(counters.held_back, Ordering::Relaxed);
+        gauges.syncs.store(counters.syncs, Ordering::Relaxed);
+        gauges.durable_lsn.store(self.shard.log().durable().0, Ordering::Relaxed);
+        gauges.connections.store(self.clients.count(), Ordering::Relaxed);
+        gauges.commands.store(self.clients.commands(), Ordering::Relaxed);
+        gauges.protocol_errors.store(self.clients.protocol_errors(), Ordering::Relaxed);
+    }
+
+    /// A deadline helper for the parts of this loop.
+    fn now(&self) -> Mono {
+        self.time.mono
+    }
+}

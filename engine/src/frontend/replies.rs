@@ -1,0 +1,252 @@
+//! One connection's replies, in order, each held back until what it shows is durable.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use wal::Lsn;
+
+/// Values from this size on are sent straight from their segment instead of being copied.
+pub const RUN_BYTES_MIN: usize = 16 * 1024;
+
+/// How the parts of a command that went to several cores become one reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Merge {
+    /// The parts' bytes one after the other (a single hop, `MGET` behind its array header).
+    Concatenate,
+    /// The sum of the parts' counts as an integer (`DEL`, `EXISTS`).
+    Sum,
+    /// `+OK` unless a part failed; then that part's error (`MSET`).
+    AllOk,
+}
+
+#[derive(Debug)]
+enum Chunk {
+    /// Encoded replies; `marks` say up to which byte which position has to be durable, both rising.
+    Ready { bytes: Vec<u8>, marks: Vec<(usize, Lsn)> },
+    /// A large value, straight from its segment.
+    Run { bytes: Bytes, barrier: Lsn },
+    /// Parts that other cores owe.
+    Hop { id: u64, missing: usize, parts: Vec<Vec<u8>>, sum: i64, merge: Merge, barrier: Lsn },
+}
+
+/// The replies that a connection is owed.
+#[derive(Debug, Default)]
+pub struct ReplyQueue {
+    chunks: VecDeque<Chunk>,
+    /// The highest position that replies so far wait for.
+    barrier: Lsn,
+    hops: u64,
+    bytes: usize,
+    /// What a counting command (`DEL`, `EXISTS`) found, for [`Merge::Sum`].
+    pub sum: i64,
+}
+
+impl ReplyQueue {
+    /// Whether nothing is owed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// Bytes encoded and not yet handed out.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+            + self.chunks.back().map_or(0, |chunk| match chunk {
+                Chunk::Ready { bytes, .. } => bytes.len(),
+                _ => 0,
+            })
+    }
+
+    /// Encodes one reply that may be shown once `barrier` is durable.
+    pub fn reply(&mut self, barrier: Lsn, encode: impl FnOnce(&mut Vec<u8>)) {
+        self.reply_with(
+            |out| {
+                encode(out);
+                (false, barrier)
+            },
+            |_| {},
+        );
+    }
+
+    /// Encodes one reply whose barrier is only known afterwards: `encode` says whether it wrote nothing (then `absent`
+    /// does) and what the reply waits for.
+    pub fn reply_with(&mut self, encode: impl FnOnce(&mut Vec<u8>) -> (bool, Lsn), absent: impl FnOnce(&mut Vec<u8>)) {
+        if !matches!(self.chunks.back(), Some(Chunk::Ready { .. })) {
+            self.chunks.push_back(Chunk::Ready { bytes: Vec::with_capacity(256), marks: Vec::new() });
+        }
+        let Some(Chunk::Ready { bytes, marks }) = self.chunks.back_mut() else { unreachable!("pushed above") };
+        let (nothing, barrier) = encode(bytes);
+        if nothing {
+            absent(bytes);
+        }
+        self.barrier = self.barrier.max(barrier);
+        // Replies leave in order, so a later one waits for what earlier ones wait for.
+        match marks.last_mut() {
+            Some((end, mark)) if *mark == self.barrier => *end = bytes.len(),
+            _ => marks.push((bytes.len(), self.barrier)),
+        }
+    }
+
+    /// Adds bytes that are sent as they are.
+    pub fn run(&mut self, barrier: Lsn, bytes: Bytes) {
+        self.barrier = self.barrier.max(barrier);
+        self.seal_back();
+        self.bytes += bytes.len();
+        self.chunks.push_back(Chunk::Run { bytes, barrier: self.barrier });
+    }
+
+    fn seal_back(&mut self) {
+        if let Some(Chunk::Ready { bytes, .. }) = self.chunks.back() {
+            self.bytes += bytes.len();
+        }
+    }
+
+    /// Leaves a gap for `parts` answers of other cores; returns its name.
+    pub fn hop(&mut self, parts: usize, merge: Merge) -> u64 {
+        self.seal_back();
+        self.hops += 1;
+        self.chunks.push_back(Chunk::Hop {
+            id: self.hops,
+            missing: parts,
+            parts: vec![Vec::new(); parts],
+            sum: 0,
+            merge,
+            barrier: self.barrier,
+        });
+        self.hops
+    }
+
+    /// Fills one part of a gap. Unknown names are ignored: the connection may have been closed and reused.
+    pub fn fill(&mut self, hop: u64, part: usize, answer: Vec<u8>, count: i64) {
+        let found = self.chunks.iter_mut().position(|chunk| matches!(chunk, Chunk::Hop { id, .. } if *id == hop));
+        let Some(at) = found else { return };
+        let Chunk::Hop { missing, parts, sum, merge, barrier, .. } = &mut self.chunks[at] else { return };
+        let Some(slot) = parts.get_mut(part) else { return };
+        *slot = answer;
+        *sum += count;
+        *missing -= 1;
+        if *missing > 0 {
+            return;
+        }
+        let failed = parts.iter().position(|part| part.first() == Some(&b'-'));
+        let bytes = match (&merge, failed) {
+            (Merge::Concatenate, _) => parts.concat(),
+            (_, Some(failed)) => std::mem::take(&mut parts[failed]),
+            (Merge::AllOk, None) => b"+OK\r\n".to_vec(),
+            (Merge::Sum, None) => format!(":{sum}\r\n").into_bytes(),
+        };
+        // Other cores waited for their own logs before they answered; the barrier is that of this core's parts.
+        let barrier = *barrier;
+        self.bytes += bytes.len();
+        self.chunks[at] = Chunk::Run { bytes: bytes.into(), barrier };
+    }
+
+    /// Takes what may be shown when everything below `durable` is durable.
+    pub fn take(&mut self, durable: Lsn, out: &mut Vec<Bytes>) {
+        while let Some(front) = self.chunks.front_mut() {
+            match front {
+                Chunk::Ready { .. } => {
+                    let open = self.chunks.len() == 1;
+                    let Some(Chunk::Ready { bytes, marks }) = self.chunks.front_mut() else { unreachable!() };
+                    let shown = marks.partition_point(|(_, mark)| *mark <= durable);
+                    let end = if shown == 0 { 0 } else { marks[shown - 1].0 };
+                    if end == bytes.len() {
+                        if !open {
+                            self.bytes -= bytes.len();
+                        }
+                        if !bytes.is_empty() {
+                            out.push(Bytes::from(std::mem::take(bytes)));
+                        }
+                        self.chunks.pop_front();
+                        continue;
+                    }
+                    if end > 0 {
+                        out.push(Bytes::copy_from_slice(&bytes[..end]));
+                        bytes.drain(..end);
+                        marks.drain(..shown);
+                        for mark in marks {
+                            mark.0 -= end;
+                        }
+                        if !open {
+                            self.bytes -= end;
+                        }
+                    }
+                    return;
+                }
+                Chunk::Run { barrier, .. } if *barrier > durable => return,
+                Chunk::Run { .. } => {
+                    let Some(Chunk::Run { bytes, .. }) = self.chunks.pop_front() else { return };
+                    self.bytes -= bytes.len();
+                    out.push(bytes);
+                }
+                Chunk::Hop { .. } => return,
+            }
+        }
+    }
+
+    /// Makes everything that follows wait for `barrier`.
+    pub fn wait_for(&mut self, barrier: Lsn) {
+        self.barrier = self.barrier.max(barrier);
+    }
+
+    /// Whether the next reply waits for durability, not for another core or for the socket.
+    #[must_use]
+    pub fn waits_for_durability(&self, durable: Lsn) -> bool {
+        match self.chunks.front() {
+            Some(Chunk::Ready { marks, .. }) => marks.first().is_some_and(|(_, mark)| *mark > durable),
+            Some(Chunk::Run { barrier, .. }) => *barrier > durable,
+            Some(Chunk::Hop { .. }) | None => false,
+        }
+    }
+
+    /// The highest position that any reply waits for.
+    #[must_use]
+    pub fn barrier(&self) -> Lsn {
+        self.barrier
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(queue: &mut ReplyQueue, durable: u64) -> String {
+        let mut out = Vec::new();
+        queue.take(Lsn(durable), &mut out);
+        String::from_utf8(out.concat()).unwrap()
+    }
+
+    #[test]
+    fn replies_leave_in_order_and_not_before_they_are_durable() {
+        let mut queue = ReplyQueue::default();
+        queue.reply(Lsn(0), |out| out.extend(b"a"));
+        queue.reply(Lsn(10), |out| out.extend(b"b"));
+        queue.reply(Lsn(0), |out| out.extend(b"c"));
+        queue.reply(Lsn(20), |out| out.extend(b"d"));
+        assert_eq!(taken(&mut queue, 9), "a");
+        assert!(queue.waits_for_durability(Lsn(9)));
+        assert_eq!(taken(&mut queue, 10), "bc");
+        assert_eq!(taken(&mut queue, 19), "");
+        queue.run(Lsn(15), Bytes::from_static(b"large"));
+        assert_eq!(taken(&mut queue, 25), "dlarge");
+        assert!(queue.is_empty());
+        assert_eq!(queue.bytes(), 0);
+    }
+
+    #[test]
+    fn a_gap_holds_back_what_follows_until_every_part_is_there() {
+        let mut queue = ReplyQueue::default();
+        let sum = queue.hop(2, Merge::Sum);
+        queue.reply(Lsn(0), |out| out.extend(b"+x\r\n"));
+        queue.fill(sum, 1, b":1\r\n".to_vec(), 1);
+        assert_eq!(taken(&mut queue, 99), "");
+        queue.fill(sum, 0, b":2\r\n".to_vec(), 2);
+        assert_eq!(taken(&mut queue, 99), ":3\r\n+x\r\n");
+        let set = queue.hop(2, Merge::AllOk);
+        queue.fill(set, 0, b"+OK\r\n".to_vec(), 0);
+        queue.fill(set, 1, b"-ERR full\r\n".to_vec(), 0);
+        assert_eq!(taken(&mut queue, 99), "-ERR full\r\n");
+        assert_eq!(queue.bytes(), 0);
+    }
+}

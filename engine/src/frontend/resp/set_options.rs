@@ -1,0 +1,89 @@
+//! The options of `SET`.
+
+use net::resp::{Args, parse_integer};
+
+use super::{NOT_AN_INTEGER, SYNTAX_ERROR};
+
+/// Condition on the present value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Condition {
+    /// Always.
+    #[default]
+    Always,
+    /// `NX`.
+    IfAbsent,
+    /// `XX`.
+    IfPresent,
+}
+
+/// What happens to the expiry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Expiry {
+    /// The new value does not expire.
+    #[default]
+    None,
+    /// `KEEPTTL`.
+    Keep,
+    /// Absent from this instant on, in milliseconds since 1970.
+    At(u64),
+}
+
+/// Parsed options.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetOptions {
+    /// `NX` or `XX`.
+    pub condition: Condition,
+    /// `EX`, `PX`, `EXAT`, `PXAT`, `KEEPTTL`.
+    pub expiry: Expiry,
+    /// `GET`.
+    pub get: bool,
+}
+
+/// Parses what follows `SET key value`. `now_unix_ms` is what relative times count from.
+///
+/// # Errors
+/// Redis' error text.
+pub fn parse(args: Args<'_>, now_unix_ms: u64) -> Result<SetOptions, String> {
+    let mut options = SetOptions::default();
+    let mut words = args.iter();
+    while let Some(word) = words.next() {
+        let is = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
+        if is("NX") && options.condition != Condition::IfPresent {
+            options.condition = Condition::IfAbsent;
+        } else if is("XX") && options.condition != Condition::IfAbsent {
+            options.condition = Condition::IfPresent;
+        } else if is("GET") {
+            options.get = true;
+        } else if is("KEEPTTL") && matches!(options.expiry, Expiry::None | Expiry::Keep) {
+            options.expiry = Expiry::Keep;
+        } else if (is("EX") || is("PX") || is("EXAT") || is("PXAT")) && options.expiry == Expiry::None {
+            let time = words.next().ok_or(SYNTAX_ERROR)?;
+            let (seconds, absolute) = (is("EX") || is("EXAT"), is("EXAT") || is("PXAT"));
+            let at = expiry_at(time, seconds, absolute, now_unix_ms, "set")?;
+            options.expiry = Expiry::At(at);
+        } else {
+            return Err(SYNTAX_ERROR.into());
+        }
+    }
+    Ok(options)
+}
+
+/// An expiry that must lie in the future (`SET`, `SETEX`), as milliseconds since 1970.
+///
+/// # Errors
+/// Redis' error text.
+pub fn expiry_at(time: &[u8], seconds: bool, absolute: bool, now_unix_ms: u64, command: &str) -> Result<u64, String> {
+    let time = parse_integer(time).ok_or(NOT_AN_INTEGER)?;
+    let invalid = || format!("ERR invalid expire time in '{command}' command");
+    if time <= 0 {
+        return Err(invalid());
+    }
+    to_unix_ms(time, seconds, absolute, now_unix_ms).and_then(|at| u64::try_from(at).ok()).ok_or_else(invalid)
+}
+
+/// A time argument as milliseconds since 1970; `None` on overflow. May lie in the past.
+#[must_use]
+pub fn to_unix_ms(time: i64, seconds: bool, absolute: bool, now_unix_ms: u64) -> Option<i64> {
+    let time = if seconds { time.checked_mul(1000)? } else { time };
+    if absolute { Some(time) } else { time.checked_add(i64::try_from(now_unix_ms).ok()?) }
+}

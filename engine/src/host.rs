@@ -1,0 +1,29 @@
+//! What a loop runs on: a reactor and a way to map its files. Production and the simulator are two hosts.
+
+use std::io;
+use std::path::Path;
+
+use net::reactor::Io;
+use wal::Mapping;
+
+/// A reactor with its files and mappings.
+pub trait Host: 'static {
+    /// The reactor.
+    type Io: Io<File = Self::File>;
+    /// Its file handle.
+    type File: Clone + std::fmt::Debug + Send + 'static;
+    /// How its files are mapped.
+    type Map: Mapping + Clone + std::fmt::Debug + 'static;
+
+    /// Maps `len` bytes of `file` for reading and writing.
+    ///
+    /// # Errors
+    /// Those of mmap.
+    fn map(file: &Self::File, len: u64) -> io::Result<Self::Map>;
+}
+
+/// Where the segments of a core lie.
+#[must_use]
+pub fn segment_path(data_dir: &Path, core: wal::CoreId, number: wal::SegmentNumber) -> std::path::PathBuf {
+    data_dir.join(wal::segment_file_name(core, number))
+}

@@ -1,0 +1,116 @@
+//! What loop threads say to each other.
+
+use bytes::Bytes;
+use wal::{ControlRecord, Cookie, Lsn, SegmentNumber, Version};
+
+use crate::shard::DurableFrame;
+
+/// Messages a mailbox holds; a full one makes senders keep theirs and slow down.
+pub const MAILBOX_MESSAGES: usize = 4096;
+
+/// Names a connection of a core; the generation keeps answers to a closed one from reaching its successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionKey {
+    /// Index in the core's table.
+    pub index: u32,
+    /// Rises with every connection of the core.
+    pub generation: u32,
+}
+
+/// To a core.
+#[derive(Debug)]
+pub enum ToCore {
+    /// A command for a key of yours, as RESP; answer with [`ToCore::Answer`].
+    Command {
+        /// Who asks.
+        from: u16,
+        /// For which connection.
+        connection: ConnectionKey,
+        /// Which gap in its replies, and which part of it.
+        hop: (u64, usize),
+        /// The protocol to answer in.
+        resp3: bool,
+        /// The command, RESP-encoded.
+        command: Vec<u8>,
+    },
+    /// The answer to a [`ToCore::Command`]; everything it shows is durable.
+    Answer {
+        /// For which connection.
+        connection: ConnectionKey,
+        /// Which gap in its replies, and which part of it.
+        hop: (u64, usize),
+        /// The reply, RESP-encoded.
+        reply: Vec<u8>,
+        /// What it counted.
+        sum: i64,
+    },
+    /// Records of another node's log for keys of yours; answer with [`ToControl::Followed`].
+    Follow {
+        /// Rises by one per message from the control thread.
+        sequence: u64,
+        /// Whole records, each padded to 8.
+        records: Vec<Bytes>,
+    },
+    /// Raise your clock to at least this and say so by [`ToControl::Durable`].
+    Raise(Version),
+    /// Append a local control record; answer with [`ToControl::Appended`].
+    AppendLocal {
+        /// Names the answer.
+        ticket: u64,
+        /// The record.
+        record: ControlRecord,
+    },
+    /// Finish: seal, sync, stop.
+    Stop,
+}
+
+/// To the control thread, from one core.
+#[derive(Debug)]
+pub struct ToControl {
+    /// Which core.
+    pub core: u16,
+    /// What it says.
+    pub event: CoreEvent,
+}
+
+/// What a core tells the control thread.
+#[derive(Debug)]
+pub enum CoreEvent {
+    /// The log is durable up to `durable`; every version ≤ `complete` that this core originated is, and it never
+    /// originates one again.
+    Durable {
+        /// Exclusive end.
+        durable: Lsn,
+        /// See [`crate::shard::Shard`].
+        complete: Version,
+        /// Originated frames that became durable, in order.
+        frames: Vec<DurableFrame>,
+    },
+    /// The batch was appended or was here already; a claim over it waits until the log is durable up to `staged`.
+    Followed {
+        /// Of the [`ToCore::Follow`].
+        sequence: u64,
+        /// The staged end at that moment.
+        staged: Lsn,
+    },
+    /// The local record ends at `end`.
+    Appended {
+        /// Of the [`ToCore::AppendLocal`].
+        ticket: u64,
+        /// Its exclusive end.
+        end: Lsn,
+    },
+    /// A new segment of this core's log exists; its first byte is at `base`.
+    Segment {
+        /// Its number.
+        number: SegmentNumber,
+        /// What its frames carry.
+        cookie: Cookie,
+        /// Its base.
+        base: Lsn,
+    },
+    /// The log failed; nothing is acknowledged any more.
+    Failed(String),
+    /// The core has stopped cleanly.
+    Stopped,
+}

@@ -1,0 +1,232 @@
+//! The metrics: one table a kind, from which `/metrics` and docs/METRICS.md are made. A new metric is one line here and
+//! one there; a test compares them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use crate::control::status::{PeerStatus, Status, StatusBoard};
+use crate::node::{CoreGauges, NodeFacts};
+
+/// How a metric behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises within a run. The name gets the suffix `_total`.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+/// One metric over a source of type `S`.
+#[derive(Debug)]
+pub struct Metric<S> {
+    /// Name, without the prefix `godwit_` and the suffix of counters.
+    pub name: &'static str,
+    /// One sentence.
+    pub help: &'static str,
+    /// Counter or gauge.
+    pub kind: Kind,
+    read: fn(&S) -> u64,
+}
+
+const fn counter<S>(name: &'static str, help: &'static str, read: fn(&S) -> u64) -> Metric<S> {
+    Metric { name, help, kind: Kind::Counter, read }
+}
+
+const fn gauge<S>(name: &'static str, help: &'static str, read: fn(&S) -> u64) -> Metric<S> {
+    Metric { name, help, kind: Kind::Gauge, read }
+}
+
+fn load(value: &AtomicU64) -> u64 {
+    value.load(Ordering::Relaxed)
+}
+
+/// Metrics of one core; label `core`.
+pub const CORE_METRICS: &[Metric<CoreGauges>] = &[
+    gauge("keys", "Readable keys.", |core| load(&core.live_keys)),
+    gauge("index_entries", "Index entries, tombstones included.", |core| load(&core.entries)),
+    gauge("index_bytes", "Memory of the index in bytes.", |core| load(&core.index_bytes)),
+    gauge("client_connections", "Open client connections.", |core| {
+        u64::try_from(core.connections.load(Ordering::Relaxed)).unwrap_or(0)
+    }),
+    counter("commands", "Client commands run.", |core| load(&core.commands)),
+    counter("protocol_errors", "Client connections closed because of bad input.", |core| load(&core.protocol_errors)),
+    counter("records_originated", "Records written by clients of this node.", |core| load(&core.originated)),
+    counter("records_followed", "Records of other nodes appended here.", |core| load(&core.followed)),
+    counter("records_already_applied", "Records of other nodes that were here already.", |core| {
+        load(&core.already_applied)
+    }),
+    counter("records_superseded", "Records of other nodes that lost against a newer one here.", |core| {
+        load(&core.superseded)
+    }),
+    counter("records_held_back", "Records held back because their version lies too far in the future.", |core| {
+        load(&core.held_back)
+    }),
+    counter("syncs", "Group commits made durable.", |core| load(&core.syncs)),
+    counter("log_durable_bytes", "Bytes of this run's log that are durable.", |core| load(&core.durable_lsn)),
+    gauge("log_failed", "1 after a failed sync: nothing is acknowledged any more.", |core| load(&core.log_failed)),
+    gauge("disk_full", "1 while no log segment can be prepared.", |core| load(&core.disk_full)),
+];
+
+/// Metrics of one configured peer; labels `peer` (its discovery address) and `region`.
+pub const PEER_METRICS: &[Metric<PeerStatus>] = &[
+    gauge("peer_discovery_up", "1 while the discovery link to the peer is up.", |peer| u64::from(peer.discovery_up)),
+    gauge("peer_following", "1 while this node follows the peer's log.", |peer| u64::from(peer.following)),
+    gauge("peer_followed", "1 while the peer follows this node's log.", |peer| u64::from(peer.followed)),
+    gauge("peer_rtt_microseconds", "Smoothed round-trip time; 0 before the first measurement.", |peer| {
+        peer.rtt_us.unwrap_or(0)
+    }),
+    gauge(
+        "peer_lag_milliseconds",
+        "Age of the oldest write of this node that the peer has not acknowledged as durable; 0 when it has all.",
+        |peer| peer.lag_ms,
+    ),
+    counter("peer_sent_records_bytes", "Bytes of records sent over the links that are up now.", |peer| {
+        peer.sent_records_bytes
+    }),
+    counter("peer_sent_claims_bytes", "Bytes of claims sent over the links that are up now.", |peer| {
+        peer.sent_claims_bytes
+    }),
+    counter("peer_sent_heartbeats_bytes", "Bytes of heartbeats sent over the links that are up now.", |peer| {
+        peer.sent_heartbeats_bytes
+    }),
+    counter("peer_sent_other_bytes", "Bytes of everything else sent over the links that are up now.", |peer| {
+        peer.sent_other_bytes
+    }),
+    counter("peer_received_records_bytes", "Bytes of records received over the links that are up now.", |peer| {
+        peer.received_records_bytes
+    }),
+];
+
+/// Metrics of the node as a whole.
+pub const NODE_METRICS: &[Metric<Status>] = &[
+    gauge("ready", "1 once the log is open and while it works.", |status| u64::from(status.ready)),
+    gauge(
+        "clock_stepped",
+        "1 while the wall clock stands too far from the monotonic one and is not followed.",
+        |status| u64::from(status.clock_stepped),
+    ),
+    counter("links_refused", "Connections of the mesh that were refused or closed for a reason.", |status| {
+        status.refused
+    }),
+    gauge("services_listed", "Service instances in the list of all regions.", |status| status.services.len() as u64),
+];
+
+/// The registry of a node.
+#[must_use]
+pub fn registry(facts: Arc<NodeFacts>, status: StatusBoard) -> Registry {
+    let mut registry = Registry::with_prefix("godwit");
+    registry.register_collector(Box::new(NodeCollector { facts, status }));
+    registry
+}
+
+#[derive(Debug)]
+struct NodeCollector {
+    facts: Arc<NodeFacts>,
+    status: StatusBoard,
+}
+
+impl Collector for NodeCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let status = self.status.read();
+        let node = [(String::new(), &status)];
+        encode_all(&mut encoder, NODE_METRICS, &node, |_| [None, None])?;
+        let cores: Vec<_> =
+            self.facts.gauges.iter().enumerate().map(|(core, gauges)| (core.to_string(), &**gauges)).collect();
+        encode_all(&mut encoder, CORE_METRICS, &cores, |(core, _)| [Some(("core", core.as_str())), None])?;
+        let peers: Vec<_> = status.peers.iter().map(|peer| (peer.address.clone(), peer)).collect();
+        encode_all(&mut encoder, PEER_METRICS, &peers, |(address, peer)| {
+            [Some(("peer", address.as_str())), Some(("region", peer.region.as_str()))]
+        })
+    }
+}
+
+/// The labels of one source; at most two.
+type Labels<'a> = [Option<(&'static str, &'a str)>; 2];
+
+fn encode_all<'a, S>(
+    encoder: &mut DescriptorEncoder<'_>,
+    metrics: &[Metric<S>],
+    sources: &'a [(String, &'a S)],
+    labels: impl Fn(&'a (String, &'a S)) -> Labels<'a>,
+) -> fmt::Result {
+    for metric in metrics {
+        let kind = match metric.kind {
+            Kind::Counter => ConstCounter::new(0u64).metric_type(),
+            Kind::Gauge => ConstGauge::new(0i64).metric_type(),
+        };
+        let mut family = encoder.encode_descriptor(metric.name, metric.help, None, kind)?;
+        for source in sources {
+            let labels: Vec<(&str, &str)> = labels(source).into_iter().flatten().collect();
+            let value = (metric.read)(source.1);
+            let entry = family.encode_family(&labels)?;
+            match metric.kind {
+                Kind::Counter => ConstCounter::new(value).encode(entry)?,
+                Kind::Gauge => ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(entry)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Rows of docs/METRICS.md: full name, type, help.
+#[must_use]
+pub fn document_rows() -> Vec<String> {
+    fn row<S>(metric: &Metric<S>) -> String {
+        let (suffix, kind) = match metric.kind {
+            Kind::Counter => ("_total", "counter"),
+            Kind::Gauge => ("", "gauge"),
+        };
+        format!("| `godwit_{}{suffix}` | {kind} | {} |", metric.name, metric.help)
+    }
+    let rows = NODE_METRICS.iter().map(row).chain(CORE_METRICS.iter().map(row));
+    rows.chain(PEER_METRICS.iter().map(row)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_lists_exactly_these_metrics() {
+        let document = include_str!("../../../docs/METRICS.md");
+        let listed: Vec<&str> = document.lines().filter(|line| line.starts_with("| `godwit_")).collect();
+        assert_eq!(listed, document_rows(), "docs/METRICS.md and monitor/metrics.rs differ");
+    }
+
+    #[test]
+    fn every_metric_is_encoded_with_its_labels() {
+        let facts = NodeFacts {
+            region: "sfo".into(),
+            node: wal::NodeId(1),
+            incarnation: wal::Incarnation(2),
+            cores: 2,
+            durability: crate::node::Durability::Fsync,
+            io_backend: "sim".into(),
+            storage_port: 0,
+            started_unix_ms: 0,
+            gauges: vec![Arc::default(), Arc::default()],
+        };
+        facts.gauges[1].commands.store(7, Ordering::Relaxed);
+        let status = StatusBoard::default();
+        let peer =
+            PeerStatus { address: "10.0.0.2:10200".into(), region: "nyc".into(), lag_ms: 5, ..PeerStatus::default() };
+        status.write(|status| status.peers.push(peer));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry(Arc::new(facts), status)).unwrap();
+        for line in [
+            "godwit_commands_total{core=\"1\"} 7",
+            "godwit_peer_lag_milliseconds{peer=\"10.0.0.2:10200\",region=\"nyc\"} 5",
+            "godwit_ready 0",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The monitor: what a node shows of itself on its admin port. It observes and never steers.
+
+pub mod http;
+pub mod metrics;

@@ -1,0 +1,93 @@
+//! What every loop of a node may know about the node: identity, settings that clients can ask for, shared gauges.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use wal::{Incarnation, NodeId};
+
+/// The Redis version whose behaviour the RESP front end follows; what INFO and HELLO tell clients.
+pub const REDIS_COMPATIBLE_VERSION: &str = "7.0.15";
+
+/// This software's version.
+pub const GODWIT_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// When a reply may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// After fdatasync.
+    Fsync,
+    /// Once the bytes are in the mapping; a background sync follows within 100 ms.
+    Os,
+}
+
+/// Gauges of one core, written by it once per tick, read by anyone.
+#[derive(Debug, Default)]
+pub struct CoreGauges {
+    /// Readable keys.
+    pub live_keys: AtomicU64,
+    /// Index entries, tombstones included.
+    pub entries: AtomicU64,
+    /// Index memory in bytes.
+    pub index_bytes: AtomicU64,
+    /// Open client connections.
+    pub connections: AtomicI64,
+    /// Commands run.
+    pub commands: AtomicU64,
+    /// Records originated.
+    pub originated: AtomicU64,
+    /// Records of other nodes appended.
+    pub followed: AtomicU64,
+    /// Records of other nodes that were here already.
+    pub already_applied: AtomicU64,
+    /// Records of other nodes that lost against newer ones.
+    pub superseded: AtomicU64,
+    /// Records held back because their version lies in the far future.
+    pub held_back: AtomicU64,
+    /// Group commits.
+    pub syncs: AtomicU64,
+    /// Durable log bytes of this run.
+    pub durable_lsn: AtomicU64,
+    /// Connections closed because of bad input.
+    pub protocol_errors: AtomicU64,
+    /// 1 after a failed sync.
+    pub log_failed: AtomicU64,
+    /// 1 while no segment can be prepared.
+    pub disk_full: AtomicU64,
+}
+
+/// Facts about the node; shared by all its loops.
+#[derive(Debug)]
+pub struct NodeFacts {
+    /// The region's name.
+    pub region: String,
+    /// This node.
+    pub node: NodeId,
+    /// This run.
+    pub incarnation: Incarnation,
+    /// Number of core threads.
+    pub cores: u16,
+    /// Reply policy.
+    pub durability: Durability,
+    /// The reactor in use, and why if it is a fallback.
+    pub io_backend: String,
+    /// TCP port of the storage service.
+    pub storage_port: u16,
+    /// Start of this run in milliseconds since 1970.
+    pub started_unix_ms: u64,
+    /// Gauges by core.
+    pub gauges: Vec<Arc<CoreGauges>>,
+}
+
+impl NodeFacts {
+    /// The sum of one gauge over the cores.
+    #[must_use]
+    pub fn sum(&self, gauge: impl Fn(&CoreGauges) -> &AtomicU64) -> u64 {
+        self.gauges.iter().map(|core| gauge(core).load(Ordering::Relaxed)).sum()
+    }
+
+    /// Open client connections.
+    #[must_use]
+    pub fn connections(&self) -> i64 {
+        self.gauges.iter().map(|core| core.connections.load(Ordering::Relaxed)).sum()
+    }
+}

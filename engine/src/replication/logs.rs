@@ -1,0 +1,189 @@
+//! This node's own logs, current and retired: where their segments lie, what is durable, what is promised.
+
+use std::collections::VecDeque;
+
+use net::ids::LogId;
+use net::wire::body::{LogEntry, LogState};
+use wal::{Cookie, CoreId, Lsn, SegmentNumber, Version};
+
+use super::{log_id, to_wire};
+use crate::shard::DurableFrame;
+
+/// Durable frames kept in hand per core, so that a follower at the tail is served without reading files.
+const RECENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// A place to start reading is remembered once per this many log bytes.
+const MARK_EVERY_BYTES: u64 = 256 * 1024;
+
+/// One segment file of an own log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SegmentRef {
+    /// The core that wrote it (it names the file).
+    pub core: CoreId,
+    /// Its number (it names the file).
+    pub number: SegmentNumber,
+    /// What its frames carry.
+    pub cookie: Cookie,
+    /// Position of its first byte.
+    pub base: Lsn,
+    /// Exclusive end of its frames, once it is known.
+    pub end: Option<Lsn>,
+}
+
+/// One core's part of an own log.
+#[derive(Debug, Default)]
+pub struct CoreLog {
+    /// In order.
+    pub segments: Vec<SegmentRef>,
+    /// Exclusive end of what is durable.
+    pub durable: Lsn,
+    /// Every version ≤ this is durable and none will be originated again.
+    pub complete: Version,
+    /// (version, position): every originated version at or after the position is greater. Rising.
+    pub marks: Vec<(Version, Lsn)>,
+    /// Every originated durable frame at or after this position is in `recent`.
+    recent_start: Lsn,
+    recent: VecDeque<DurableFrame>,
+    recent_bytes: usize,
+}
+
+impl CoreLog {
+    /// A retired log is only in its files.
+    pub fn retire(&mut self, end: Lsn, complete: Version) {
+        self.recent_start = Lsn(u64::MAX);
+        self.durable = end;
+        self.complete = complete;
+    }
+
+    /// Remembers a frame boundary where a reader may start; `before` is the clock of the frame that ends there.
+    pub fn mark(&mut self, before: Version, at: Lsn) {
+        let due = self.marks.last().is_none_or(|(_, last)| at.0 >= last.0 + MARK_EVERY_BYTES);
+        if due {
+            self.marks.push((before, at));
+        }
+    }
+
+    /// Where to start for a follower that holds everything up to `version`.
+    #[must_use]
+    pub fn start_for(&self, version: Version) -> Lsn {
+        let after = self.marks.partition_point(|(mark, _)| *mark <= version);
+        match after.checked_sub(1) {
+            Some(at) => self.marks[at].1,
+            None => self.segments.first().map_or(Lsn(0), |segment| segment.base),
+        }
+    }
+
+    /// Takes in frames that became durable.
+    pub fn extend(&mut self, durable: Lsn, complete: Version, frames: Vec<DurableFrame>) {
+        for frame in frames {
+            self.mark(self.recent.back().map_or(self.complete, |last| last.frame.hlc), frame.frame.lsn);
+            self.recent_bytes += frame.payload.len();
+            self.recent.push_back(frame);
+        }
+        while self.recent_bytes > RECENT_BYTES_MAX && self.recent.len() > 1 {
+            if let Some(old) = self.recent.pop_front() {
+                self.recent_bytes -= old.payload.len();
+                self.recent_start = old.frame.end;
+            }
+        }
+        self.durable = self.durable.max(durable);
+        self.complete = self.complete.max(complete);
+    }
+
+    /// The frames in hand at or after `from`; `None` if earlier ones have to be read from files first.
+    #[must_use]
+    pub fn recent_from(&self, from: Lsn) -> Option<impl Iterator<Item = &DurableFrame>> {
+        if from < self.recent_start {
+            return None;
+        }
+        let at = self.recent.partition_point(|frame| frame.frame.lsn < from);
+        Some(self.recent.range(at..))
+    }
+
+    /// The segment that holds `at`.
+    #[must_use]
+    pub fn segment_at(&self, at: Lsn) -> Option<(usize, SegmentRef)> {
+        let after = self.segments.partition_point(|segment| segment.base <= at);
+        let index = after.checked_sub(1)?;
+        Some((index, self.segments[index]))
+    }
+
+    /// Bytes of frames kept in hand.
+    #[must_use]
+    pub fn recent_bytes(&self) -> usize {
+        self.recent_bytes
+    }
+}
+
+/// One own log.
+#[derive(Debug)]
+pub struct OwnLog {
+    /// Its name.
+    pub id: LogId,
+    /// Every version of it is ≥ this.
+    pub first: Version,
+    /// The claim that ends it; `None` while it is being written.
+    pub end: Option<Version>,
+    /// By core.
+    pub cores: Vec<CoreLog>,
+}
+
+impl OwnLog {
+    /// An empty log of `cores` cores.
+    #[must_use]
+    pub fn new(node: wal::NodeId, incarnation: wal::Incarnation, first: Version, cores: u16) -> Self {
+        OwnLog {
+            id: log_id(node, incarnation),
+            first,
+            end: None,
+            cores: std::iter::repeat_with(CoreLog::default).take(usize::from(cores)).collect(),
+        }
+    }
+
+    /// What followers are told of it.
+    #[must_use]
+    pub fn entry(&self) -> LogEntry {
+        LogEntry {
+            log: self.id,
+            first: to_wire(self.first),
+            end: to_wire(self.end.unwrap_or(Version::ZERO)),
+            cores: u16::try_from(self.cores.len()).unwrap_or(u16::MAX),
+            state: if self.end.is_some() { LogState::Retired } else { LogState::Open },
+        }
+    }
+
+    /// The highest promise of any core: what the idle ones are asked to catch up with.
+    #[must_use]
+    pub fn highest_complete(&self) -> Version {
+        self.cores.iter().map(|core| core.complete).max().unwrap_or(Version::ZERO)
+    }
+
+    /// The node's own claim: the minimum over its cores.
+    #[must_use]
+    pub fn complete(&self) -> Version {
+        self.cores.iter().map(|core| core.complete).min().unwrap_or(Version::ZERO)
+    }
+}
+
+/// All own logs, oldest first; the last one is being written.
+#[derive(Debug, Default)]
+pub struct OwnLogs {
+    /// Never empty once the node runs.
+    pub logs: Vec<OwnLog>,
+}
+
+impl OwnLogs {
+    /// A log by name.
+    #[must_use]
+    pub fn get(&self, id: LogId) -> Option<&OwnLog> {
+        self.logs.iter().find(|log| log.id == id)
+    }
+
+    /// The log being written.
+    ///
+    /// # Panics
+    /// Before the node opened one.
+    pub fn current(&mut self) -> &mut OwnLog {
+        self.logs.last_mut().expect("a running node has opened its log")
+    }
+}

@@ -1,0 +1,37 @@
+//! Replication as state machines: a log followed from a position that is a claim (DESIGN §1).
+//!
+//! Files are verbs of the dataflow: [`logs`] keeps what this node can send, [`send`] streams it to one follower,
+//! [`receive`] takes a stream in and turns claims into [`watermarks`].
+//!
+//! In this form sources are origins only: a node streams its own logs, current and retired, and nothing else.
+
+pub mod logs;
+pub mod receive;
+pub mod send;
+pub mod watermarks;
+
+use net::ids::{Incarnation, LogId, NodeId, Version};
+
+/// Payload bytes of one message, unless a single record is larger.
+pub const BATCH_BYTES: usize = 256 * 1024;
+
+/// How many payload bytes a source may be ahead of what the follower appended. At 165 ms this carries 100 MB/s.
+pub const WINDOW_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The wire's name for a log of the log crate.
+#[must_use]
+pub fn log_id(node: wal::NodeId, incarnation: wal::Incarnation) -> LogId {
+    LogId { node: NodeId(node.0), incarnation: Incarnation(incarnation.0) }
+}
+
+/// The wire's version for one of the log crate.
+#[must_use]
+pub fn to_wire(version: wal::Version) -> Version {
+    Version(version.0)
+}
+
+/// The log crate's version for one of the wire.
+#[must_use]
+pub fn from_wire(version: Version) -> wal::Version {
+    wal::Version(version.0)
+}

@@ -1,0 +1,323 @@
+//! Receive: takes one source's stream in and turns its claims into watermarks, never before the slowest core.
+//!
+//! A batch is verified, split by owning core and handed out under a sequence number per core. A core answers with its
+//! *staged end* whether or not it appended. A claim waits until every core that received part of what came before it on
+//! this connection is durable up to the staged end of that part.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use net::ids::{LogId, StreamOffset, Version};
+use net::wire::body::{Claim, Records};
+use wal::{Lsn, RecordOp, RecordView};
+
+use super::WINDOW_BYTES;
+use super::watermarks::Watermarks;
+use crate::storage::NodeSecret;
+
+/// Why a stream cannot go on; the connection is closed with this text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StreamError {
+    /// A record did not verify.
+    #[error("record {index} of a batch of {log} is damaged ({detail}); the link is reset and the batch fetched again")]
+    Damaged {
+        /// Which log.
+        log: LogId,
+        /// Which record of the batch.
+        index: u32,
+        /// What is wrong.
+        detail: String,
+    },
+    /// A record of another origin, which an origin must not send.
+    #[error("{log} sent a record of origin {origin:08x}; a source may only send what it originated")]
+    ForeignOrigin {
+        /// Which log.
+        log: LogId,
+        /// Whose record.
+        origin: u32,
+    },
+    /// The count in the head is wrong.
+    #[error("a batch of {log} announced {announced} records and held {found}")]
+    Count {
+        /// Which log.
+        log: LogId,
+        /// In the head.
+        announced: u32,
+        /// In the payload.
+        found: u32,
+    },
+    /// Bytes were lost or repeated on the connection.
+    #[error("a batch starts at stream offset {found}, expected {expected}")]
+    Offset {
+        /// In the head.
+        found: u64,
+        /// What came before.
+        expected: u64,
+    },
+    /// More than the credit allowed.
+    #[error("the source sent beyond its credit")]
+    Flooded,
+    /// A claim that does not connect to what is here.
+    #[error("a claim over {log} starts at {from}, but only {held} is held; the link is reset")]
+    Gap {
+        /// Which log.
+        log: LogId,
+        /// Where it starts.
+        from: u64,
+        /// What is here.
+        held: u64,
+    },
+}
+
+/// What one core has been handed and has answered.
+#[derive(Clone, Copy, Debug, Default)]
+struct CoreTrack {
+    sent: u64,
+    answered: u64,
+    /// Staged end at the last answer.
+    staged: Lsn,
+    durable: Lsn,
+}
+
+/// The cores, as all streams see them; one per node.
+#[derive(Debug)]
+pub struct Cores {
+    tracks: Vec<CoreTrack>,
+    secret: NodeSecret,
+}
+
+impl Cores {
+    /// `count` idle cores.
+    #[must_use]
+    pub fn new(count: u16, secret: NodeSecret) -> Self {
+        Cores { tracks: vec![CoreTrack::default(); usize::from(count)], secret }
+    }
+
+    /// A core answered a batch.
+    pub fn followed(&mut self, core: u16, sequence: u64, staged: Lsn) {
+        let track = &mut self.tracks[usize::from(core)];
+        assert!(sequence == track.answered + 1, "a core answers batches in order");
+        track.answered = sequence;
+        track.staged = track.staged.max(staged);
+    }
+
+    /// A core's log became durable further.
+    pub fn durable(&mut self, core: u16, durable: Lsn) {
+        let track = &mut self.tracks[usize::from(core)];
+        track.durable = track.durable.max(durable);
+    }
+
+    /// A core's durable end.
+    #[must_use]
+    pub fn durable_of(&self, core: u16) -> Lsn {
+        self.tracks[usize::from(core)].durable
+    }
+}
+
+/// A part of a batch for one core.
+#[derive(Debug)]
+pub struct Part {
+    /// Which core.
+    pub core: u16,
+    /// The sequence number of this hand-over.
+    pub sequence: u64,
+    /// Whole records.
+    pub records: Vec<Bytes>,
+}
+
+/// One core's share in what a claim waits for.
+#[derive(Clone, Copy, Debug)]
+struct Requirement {
+    core: u16,
+    sequence: u64,
+    /// Known once the core answered.
+    staged: Option<Lsn>,
+}
+
+#[derive(Debug)]
+enum Waiting {
+    Claim {
+        claim: Claim,
+        requirements: Vec<Requirement>,
+    },
+    /// Payload whose credit is returned once every core has it.
+    Batch {
+        requirements: Vec<Requirement>,
+        end: u64,
+    },
+}
+
+/// The follower's side of one source's connection.
+#[derive(Debug, Default)]
+pub struct Receiver {
+    received: u64,
+    granted: u64,
+    appended: u64,
+    /// Per core, the last sequence of this connection.
+    last: Vec<Option<u64>>,
+    waiting: VecDeque<Waiting>,
+}
+
+impl Receiver {
+    /// The credit to open with.
+    pub fn open(&mut self, cores: &Cores) -> StreamOffset {
+        self.last = vec![None; cores.tracks.len()];
+        self.granted = WINDOW_BYTES;
+        StreamOffset(self.granted)
+    }
+
+    /// Takes a batch; gives the parts to hand to the cores, each exactly once and in order.
+    ///
+    /// # Errors
+    /// See [`StreamError`]; nothing of the batch is handed out.
+    pub fn records(&mut self, batch: &Records, cores: &mut Cores) -> Result<Vec<Part>, StreamError> {
+        let head = &batch.head;
+        if head.stream_offset.0 != self.received {
+            return Err(StreamError::Offset { found: head.stream_offset.0, expected: self.received });
+        }
+        if self.received >= self.granted {
+            return Err(StreamError::Flooded);
+        }
+        let count = u16::try_from(cores.tracks.len()).expect("a node has at most 64 cores");
+        let mut runs: Vec<Vec<Bytes>> = vec![Vec::new(); usize::from(count)];
+        let mut open: Option<(u16, usize)> = None;
+        let (mut at, mut found) = (0, 0u32);
+        while at < batch.payload.len() {
+            let (record, len) = RecordView::parse(&batch.payload[at..]).map_err(|error| StreamError::Damaged {
+                log: head.log,
+                index: found,
+                detail: error.to_string(),
+            })?;
+            if record.origin.0 != head.log.node.0 {
+                return Err(StreamError::ForeignOrigin { log: head.log, origin: record.origin.0 });
+            }
+            let owner = if record.op == RecordOp::Control { 0 } else { cores.secret.hash(record.key).core(count) };
+            match open {
+                Some((core, _)) if core == owner => {}
+                Some((core, start)) => {
+                    runs[usize::from(core)].push(batch.payload.slice(start..at));
+                    open = Some((owner, at));
+                }
+                None => open = Some((owner, at)),
+            }
+            at += len;
+            found += 1;
+        }
+        if found != head.count {
+            return Err(StreamError::Count { log: head.log, announced: head.count, found });
+        }
+        if let Some((core, start)) = open {
+            runs[usize::from(core)].push(batch.payload.slice(start..));
+        }
+        self.received += batch.payload.len() as u64;
+        let mut parts = Vec::new();
+        let mut requirements = Vec::new();
+        for (core, records) in (0..count).zip(runs) {
+            if records.is_empty() {
+                continue;
+            }
+            let track = &mut cores.tracks[usize::from(core)];
+            track.sent += 1;
+            self.last[usize::from(core)] = Some(track.sent);
+            requirements.push(Requirement { core, sequence: track.sent, staged: None });
+            parts.push(Part { core, sequence: track.sent, records });
+        }
+        self.waiting.push_back(Waiting::Batch { requirements, end: self.received });
+        Ok(parts)
+    }
+
+    /// Takes a claim. It takes effect from a later [`Receiver::advance`].
+    pub fn claim(&mut self, claim: Claim, cores: &Cores) {
+        let requirements = (0u16..)
+            .zip(&self.last)
+            .filter_map(|(core, sequence)| {
+                let sequence = (*sequence)?;
+                let track = &cores.tracks[usize::from(core)];
+                // Answered already: the staged end at the last answer is at or above that of this batch.
+                let staged = (track.answered >= sequence).then_some(track.staged);
+                Some(Requirement { core, sequence, staged })
+            })
+            .collect();
+        self.waiting.push_back(Waiting::Claim { claim, requirements });
+    }
+
+    /// A core answered a batch.
+    pub fn followed(&mut self, core: u16, sequence: u64, staged: Lsn) {
+        for waiting in &mut self.waiting {
+            let (Waiting::Claim { requirements, .. } | Waiting::Batch { requirements, .. }) = waiting;
+            for requirement in requirements {
+                if requirement.core == core && requirement.sequence == sequence {
+                    requirement.staged = Some(staged);
+                }
+            }
+        }
+    }
+
+    /// Lets claims take effect that nothing holds back any more, in order. Returns whether any did.
+    ///
+    /// # Errors
+    /// [`StreamError::Gap`].
+    pub fn advance(&mut self, cores: &Cores, watermarks: &mut Watermarks) -> Result<bool, StreamError> {
+        let mut raised = false;
+        while let Some(front) = self.waiting.front() {
+            match front {
+                Waiting::Batch { requirements, end } => {
+                    if requirements.iter().any(|requirement| requirement.staged.is_none()) {
+                        break;
+                    }
+                    self.appended = *end;
+                }
+                Waiting::Claim { claim, requirements } => {
+                    if !is_satisfied(requirements, cores) {
+                        break;
+                    }
+                    let held = watermarks.version(claim.log);
+                    if claim.from > held {
+                        return Err(StreamError::Gap { log: claim.log, from: claim.from.0, held: held.0 });
+                    }
+                    let rests_on = requirements.iter().filter_map(|need| Some((need.core, need.staged?)));
+                    watermarks.raise(claim.log, claim.to, rests_on);
+                    raised |= claim.to > held;
+                }
+            }
+            self.waiting.pop_front();
+        }
+        Ok(raised)
+    }
+
+    /// A new credit, once a quarter of the window was appended.
+    pub fn credit_due(&mut self) -> Option<StreamOffset> {
+        let credit = self.appended + WINDOW_BYTES;
+        if credit < self.granted + WINDOW_BYTES / 4 {
+            return None;
+        }
+        self.granted = credit;
+        Some(StreamOffset(credit))
+    }
+
+    /// Payload bytes received and not yet appended.
+    #[must_use]
+    pub fn in_flight_bytes(&self) -> u64 {
+        self.received - self.appended
+    }
+
+    /// The highest version any claim on its way promises for `log`.
+    #[must_use]
+    pub fn announced(&self, log: LogId) -> Option<Version> {
+        let claims = self.waiting.iter().filter_map(|waiting| match waiting {
+            Waiting::Claim { claim, .. } if claim.log == log => Some(claim.to),
+            _ => None,
+        });
+        claims.max()
+    }
+}
+
+fn is_satisfied(requirements: &[Requirement], cores: &Cores) -> bool {
+    let mut durable = requirements
+        .iter()
+        .map(|need| need.staged.is_some_and(|staged| cores.tracks[usize::from(need.core)].durable >= staged));
+    if wal::planted::is(wal::planted::Fault::ClaimBeforeSlowestCore) {
+        return requirements.is_empty() || durable.any(|durable| durable);
+    }
+    durable.all(|durable| durable)
+}

@@ -1,0 +1,365 @@
+//! Send: streams this node's own logs to one follower, from the follower's positions.
+//!
+//! Records first, then the claim over them, as separate messages. What is sent lies below the durable position, always:
+//! it comes from frames that were reported durable, or from file bytes below that position.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use net::ids::{Class, CoreIndex, LogId, StreamOffset};
+use net::wire::body::{Claim, Compression, FollowLog, RecordsHead};
+use wal::{FrameKind, Lsn, Version};
+
+use super::logs::{CoreLog, OwnLogs, SegmentRef};
+use super::{BATCH_BYTES, from_wire, to_wire};
+
+/// Bytes of one bulk read; doubled for a frame that does not fit.
+const READ_BYTES: u32 = 512 * 1024;
+
+/// A bulk read that the driver performs; answer with [`Sender::read_done`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadRequest {
+    /// Which file.
+    pub segment: SegmentRef,
+    /// Byte offset in it.
+    pub offset: u64,
+    /// Bytes wanted.
+    pub len: u32,
+}
+
+/// What to do next for this follower.
+#[derive(Debug)]
+pub enum Step {
+    /// Send these records.
+    Records {
+        /// The message's head.
+        head: RecordsHead,
+        /// The payload, pinned in the segments.
+        runs: Vec<Bytes>,
+    },
+    /// Send this claim.
+    Claim(Claim),
+    /// Read from a segment file.
+    Read(ReadRequest),
+    /// Nothing until something becomes durable, credit arrives or a read ends.
+    Idle,
+}
+
+/// Whole records of one frame, at most a batch of them.
+#[derive(Debug)]
+struct Piece {
+    bytes: Bytes,
+    records: u32,
+    /// The frame's clock, with its last piece: everything ≤ it has been sent.
+    reaches: Option<Version>,
+}
+
+#[derive(Debug, Default)]
+struct Cursor {
+    /// The next frame to take.
+    next: Lsn,
+    /// Every originated version ≤ this was handed to the connection.
+    shipped: Version,
+    pieces: VecDeque<Piece>,
+    /// Length of the next bulk read.
+    read_bytes: u32,
+    /// Base of the segment whose last frame was read: what is left of the file is not the log.
+    finished: Option<Lsn>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    log: LogId,
+    /// Where the follower started: frames that end their clock at or below this are skipped.
+    from: Version,
+    claimed: Version,
+    cursors: Vec<Cursor>,
+}
+
+/// The source's side of one follower's connection.
+#[derive(Debug, Default)]
+pub struct Sender {
+    streams: Vec<Stream>,
+    sent: u64,
+    credit: u64,
+    reading: Option<(usize, usize, ReadRequest)>,
+    /// The stream that sent last: a claim over it is due.
+    claim_due: Option<usize>,
+    next_stream: usize,
+}
+
+/// A bulk read brought something that is not this log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "segment {number} of core {core} does not hold its durable frames at offset {offset}: {detail}; run a check of this node's log"
+)]
+pub struct SourceDamage {
+    number: u64,
+    core: u16,
+    offset: u64,
+    detail: String,
+}
+
+impl Sender {
+    /// The follower asks for streams; replaces what it asked before on this connection.
+    pub fn follow(&mut self, logs: &OwnLogs, wanted: &[FollowLog], credit: StreamOffset) {
+        self.credit = self.credit.max(credit.0);
+        for entry in wanted {
+            let Some(log) = logs.get(entry.log) else { continue };
+            if self.streams.iter().any(|stream| stream.log == entry.log) {
+                continue;
+            }
+            let from = from_wire(entry.from);
+            let cursors = log
+                .cores
+                .iter()
+                .map(|core| Cursor {
+                    next: core.start_for(from),
+                    shipped: from,
+                    pieces: VecDeque::new(),
+                    read_bytes: READ_BYTES,
+                    finished: None,
+                })
+                .collect();
+            self.streams.push(Stream { log: entry.log, from, claimed: from, cursors });
+        }
+    }
+
+    /// The follower raised its credit.
+    pub fn credit(&mut self, offset: StreamOffset) {
+        self.credit = self.credit.max(offset.0);
+    }
+
+    /// Payload bytes sent so far.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// How far the claims over a log went.
+    #[must_use]
+    pub fn claimed(&self, log: LogId) -> Option<Version> {
+        self.streams.iter().find(|stream| stream.log == log).map(|stream| stream.claimed)
+    }
+
+    /// The next thing to send or read.
+    pub fn step(&mut self, logs: &OwnLogs) -> Step {
+        if let Some(index) = self.claim_due.take()
+            && let Some(claim) = self.claim(logs, index)
+        {
+            return Step::Claim(claim);
+        }
+        let count = self.streams.len();
+        for turn in 0..count {
+            let index = (self.next_stream + turn) % count;
+            let Some(log) = logs.get(self.streams[index].log) else { continue };
+            for core in 0..self.streams[index].cursors.len() {
+                let Some(core_log) = log.cores.get(core) else { continue };
+                self.refill(index, core, core_log);
+                if let Some(step) = self.send(index, core) {
+                    self.claim_due = Some(index);
+                    self.next_stream = index;
+                    return step;
+                }
+            }
+        }
+        for index in 0..count {
+            if let Some(claim) = self.claim(logs, index) {
+                return Step::Claim(claim);
+            }
+        }
+        self.read(logs)
+    }
+
+    /// Takes frames that are in hand; skips to the end of the log when there is none.
+    fn refill(&mut self, stream: usize, core: usize, log: &CoreLog) {
+        let from = self.streams[stream].from;
+        let cursor = &mut self.streams[stream].cursors[core];
+        if !cursor.pieces.is_empty() {
+            return;
+        }
+        let Some(frames) = log.recent_from(cursor.next) else {
+            if cursor.next >= log.durable {
+                cursor.shipped = cursor.shipped.max(log.complete);
+            }
+            return;
+        };
+        let mut taken = 0;
+        let mut exhausted = true;
+        for durable in frames {
+            if taken >= BATCH_BYTES {
+                exhausted = false;
+                break;
+            }
+            cursor.next = durable.frame.end;
+            if durable.frame.hlc > from {
+                taken += durable.payload.len();
+                split(&durable.payload, durable.frame.records, durable.frame.hlc, &mut cursor.pieces);
+            }
+        }
+        if exhausted {
+            cursor.next = cursor.next.max(log.durable);
+            if cursor.pieces.is_empty() {
+                cursor.shipped = cursor.shipped.max(log.complete);
+            } else if let Some(last) = cursor.pieces.back_mut() {
+                last.reaches = Some(log.complete);
+            }
+        }
+    }
+
+    fn send(&mut self, stream: usize, core: usize) -> Option<Step> {
+        if self.sent >= self.credit {
+            return None;
+        }
+        let log = self.streams[stream].log;
+        let cursor = &mut self.streams[stream].cursors[core];
+        let mut runs: Vec<Bytes> = Vec::new();
+        let (mut bytes, mut count) = (0, 0);
+        while let Some(piece) = cursor.pieces.front() {
+            if bytes > 0 && bytes + piece.bytes.len() > BATCH_BYTES {
+                break;
+            }
+            bytes += piece.bytes.len();
+            count += piece.records;
+            if let Some(piece) = cursor.pieces.pop_front() {
+                if let Some(reaches) = piece.reaches {
+                    cursor.shipped = cursor.shipped.max(reaches);
+                }
+                runs.push(piece.bytes);
+            }
+        }
+        if runs.is_empty() {
+            return None;
+        }
+        let head = RecordsHead {
+            log,
+            core: CoreIndex(u16::try_from(core).unwrap_or(u16::MAX)),
+            flags: 0,
+            stream_offset: StreamOffset(self.sent),
+            count,
+            raw_bytes: u32::try_from(bytes).expect("a batch is at most one record larger than BATCH_BYTES"),
+            compression: Compression::None,
+        };
+        self.sent += bytes as u64;
+        Some(Step::Records { head, runs })
+    }
+
+    /// The claim that what was sent so far allows, if it says anything new.
+    fn claim(&mut self, logs: &OwnLogs, index: usize) -> Option<Claim> {
+        let stream = &mut self.streams[index];
+        let log = logs.get(stream.log)?;
+        let reached = |(cursor, core): (&Cursor, &CoreLog)| {
+            let all = cursor.pieces.is_empty() && cursor.next >= core.durable;
+            if all { cursor.shipped.max(core.complete) } else { cursor.shipped }
+        };
+        let to = stream.cursors.iter().zip(&log.cores).map(reached).min()?;
+        if to <= stream.claimed {
+            return None;
+        }
+        let claim =
+            Claim { log: stream.log, from: to_wire(stream.claimed), to: to_wire(to), flags: 0, class: Class(0) };
+        stream.claimed = to;
+        Some(claim)
+    }
+
+    /// The bulk read that the most backward cursor needs.
+    fn read(&mut self, logs: &OwnLogs) -> Step {
+        if self.reading.is_some() || self.sent >= self.credit {
+            return Step::Idle;
+        }
+        for (index, stream) in self.streams.iter_mut().enumerate() {
+            let Some(log) = logs.get(stream.log) else { continue };
+            for (core, (cursor, core_log)) in stream.cursors.iter_mut().zip(&log.cores).enumerate() {
+                if !cursor.pieces.is_empty()
+                    || cursor.next >= core_log.durable
+                    || core_log.recent_from(cursor.next).is_some()
+                {
+                    continue;
+                }
+                let Some((at, segment)) = core_log.segment_at(cursor.next) else { continue };
+                let first_frame = Lsn(segment.base.0 + wal::SEGMENT_HEADER_BYTES as u64);
+                cursor.next = cursor.next.max(first_frame);
+                let next_base = core_log.segments.get(at + 1).map(|next| next.base);
+                let end = segment.end.or(next_base).unwrap_or(core_log.durable).min(core_log.durable);
+                if cursor.next >= end || cursor.finished == Some(segment.base) {
+                    // Nothing more in this segment. The next one is announced before anything in it is durable.
+                    cursor.next = next_base.unwrap_or(core_log.durable);
+                    return self.read(logs);
+                }
+                let left = end.0 - cursor.next.0;
+                let len = u32::try_from(left.min(u64::from(cursor.read_bytes))).unwrap_or(u32::MAX);
+                let request = ReadRequest { segment, offset: cursor.next.0 - segment.base.0, len };
+                self.reading = Some((index, core, request));
+                return Step::Read(request);
+            }
+        }
+        Step::Idle
+    }
+
+    /// The bytes of the bulk read.
+    ///
+    /// # Errors
+    /// When they are not what the log held when it was written.
+    pub fn read_done(&mut self, bytes: &Bytes) -> Result<(), SourceDamage> {
+        let Some((stream, core, request)) = self.reading.take() else { return Ok(()) };
+        let from = self.streams[stream].from;
+        let cursor = &mut self.streams[stream].cursors[core];
+        let damage = |detail: String| SourceDamage {
+            number: request.segment.number.0,
+            core: request.segment.core.0,
+            offset: request.offset,
+            detail,
+        };
+        let start = Lsn(request.segment.base.0 + request.offset);
+        let mut frames = wal::frames(bytes, start, request.segment.cookie);
+        let mut ended = false;
+        for frame in frames.by_ref() {
+            let frame = frame.map_err(|error| damage(error.to_string()))?;
+            cursor.next = frame.end();
+            ended = frame.is_last_of_segment();
+            if frame.kind() == FrameKind::Originated && frame.records_count() > 0 && frame.hlc() > from {
+                let payload = bytes.slice_ref(frame.payload());
+                split(&payload, frame.records_count(), frame.hlc(), &mut cursor.pieces);
+            } else if frame.hlc() > cursor.shipped && cursor.pieces.is_empty() {
+                cursor.shipped = frame.hlc();
+            }
+        }
+        if ended {
+            cursor.finished = Some(request.segment.base);
+        }
+        let consumed = frames.consumed();
+        if consumed == 0 && !ended {
+            if bytes.len() < request.len as usize || request.len >= wal::SEGMENT_BYTES_MAX {
+                return Err(damage("no whole frame".into()));
+            }
+            cursor.read_bytes = cursor.read_bytes.saturating_mul(2);
+        } else {
+            cursor.read_bytes = READ_BYTES;
+        }
+        Ok(())
+    }
+
+    /// The bulk read failed; it is asked for again with the next step.
+    pub fn read_failed(&mut self) {
+        self.reading = None;
+    }
+}
+
+/// Cuts a frame's payload into pieces of at most a batch, at record boundaries.
+fn split(payload: &Bytes, records: u32, reaches: Version, pieces: &mut VecDeque<Piece>) {
+    if payload.len() <= BATCH_BYTES {
+        pieces.push_back(Piece { bytes: payload.clone(), records, reaches: Some(reaches) });
+        return;
+    }
+    let (mut start, mut at, mut count) = (0, 0, 0);
+    while at < payload.len() {
+        let len = wal::padded_record_len(&payload[at..]).unwrap_or(payload.len() - at).min(payload.len() - at);
+        if at > start && at + len - start > BATCH_BYTES {
+            pieces.push_back(Piece { bytes: payload.slice(start..at), records: count, reaches: None });
+            (start, count) = (at, 0);
+        }
+        at += len.max(1);
+        count += 1;
+    }
+    pieces.push_back(Piece { bytes: payload.slice(start..), records: count, reaches: Some(reaches) });
+}

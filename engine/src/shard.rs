@@ -1,0 +1,523 @@
+//! The shard: one core's log, store and clock as a state machine without I/O.
+//!
+//! Writes append to the log and answer with a position; the driver shows the result once the log is durable up to there.
+//! Invariant: `complete` is a promise — every record this shard originated with a version ≤ `complete` is durable, and it
+//! will never originate one ≤ `complete` again. It never exceeds the durable clock ceiling.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use wal::{
+    AppendError, ControlRecord, Cookie, CoreId, FrameKind, FrameRef, Incarnation, Log, LogIdentity, Lsn, Mapping,
+    NodeId, Placement, RecordDraft, RecordOp, RecordView, Segment, SegmentNumber, SyncRequest, Version,
+};
+
+use crate::clock::{AHEAD_MS_MAX, Hlc, Time, is_far_future};
+use crate::storage::index::{Location, ScanPosition, SegmentSlot};
+use crate::storage::store::{Store, Verdict};
+use crate::storage::{KeyHash, NodeSecret};
+
+/// What one shard needs to know about itself.
+#[derive(Clone, Copy, Debug)]
+pub struct ShardIdentity {
+    /// This node, the origin of what it writes.
+    pub node: NodeId,
+    /// This run.
+    pub incarnation: Incarnation,
+    /// This core.
+    pub core: CoreId,
+    /// Keys placement and index.
+    pub secret: NodeSecret,
+}
+
+/// Why a write was not taken. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// The next segment is being prepared: try again after it was supplied.
+    #[error("the next log segment is being prepared")]
+    NoSegment,
+    /// The clock ran too far ahead of physical time: try again a millisecond later.
+    #[error("the clock is ahead of physical time")]
+    Throttled,
+    /// No segment can be prepared.
+    #[error("the disk is full: writes are refused until space is freed, reads go on")]
+    DiskFull,
+    /// Too large for a record.
+    #[error("the value is larger than VALUE_BYTES_MAX")]
+    TooLarge,
+    /// A sync failed; nothing is acknowledged any more.
+    #[error("the log failed; this node no longer acknowledges writes")]
+    LogFailed,
+}
+
+impl WriteError {
+    /// Whether the write will succeed later by itself.
+    #[must_use]
+    pub fn is_transient(self) -> bool {
+        matches!(self, WriteError::NoSegment | WriteError::Throttled)
+    }
+}
+
+/// What the log can say about a shipped frame: an originated, durable one.
+#[derive(Clone, Debug)]
+pub struct DurableFrame {
+    /// Position and contents of the frame.
+    pub frame: FrameRef,
+    /// The record bytes (the frame's payload), pinned in their segment.
+    pub payload: Bytes,
+}
+
+/// Counters of one shard; monotonic.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ShardCounters {
+    /// Records originated here.
+    pub originated: u64,
+    /// Records of other nodes that were appended.
+    pub followed: u64,
+    /// Records of other nodes that were here already.
+    pub already_applied: u64,
+    /// Records of other nodes that lost against a newer one.
+    pub superseded: u64,
+    /// Records held back because their version lies in the far future.
+    pub held_back: u64,
+    /// Group commits that became durable.
+    pub syncs: u64,
+}
+
+/// One core's data.
+#[derive(Debug)]
+pub struct Shard<M: Mapping> {
+    identity: ShardIdentity,
+    log: Log<M>,
+    store: Store<M>,
+    clock: Hlc,
+    /// Segments of the running incarnation by number, newest last.
+    slots: Vec<(SegmentNumber, SegmentSlot, M, Lsn)>,
+    first: (SegmentNumber, Cookie, Lsn),
+    /// The clock ceiling as far as it is staged.
+    ceiling: Version,
+    /// Sealed groups that are not durable yet: (end, clock when sealed).
+    sealed: VecDeque<(Lsn, Version)>,
+    complete: Version,
+    /// Sealed frames that are not durable yet.
+    frames: VecDeque<FrameRef>,
+    /// Far-future records: appended, claimed, but not visible until due.
+    held: BTreeMap<(Version, u64), Location>,
+    value_bytes_max: usize,
+    disk_full: bool,
+    counters: ShardCounters,
+}
+
+impl<M: Mapping> Shard<M> {
+    /// A shard over a recovered (or empty) store. `floor` is above every version this node ever gave or saw.
+    #[must_use]
+    pub fn new(
+        identity: ShardIdentity,
+        segment_bytes: u64,
+        first: Segment<M>,
+        mut store: Store<M>,
+        floor: Version,
+        value_bytes_max: usize,
+    ) -> Self {
+        let slot = store.add_segment(Some(first.base), first.map.clone());
+        let slots = vec![(first.number, slot, first.map.clone(), first.base)];
+        let first_segment = (first.number, first.cookie, first.base);
+        let log_identity = LogIdentity { node: identity.node, incarnation: identity.incarnation, core: identity.core };
+        Shard {
+            identity,
+            log: Log::new(log_identity, segment_bytes, first),
+            store,
+            clock: Hlc::new(floor, tag_of(identity.node)),
+            slots,
+            first: first_segment,
+            ceiling: Version::ZERO,
+            sealed: VecDeque::new(),
+            complete: Version::ZERO,
+            frames: VecDeque::new(),
+            held: BTreeMap::new(),
+            value_bytes_max,
+            disk_full: false,
+            counters: ShardCounters::default(),
+        }
+    }
+
+    /// Who this shard is.
+    #[must_use]
+    pub fn identity(&self) -> ShardIdentity {
+        self.identity
+    }
+
+    /// The log, for its positions.
+    #[must_use]
+    pub fn log(&self) -> &Log<M> {
+        &self.log
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn counters(&self) -> ShardCounters {
+        self.counters
+    }
+
+    /// The promise described in the module documentation.
+    #[must_use]
+    pub fn complete(&self) -> Version {
+        self.complete
+    }
+
+    /// The store, for sizes.
+    pub fn store(&mut self) -> &mut Store<M> {
+        &mut self.store
+    }
+
+    /// The largest value that is accepted, in bytes.
+    #[must_use]
+    pub fn value_bytes_max(&self) -> usize {
+        self.value_bytes_max
+    }
+
+    /// Says whether segments can be prepared at present.
+    pub fn set_disk_full(&mut self, full: bool) {
+        self.disk_full = full;
+    }
+
+    // ---- reading -------------------------------------------------------------------------------------------------
+
+    /// Reads the visible record of `key`: what `read` makes of it, and the position that must be durable before it is shown.
+    /// A key that is absent, deleted or expired gives `None` with the position of the tombstone, if there is one.
+    pub fn read<R>(
+        &self,
+        hash: KeyHash,
+        key: &[u8],
+        time: Time,
+        read: impl FnOnce(&RecordView<'_>) -> R,
+    ) -> (Option<R>, Lsn) {
+        let now_unix_ms = self.clock.unix_ms(time);
+        let found = self.store.read(hash, key, |record| is_visible(record, now_unix_ms).then(|| read(record)));
+        match found {
+            None => (None, Lsn(0)),
+            Some((result, _, end)) => (result, end.unwrap_or(Lsn(0))),
+        }
+    }
+
+    /// The value of `key` as bytes pinned in their segment, if it is visible and at least `len_min` bytes long.
+    #[must_use]
+    pub fn large_value(&self, hash: KeyHash, key: &[u8], time: Time, len_min: usize) -> Option<(Bytes, Lsn)> {
+        let now_unix_ms = self.clock.unix_ms(time);
+        self.store.large_value(hash, key, len_min, |record| is_visible(record, now_unix_ms))
+    }
+
+    /// Visits visible records in index order; see [`Store::scan`].
+    pub fn scan(
+        &self,
+        from: ScanPosition,
+        at_least: usize,
+        time: Time,
+        mut visit: impl FnMut(&RecordView<'_>),
+    ) -> Option<ScanPosition> {
+        let now_unix_ms = self.clock.unix_ms(time);
+        self.store.scan(from, at_least, |record| {
+            if is_visible(record, now_unix_ms) {
+                visit(record);
+            }
+        })
+    }
+
+    /// Keys that can be read now.
+    pub fn live(&mut self, time: Time) -> u64 {
+        let now_unix_ms = self.clock.unix_ms(time);
+        self.store.live(now_unix_ms)
+    }
+
+    // ---- writing -------------------------------------------------------------------------------------------------
+
+    /// Writes `key` = `value`, absent from `expiry` (milliseconds since 1970) on. Returns the position that must be durable
+    /// before it is acknowledged.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; nothing was changed.
+    pub fn put(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        value: &[u8],
+        expiry: Option<u64>,
+        time: Time,
+    ) -> Result<Lsn, WriteError> {
+        if value.len() > self.value_bytes_max {
+            return Err(WriteError::TooLarge);
+        }
+        self.originate(hash, RecordOp::Put, key, value, expiry, time)
+    }
+
+    /// Writes a tombstone for `key`.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; nothing was changed.
+    pub fn delete(&mut self, hash: KeyHash, key: &[u8], time: Time) -> Result<Lsn, WriteError> {
+        self.originate(hash, RecordOp::Delete, key, &[], None, time)
+    }
+
+    fn originate(
+        &mut self,
+        hash: KeyHash,
+        op: RecordOp,
+        key: &[u8],
+        value: &[u8],
+        expiry: Option<u64>,
+        time: Time,
+    ) -> Result<Lsn, WriteError> {
+        let version = self.clock.tick(time).map_err(|_| WriteError::Throttled)?;
+        let draft = RecordDraft { version, origin: self.identity.node, op, expiry, key, value };
+        let placement = self.log.append_draft(FrameKind::Originated, &draft).map_err(|e| self.write_error(e))?;
+        let location = self.location(&placement);
+        let verdict = self.store.judge_newest(hash, key, version);
+        self.store.install(hash, verdict, location);
+        self.counters.originated += 1;
+        Ok(placement.end)
+    }
+
+    fn write_error(&self, error: AppendError) -> WriteError {
+        match error {
+            AppendError::NoSegment if self.disk_full => WriteError::DiskFull,
+            AppendError::NoSegment => WriteError::NoSegment,
+            AppendError::TooLarge => WriteError::TooLarge,
+            AppendError::Dead => WriteError::LogFailed,
+        }
+    }
+
+    fn location(&self, placement: &Placement) -> Location {
+        let (_, segment, ..) = self
+            .slots
+            .iter()
+            .rev()
+            .find(|(number, ..)| *number == placement.segment)
+            .expect("every segment of the log was registered when it was supplied");
+        Location { segment: *segment, offset: placement.offset, len_max: placement.len }
+    }
+
+    /// Appends this run's first record. Its version is the first that this incarnation may give.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub fn open(&mut self, cores: u16, time: Time) -> Result<Version, WriteError> {
+        let first = self.clock.tick(time).map_err(|_| WriteError::Throttled)?;
+        let control =
+            ControlRecord::Open { node: self.identity.node, incarnation: self.identity.incarnation, first, cores };
+        self.append_control(FrameKind::Originated, &control, first)?;
+        Ok(first)
+    }
+
+    /// Appends a control record that never leaves this node (watermark, clock ceiling).
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub fn append_local(&mut self, control: &ControlRecord) -> Result<Lsn, WriteError> {
+        self.append_control(FrameKind::Local, control, self.clock.last())
+    }
+
+    fn append_control(
+        &mut self,
+        kind: FrameKind,
+        control: &ControlRecord,
+        version: Version,
+    ) -> Result<Lsn, WriteError> {
+        let (key, value) = control.encode();
+        let draft = RecordDraft {
+            version,
+            origin: self.identity.node,
+            op: RecordOp::Control,
+            expiry: None,
+            key: &key,
+            value: &value,
+        };
+        let placement = self.log.append_draft(kind, &draft).map_err(|e| self.write_error(e))?;
+        Ok(placement.end)
+    }
+
+    // ---- following -----------------------------------------------------------------------------------------------
+
+    /// Applies one record of another node's log. What is newer is appended verbatim and merged; what is here already, or
+    /// lost, is counted. Either way the caller's claim waits for the *staged end* afterwards ([`Log::staged`]): the record
+    /// that makes ours "the same or newer" may itself not be durable yet.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; transient ones are to be repeated with the same record.
+    pub fn follow(&mut self, record: &RecordView<'_>, time: Time) -> Result<(), WriteError> {
+        if record.op == RecordOp::Control {
+            self.log.append(FrameKind::Followed, record.bytes).map_err(|e| self.write_error(e))?;
+            self.counters.followed += 1;
+            return Ok(());
+        }
+        let hash = self.identity.secret.hash(record.key);
+        let verdict = self.store.judge(hash, record);
+        match verdict {
+            Verdict::Same => self.counters.already_applied += 1,
+            Verdict::Older => self.counters.superseded += 1,
+            Verdict::First | Verdict::Newer(_) => {
+                let far_future = is_far_future(record.version, time);
+                if far_future && self.held.contains_key(&(record.version, hash.0)) {
+                    self.counters.already_applied += 1;
+                    return Ok(());
+                }
+                let placement = self.log.append(FrameKind::Followed, record.bytes).map_err(|e| self.write_error(e))?;
+                let location = self.location(&placement);
+                self.counters.followed += 1;
+                if far_future {
+                    self.hold(record.version, hash, location);
+                } else {
+                    self.store.install(hash, verdict, location);
+                }
+            }
+        }
+        if !is_far_future(record.version, time) {
+            self.clock.observe(record.version);
+        }
+        Ok(())
+    }
+
+    /// Keeps a far-future record out of sight until it is due (also used by recovery).
+    pub fn hold(&mut self, version: Version, hash: KeyHash, location: Location) {
+        self.held.insert((version, hash.0), location);
+        self.counters.held_back += 1;
+    }
+
+    /// Makes held records visible that are due. Returns when the next one may be.
+    pub fn release_due(&mut self, time: Time) -> bool {
+        while let Some((&(version, hash), &location)) = self.held.first_key_value() {
+            if is_far_future(version, time) {
+                break;
+            }
+            self.held.pop_first();
+            let hash = KeyHash(hash);
+            let verdict = self.store.judge_at(hash, location);
+            self.store.install(hash, verdict, location);
+            self.clock.observe(version);
+        }
+        !self.held.is_empty()
+    }
+
+    /// Raises the clock, so that this idle shard can promise `complete ≥ version`. Returns whether that holds at once;
+    /// otherwise it will with the next sync.
+    pub fn raise(&mut self, version: Version) -> bool {
+        self.clock.observe(version);
+        if self.log.durable() == self.log.staged() && self.clock.last() <= self.ceiling {
+            self.complete = self.complete.max(self.clock.last());
+        }
+        self.complete >= version
+    }
+
+    // ---- the log -------------------------------------------------------------------------------------------------
+
+    /// Closes the open group, if there is anything in it, or if the ceiling has to rise for `raise`.
+    ///
+    /// # Errors
+    /// [`WriteError::NoSegment`] and the like when the ceiling record finds no room; the group stays open.
+    pub fn seal_group(&mut self) -> Result<(), WriteError> {
+        if self.clock.last() > self.ceiling {
+            let raised = Version::new(self.clock.last().ms() + AHEAD_MS_MAX, 0, 0);
+            self.append_local(&ControlRecord::ClockCeiling { version: raised })?;
+            self.ceiling = raised;
+        }
+        if let Some(sealed) = self.log.seal_group(self.clock.last()) {
+            self.sealed.push_back((sealed.upto, self.clock.last()));
+        }
+        Ok(())
+    }
+
+    /// Whether something is staged that no sync covers yet, or a promise waits for a higher ceiling.
+    #[must_use]
+    pub fn has_unsealed(&self) -> bool {
+        self.log.staged() > self.log.written() || self.clock.last() > self.ceiling
+    }
+
+    /// The next sync to perform, if none is in flight and something needs it.
+    pub fn next_sync(&mut self) -> Option<SyncRequest> {
+        self.log.next_sync()
+    }
+
+    /// The sync in flight succeeded. Returns the originated frames that became durable, in order.
+    pub fn sync_done(&mut self) -> Vec<DurableFrame> {
+        self.log.sync_done();
+        self.counters.syncs += 1;
+        let durable = self.log.durable();
+        while let Some(&(end, clock)) = self.sealed.front() {
+            if end > durable {
+                break;
+            }
+            self.complete = self.complete.max(clock);
+            self.sealed.pop_front();
+        }
+        self.frames.extend(self.log.take_sealed_frames());
+        let mut shipped = Vec::new();
+        while self.frames.front().is_some_and(|frame| frame.end <= durable) {
+            let frame = self.frames.pop_front().expect("just seen");
+            if frame.kind == FrameKind::Originated && frame.records > 0 {
+                let payload = self.payload(&frame);
+                shipped.push(DurableFrame { frame, payload });
+            }
+        }
+        shipped
+    }
+
+    /// The record bytes of a sealed frame.
+    #[must_use]
+    pub fn payload(&self, frame: &FrameRef) -> Bytes {
+        let (_, _, map, _) = self
+            .slots
+            .iter()
+            .rev()
+            .find(|(number, ..)| *number == frame.segment)
+            .expect("a sealed frame lies in a segment of this run");
+        let start = frame.offset as usize + wal::FRAME_HEADER_BYTES;
+        map.bytes(start..start + frame.payload_len as usize)
+    }
+
+    /// The sync in flight failed: final.
+    pub fn sync_failed(&mut self) {
+        self.log.sync_failed();
+    }
+
+    /// Appends the empty frame that declares the last group durable.
+    pub fn seal_idle(&mut self) {
+        if self.log.durable() == self.log.staged() {
+            self.log.seal_idle(self.clock.last());
+        }
+    }
+
+    /// Hands over a prepared segment.
+    pub fn supply(&mut self, segment: Segment<M>) {
+        let slot = self.store.add_segment(Some(segment.base), segment.map.clone());
+        self.slots.push((segment.number, slot, segment.map.clone(), segment.base));
+        self.log.supply(segment);
+        self.disk_full = false;
+    }
+
+    /// The segment this run started with.
+    #[must_use]
+    pub fn first_segment(&self) -> (SegmentNumber, Cookie, Lsn) {
+        self.first
+    }
+
+    /// The mapping of a segment of this run.
+    #[must_use]
+    pub fn map_of(&self, segment: SegmentNumber) -> Option<M> {
+        self.slots.iter().rev().find(|(number, ..)| *number == segment).map(|(_, _, map, _)| map.clone())
+    }
+
+    /// The log, for the driver's housekeeping (seals, next segment).
+    pub fn log_mut(&mut self) -> &mut Log<M> {
+        &mut self.log
+    }
+}
+
+/// The node's 11 bits in every version, mixed from its id.
+#[must_use]
+pub fn tag_of(node: NodeId) -> u16 {
+    let mixed = (node.0 ^ (node.0 >> 11) ^ (node.0 >> 22)) & 0x7ff;
+    u16::try_from(mixed).expect("11 bits")
+}
+
+fn is_visible(record: &RecordView<'_>, now_unix_ms: u64) -> bool {
+    record.op == RecordOp::Put && record.expiry.is_none_or(|expiry| expiry > now_unix_ms)
+}

@@ -1,0 +1,551 @@
+//! Start: from a data directory to shards that serve. Blocking, before any loop runs, over [`Disk`], so that the simulator
+//! starts its nodes by the same code.
+//!
+//! Order matters: lock, identity, sync what may only be in memory, read what the disk holds, judge, close what is retired,
+//! index, and only then open the new incarnation — durably, before anything is served.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use net::reactor::disk::Disk;
+use net::reactor::{FileJob, Outcome};
+use wal::recovery::{RecoveredLog, RecoveryError, judge, scan_segment};
+use wal::{
+    ControlRecord, Cookie, CoreId, FrameKind, Incarnation, Lsn, Mapping, NodeId, RecordOp, RecordView, Segment,
+    SegmentHeader, SegmentNumber, Version,
+};
+
+use crate::clock::{Time, is_far_future};
+use crate::host::{Host, segment_path};
+use crate::replication::logs::{OwnLog, OwnLogs, SegmentRef};
+use crate::replication::watermarks::Watermarks;
+use crate::replication::{log_id, to_wire};
+use crate::shard::{Shard, ShardIdentity, WriteError};
+use crate::storage::index::Location;
+use crate::storage::store::Store;
+use crate::storage::{KeyHash, NodeSecret};
+
+/// The file that names the node.
+const IDENTITY_FILE: &str = "NODE";
+/// Held while a process owns the directory.
+const LOCK_FILE: &str = "LOCK";
+/// A whole page, so that it is written like a segment.
+const IDENTITY_BYTES: usize = 4096;
+
+/// What start-up needs to know.
+#[derive(Clone, Debug)]
+pub struct StartSettings {
+    /// Where everything lies.
+    pub data_dir: PathBuf,
+    /// Core threads of this run.
+    pub cores: u16,
+    /// Size of new segments in bytes.
+    pub segment_bytes: u32,
+    /// Largest value in bytes.
+    pub value_bytes_max: u32,
+    /// Tables of each index, as a power of two.
+    pub index_table_bits: u32,
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The directory or a file in it cannot be used.
+    #[error("{}: {what}: {source}", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// Another process has the directory.
+    #[error("{} is in use by another godwit process; stop it or set another DATA_DIR", .0.display())]
+    InUse(PathBuf),
+    /// Logs without an identity.
+    #[error("{} holds logs but no NODE file: their owner is unknown; restore NODE, or move the directory away to start empty", .0.display())]
+    IdentityMissing(PathBuf),
+    /// The identity does not verify.
+    #[error("{} is damaged; restore it from a backup, or move the directory away to start empty", .0.display())]
+    IdentityDamaged(PathBuf),
+    /// The logs must not be used as they are.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// A record that verified has no meaning for this version.
+    #[error("a record of the log cannot be used: {0}")]
+    Record(String),
+    /// The first record of the run could not be written.
+    #[error("the log cannot be opened: {0}")]
+    Open(WriteError),
+}
+
+/// A node that has recovered and opened its new incarnation.
+#[derive(Debug)]
+pub struct Started<H: Host, L> {
+    /// This node.
+    pub node: NodeId,
+    /// This run.
+    pub incarnation: Incarnation,
+    /// Keys placement.
+    pub secret: NodeSecret,
+    /// By core: the shard, its first segment and that segment's file.
+    pub shards: Vec<(Shard<H::Map>, SegmentNumber, H::File)>,
+    /// Own logs, the new one last.
+    pub logs: OwnLogs,
+    /// The recovered vector.
+    pub watermarks: Watermarks,
+    /// What recovery found, a line each.
+    pub report: Vec<String>,
+    /// Records read back.
+    pub records: u64,
+    /// Keeps other processes out.
+    pub lock: L,
+}
+
+fn io_error(path: &Path, what: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
+    let path = path.to_owned();
+    move |source| StartError::Io { path, what, source }
+}
+
+/// Recovers the directory and opens a new incarnation in it.
+///
+/// # Errors
+/// See [`StartError`]; nothing that was acknowledged is lost by any of them.
+pub fn start<H: Host, D: Disk<File = H::File>>(
+    disk: &D,
+    settings: &StartSettings,
+    random: &mut dyn FnMut() -> u64,
+    time: Time,
+) -> Result<Started<H, D::Lock>, StartError> {
+    let directory = &settings.data_dir;
+    disk.create_dir_all(directory).map_err(io_error(directory, "cannot be created"))?;
+    let lock = disk.lock(&directory.join(LOCK_FILE)).map_err(|source| {
+        if source.kind() == std::io::ErrorKind::WouldBlock {
+            StartError::InUse(directory.clone())
+        } else {
+            io_error(directory, "cannot be locked")(source)
+        }
+    })?;
+    let names = disk.list(directory).map_err(io_error(directory, "cannot be listed"))?;
+    let (node, secret) = identity(disk, directory, &names, random)?;
+    let mut recovery = Recovering::<H, D>::new(disk, settings, node, secret, time);
+    recovery.read(&names)?;
+    let incarnation = Incarnation(random());
+    recovery.open(incarnation, random, lock)
+}
+
+/// Reads the node's identity, or draws one for an empty directory.
+fn identity<D: Disk>(
+    disk: &D,
+    directory: &Path,
+    names: &[String],
+    random: &mut dyn FnMut() -> u64,
+) -> Result<(NodeId, NodeSecret), StartError> {
+    let path = directory.join(IDENTITY_FILE);
+    if names.iter().any(|name| name == IDENTITY_FILE) {
+        let file = disk.open(&path).map_err(io_error(&path, "cannot be opened"))?;
+        let bytes = disk.read_durable(&file, 0, IDENTITY_BYTES).map_err(io_error(&path, "cannot be read"))?;
+        return parse_identity(&bytes).ok_or(StartError::IdentityDamaged(path));
+    }
+    if names.iter().any(|name| matches!(wal::directory::file_kind(name), wal::directory::FileKind::Segment { .. })) {
+        return Err(StartError::IdentityMissing(directory.to_owned()));
+    }
+    let node = NodeId(u32::try_from(random() >> 32).expect("32 bits").max(1));
+    let secret = NodeSecret(random());
+    let temporary = directory.join("prepare-node.tmp");
+    if names.iter().any(|name| name == "prepare-node.tmp") {
+        disk.run(FileJob::Unlink { path: temporary.clone() }).map_err(io_error(&temporary, "cannot be removed"))?;
+    }
+    let head = Bytes::from(format_identity(node, secret));
+    disk.run(FileJob::Prepare { path: temporary.clone(), len: IDENTITY_BYTES as u64, head })
+        .map_err(io_error(&temporary, "cannot be written"))?;
+    disk.run(FileJob::Rename { from: temporary, to: path.clone() }).map_err(io_error(&path, "cannot be written"))?;
+    Ok((node, secret))
+}
+
+fn format_identity(node: NodeId, secret: NodeSecret) -> Vec<u8> {
+    let body = format!("godwit-node 1 id={:08x} secret={:016x}", node.0, secret.0);
+    let crc = net::wire::header::crc32c(body.as_bytes());
+    format!("{body} crc={crc:08x}\n").into_bytes()
+}
+
+fn parse_identity(bytes: &[u8]) -> Option<(NodeId, NodeSecret)> {
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    if bytes[end + 1..].iter().any(|byte| *byte != 0) {
+        return None;
+    }
+    let line = std::str::from_utf8(&bytes[..end]).ok()?;
+    let (body, crc) = line.rsplit_once(" crc=")?;
+    if u32::from_str_radix(crc, 16).ok()? != net::wire::header::crc32c(body.as_bytes()) {
+        return None;
+    }
+    let (id, secret) = body.strip_prefix("godwit-node 1 id=")?.split_once(" secret=")?;
+    Some((NodeId(u32::from_str_radix(id, 16).ok()?), NodeSecret(u64::from_str_radix(secret, 16).ok()?)))
+}
+
+/// A control record that says how far another log is held, with the positions it rests on.
+type HeldWatermark = (NodeId, Incarnation, Version, Vec<(Incarnation, CoreId, Lsn)>);
+
+/// A run of this node as its records tell it.
+#[derive(Debug, Default)]
+struct Run {
+    first: Option<(Version, u16)>,
+    highest: Version,
+    cores: BTreeMap<u16, RunCore>,
+}
+
+#[derive(Debug, Default)]
+struct RunCore {
+    segments: Vec<SegmentRef>,
+    marks: Vec<(Version, Lsn)>,
+    end: Lsn,
+}
+
+struct Recovering<'a, H: Host, D: Disk<File = H::File>> {
+    disk: &'a D,
+    settings: &'a StartSettings,
+    node: NodeId,
+    secret: NodeSecret,
+    time: Time,
+    stores: Vec<Store<H::Map>>,
+    held: Vec<(usize, Version, KeyHash, Location)>,
+    runs: BTreeMap<u64, Run>,
+    order: Vec<u64>,
+    watermarks: Vec<HeldWatermark>,
+    ends: BTreeMap<(Incarnation, CoreId), Lsn>,
+    /// Highest segment number by core.
+    numbers: BTreeMap<u16, u64>,
+    /// Above every version given or seen.
+    floor: Version,
+    records: u64,
+    report: Vec<String>,
+}
+
+impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
+    fn new(disk: &'a D, settings: &'a StartSettings, node: NodeId, secret: NodeSecret, time: Time) -> Self {
+        let stores = std::iter::repeat_with(|| Store::new(settings.index_table_bits));
+        Recovering {
+            disk,
+            settings,
+            node,
+            secret,
+            time,
+            stores: stores.take(usize::from(settings.cores)).collect(),
+            held: Vec::new(),
+            runs: BTreeMap::new(),
+            order: Vec::new(),
+            watermarks: Vec::new(),
+            ends: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            floor: Version::ZERO,
+            records: 0,
+            report: Vec::new(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.settings.data_dir.join(name)
+    }
+
+    /// Reads, judges and indexes what the directory holds.
+    fn read(&mut self, names: &[String]) -> Result<(), StartError> {
+        let mut files: BTreeMap<String, H::File> = BTreeMap::new();
+        let mut scans = Vec::new();
+        for name in names {
+            match wal::directory::file_kind(name) {
+                wal::directory::FileKind::Temporary => self.unlink(name)?,
+                wal::directory::FileKind::Other => {}
+                wal::directory::FileKind::Segment { core, number } => {
+                    let highest = self.numbers.entry(core.0).or_default();
+                    *highest = (*highest).max(number.0);
+                    let path = self.path(name);
+                    let file = self.disk.open(&path).map_err(io_error(&path, "cannot be opened"))?;
+                    // A killed process's last frames may exist only in memory: make them durable, then trust the disk.
+                    self.disk.sync(&file).map_err(io_error(&path, "cannot be synced"))?;
+                    let len = self.disk.len(&file).map_err(io_error(&path, "has no length"))?;
+                    let len = usize::try_from(len).expect("64-bit target");
+                    let bytes = self.disk.read_durable(&file, 0, len).map_err(io_error(&path, "cannot be read"))?;
+                    scans.push(scan_segment(name, &bytes));
+                    files.insert(name.clone(), file);
+                }
+            }
+        }
+        let recovery = judge(self.node, scans)?;
+        self.report.extend(recovery.report.iter().map(ToString::to_string));
+        // Oldest first: what a later record says about a key is then usually newer, and merge order never matters.
+        for log in &recovery.logs {
+            self.ends.insert((log.incarnation, log.core), log.end);
+            for segment in &log.segments {
+                let path = self.path(&segment.file_name);
+                let file = &files[&segment.file_name];
+                if let Some(seal) = segment.seal_block() {
+                    // The cut becomes final: stale frames behind it never parse again.
+                    let job = FileJob::WriteSync { file: file.clone(), offset: wal::SEAL_OFFSET, bytes: seal };
+                    self.disk.run(job).map_err(io_error(&path, "cannot be sealed"))?;
+                }
+            }
+            self.index_log(log, &files)?;
+        }
+        for name in &recovery.recyclable {
+            self.unlink(name)?;
+        }
+        Ok(())
+    }
+
+    fn unlink(&self, name: &str) -> Result<(), StartError> {
+        let path = self.path(name);
+        let unlinked = self.disk.run(FileJob::Unlink { path: path.clone() });
+        unlinked.map(|_| ()).map_err(io_error(&path, "cannot be removed"))
+    }
+
+    fn index_log(&mut self, log: &RecoveredLog, files: &BTreeMap<String, H::File>) -> Result<(), StartError> {
+        if !self.runs.contains_key(&log.incarnation.0) {
+            self.order.push(log.incarnation.0);
+        }
+        let mut core = RunCore { end: log.end, ..RunCore::default() };
+        let mut before = Version::ZERO;
+        for segment in &log.segments {
+            let path = self.path(&segment.file_name);
+            let map = H::map(&files[&segment.file_name], segment.segment_bytes)
+                .map_err(io_error(&path, "cannot be mapped"))?;
+            let slots: Vec<_> = self.stores.iter_mut().map(|store| store.add_segment(None, map.clone())).collect();
+            core.segments.push(SegmentRef {
+                core: log.core,
+                number: segment.number,
+                cookie: segment.cookie,
+                base: segment.base,
+                end: Some(segment.end),
+            });
+            let used = usize::try_from(segment.end.0 - segment.base.0).expect("64-bit target");
+            let bytes = map.bytes(wal::SEGMENT_HEADER_BYTES..used.max(wal::SEGMENT_HEADER_BYTES));
+            let start = Lsn(segment.base.0 + wal::SEGMENT_HEADER_BYTES as u64);
+            for frame in wal::frames(&bytes, start, segment.cookie) {
+                let frame = frame.map_err(|error| StartError::Record(format!("{}: {error}", path.display())))?;
+                let due = core.marks.last().is_none_or(|(_, at)| frame.lsn().0 >= at.0 + 256 * 1024);
+                if due {
+                    core.marks.push((before, frame.lsn()));
+                }
+                before = frame.hlc();
+                let payload = frame.payload();
+                let payload_at = payload.as_ptr() as usize - bytes.as_ptr() as usize;
+                let mut at = 0;
+                while at < payload.len() {
+                    let (record, len) = RecordView::parse_trusted_prefix(&payload[at..])
+                        .map_err(|error| StartError::Record(format!("{}: {error}", path.display())))?;
+                    let offset = wal::SEGMENT_HEADER_BYTES + payload_at + at;
+                    self.index_record(log.incarnation, frame.kind(), &record, offset, &slots)?;
+                    at += len;
+                }
+            }
+        }
+        self.runs.entry(log.incarnation.0).or_default().cores.insert(log.core.0, core);
+        Ok(())
+    }
+
+    fn index_record(
+        &mut self,
+        incarnation: Incarnation,
+        kind: FrameKind,
+        record: &RecordView<'_>,
+        offset: usize,
+        slots: &[crate::storage::index::SegmentSlot],
+    ) -> Result<(), StartError> {
+        self.records += 1;
+        let far_future = is_far_future(record.version, self.time);
+        if kind == FrameKind::Originated {
+            let run = self.runs.entry(incarnation.0).or_default();
+            run.highest = run.highest.max(record.version);
+        }
+        if kind == FrameKind::Originated || !far_future {
+            self.floor = self.floor.max(record.version);
+        }
+        if record.op == RecordOp::Control {
+            let control = ControlRecord::decode(record.key, record.value)
+                .map_err(|error| StartError::Record(error.to_string()))?;
+            match control {
+                ControlRecord::Open { node, incarnation: opened, first, cores }
+                    if node == self.node && opened == incarnation =>
+                {
+                    self.runs.entry(incarnation.0).or_default().first = Some((first, cores));
+                }
+                ControlRecord::Watermark { node, incarnation, version, rests_on, .. } => {
+                    self.watermarks.push((node, incarnation, version, rests_on));
+                }
+                ControlRecord::ClockCeiling { version } => {
+                    self.floor = self.floor.max(version);
+                    let run = self.runs.entry(incarnation.0).or_default();
+                    run.highest = run.highest.max(version);
+                }
+                _ => {}
+            }
+            return Ok(());
+        }
+        let hash = self.secret.hash(record.key);
+        let core = usize::from(hash.core(self.settings.cores));
+        let location = Location {
+            segment: slots[core],
+            offset: u32::try_from(offset).expect("offsets inside a segment fit 32 bits"),
+            len_max: u32::try_from(record.bytes.len()).expect("records fit a segment"),
+        };
+        if far_future {
+            self.held.push((core, record.version, hash, location));
+            return Ok(());
+        }
+        let store = &mut self.stores[core];
+        let verdict = store.judge(hash, record);
+        store.install(hash, verdict, location);
+        Ok(())
+    }
+
+    /// Draws the new incarnation: first segments, shards, and the open record, durable.
+    fn open<L>(
+        mut self,
+        incarnation: Incarnation,
+        random: &mut dyn FnMut() -> u64,
+        lock: L,
+    ) -> Result<Started<H, L>, StartError> {
+        let mut logs = self.own_logs();
+        let watermarks = self.recovered_watermarks();
+        let mut shards = Vec::new();
+        let stores = std::mem::take(&mut self.stores);
+        for (core, store) in (0..self.settings.cores).zip(stores) {
+            let number = SegmentNumber(self.numbers.get(&core).copied().unwrap_or(0) + 1);
+            let (segment, file) = self.first_segment(incarnation, CoreId(core), number, random)?;
+            let identity = ShardIdentity { node: self.node, incarnation, core: CoreId(core), secret: self.secret };
+            let mut shard = Shard::new(
+                identity,
+                u64::from(self.settings.segment_bytes),
+                segment,
+                store,
+                self.floor,
+                self.settings.value_bytes_max as usize,
+            );
+            for (_, version, hash, location) in self.held.iter().filter(|(owner, ..)| *owner == usize::from(core)) {
+                shard.hold(*version, *hash, *location);
+            }
+            shards.push((shard, number, file));
+        }
+        let (shard, _, file) = shards.first_mut().expect("a node has at least one core");
+        let first = shard.open(self.settings.cores, self.time).map_err(StartError::Open)?;
+        shard.seal_group().map_err(StartError::Open)?;
+        let mut log = OwnLog::new(self.node, incarnation, first, self.settings.cores);
+        while shard.next_sync().is_some() {
+            self.disk.sync(file).map_err(io_error(&self.settings.data_dir, "the new log cannot be synced"))?;
+            let frames = shard.sync_done();
+            log.cores[0].extend(shard.log().durable(), shard.complete(), frames);
+        }
+        logs.logs.push(log);
+        // The other cores' clocks start above the run's first version, whatever the wall clock does until they run.
+        for (shard, ..) in &mut shards {
+            shard.raise(first);
+        }
+        Ok(Started {
+            node: self.node,
+            incarnation,
+            secret: self.secret,
+            shards,
+            logs,
+            watermarks,
+            report: self.report,
+            records: self.records,
+            lock,
+        })
+    }
+
+    fn first_segment(
+        &self,
+        incarnation: Incarnation,
+        core: CoreId,
+        number: SegmentNumber,
+        random: &mut dyn FnMut() -> u64,
+    ) -> Result<(Segment<H::Map>, H::File), StartError> {
+        let cookie = Cookie(random() | 1);
+        let len = u64::from(self.settings.segment_bytes);
+        let header = SegmentHeader {
+            segment_bytes: len,
+            node: self.node,
+            incarnation,
+            core,
+            number,
+            cookie,
+            base: Lsn(0),
+            previous: None,
+        };
+        let temporary = self.path(&wal::temporary_file_name(core, number));
+        let path = segment_path(&self.settings.data_dir, core, number);
+        let job = FileJob::Prepare { path: temporary.clone(), len, head: header.encode_page() };
+        let file = match self.disk.run(job).map_err(io_error(&temporary, "the first segment cannot be prepared"))? {
+            Outcome::Opened(file) => file,
+            other => return Err(StartError::Record(format!("a prepared segment gave {other:?}"))),
+        };
+        self.disk
+            .run(FileJob::Rename { from: temporary, to: path.clone() })
+            .map_err(io_error(&path, "the first segment cannot be named"))?;
+        let map = H::map(&file, len).map_err(io_error(&path, "cannot be mapped"))?;
+        Ok((Segment { number, cookie, base: Lsn(0), map }, file))
+    }
+
+    /// This node's retired logs. One without its open record never acknowledged anything.
+    fn own_logs(&mut self) -> OwnLogs {
+        let mut logs = OwnLogs::default();
+        for incarnation in std::mem::take(&mut self.order) {
+            let Some(run) = self.runs.remove(&incarnation) else { continue };
+            let Some((first, cores)) = run.first else { continue };
+            let end = run.highest.max(first);
+            let mut log = OwnLog::new(self.node, Incarnation(incarnation), first, cores);
+            log.end = Some(end);
+            for (core, found) in run.cores {
+                let Some(slot) = log.cores.get_mut(usize::from(core)) else { continue };
+                slot.segments = found.segments;
+                slot.marks = found.marks;
+                slot.retire(found.end, end);
+            }
+            for core in &mut log.cores {
+                core.complete = end;
+            }
+            logs.logs.push(log);
+        }
+        logs.logs.sort_by_key(|log| log.first);
+        logs
+    }
+
+    /// Watermarks whose positions were all recovered.
+    fn recovered_watermarks(&mut self) -> Watermarks {
+        let ends = &self.ends;
+        let mut discarded = 0;
+        let genuine = self.watermarks.iter().filter(|(_, _, _, rests_on)| {
+            let rests = rests_on
+                .iter()
+                .all(|(incarnation, core, lsn)| ends.get(&(*incarnation, *core)).is_some_and(|end| end >= lsn));
+            discarded += usize::from(!rests);
+            rests
+        });
+        let watermarks = Watermarks::recovered(
+            genuine.map(|(node, incarnation, version, _)| (log_id(*node, *incarnation), to_wire(*version))),
+        );
+        if discarded > 0 {
+            self.report.push(format!("{discarded} watermarks rested on positions that were not recovered"));
+        }
+        watermarks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_survives_its_file_and_damage_is_noticed() {
+        let (node, secret) = (NodeId(0xdead_beef), NodeSecret(0x0123_4567_89ab_cdef));
+        let mut page = format_identity(node, secret);
+        page.resize(IDENTITY_BYTES, 0);
+        assert_eq!(parse_identity(&page), Some((node, secret)));
+        for index in 0..70 {
+            let mut damaged = page.clone();
+            damaged[index] ^= 1;
+            assert_eq!(parse_identity(&damaged), None, "byte {index}");
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Merge and read: which record of a key counts, and whether it is there to be seen.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use wal::{Lsn, Mapping, RecordOp, RecordView, Version};
+
+use super::KeyHash;
+use super::index::{Index, Location, ScanPosition, SegmentSlot, Slot, SlotRef};
+
+/// A segment that index entries may name.
+#[derive(Debug)]
+struct ResidentSegment<M> {
+    map: M,
+    /// Its first byte's position when it belongs to the running incarnation; retired ones are durable throughout.
+    base: Option<Lsn>,
+}
+
+/// What [`Store::judge`] found. Valid until the next change of the store.
+#[derive(Clone, Copy, Debug)]
+pub enum Verdict {
+    /// No record of this key yet.
+    First,
+    /// Newer than the present one, or equal and winning the tie by crc and bytes.
+    Newer(SlotRef),
+    /// Older, or losing the tie: nothing to do.
+    Older,
+    /// The very same record is here already. It need not be durable yet.
+    Same,
+}
+
+/// The index with its segments, and what DBSIZE has to know.
+#[derive(Debug)]
+pub struct Store<M> {
+    index: Index,
+    segments: Vec<ResidentSegment<M>>,
+    live: u64,
+    /// Live records by expiry, until the clock passes it.
+    expiring: BTreeMap<u64, u64>,
+    expired_through_unix_ms: u64,
+}
+
+/// What decides liveness: kept apart from the record so that the count can be corrected when it is superseded.
+#[derive(Clone, Copy, Debug)]
+struct Liveness {
+    put: bool,
+    expiry: Option<u64>,
+}
+
+impl Liveness {
+    fn of(record: &RecordView<'_>) -> Liveness {
+        Liveness { put: record.op == RecordOp::Put, expiry: record.expiry }
+    }
+}
+
+impl<M: Mapping> Store<M> {
+    /// An empty store of `2^table_bits` tables.
+    #[must_use]
+    pub fn new(table_bits: u32) -> Self {
+        Store {
+            index: Index::new(table_bits),
+            segments: Vec::new(),
+            live: 0,
+            expiring: BTreeMap::new(),
+            expired_through_unix_ms: 0,
+        }
+    }
+
+    /// Makes a segment known. `base` is given for segments of the running incarnation.
+    pub fn add_segment(&mut self, base: Option<Lsn>, map: M) -> SegmentSlot {
+        assert!(self.segments.len() < SegmentSlot::COUNT_MAX, "one core names at most 2^17 segments");
+        let slot = SegmentSlot(u32::try_from(self.segments.len()).expect("bounded above"));
+        self.segments.push(ResidentSegment { map, base });
+        slot
+    }
+
+    /// Keys that can be read at `now`, which must not step back.
+    pub fn live(&mut self, now_unix_ms: u64) -> u64 {
+        self.advance_expiry(now_unix_ms);
+        self.live
+    }
+
+    /// Entries, tombstones included.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Bytes of memory held by the index.
+    #[must_use]
+    pub fn index_bytes(&self) -> usize {
+        self.index.memory_bytes()
+    }
+
+    fn advance_expiry(&mut self, now_unix_ms: u64) {
+        while let Some((&expiry, &count)) = self.expiring.first_key_value() {
+            if expiry > now_unix_ms {
+                break;
+            }
+            self.live -= count;
+            self.expiring.pop_first();
+        }
+        self.expired_through_unix_ms = self.expired_through_unix_ms.max(now_unix_ms);
+    }
+
+    /// Runs `read` on the record at `location`.
+    pub fn with_record<R>(&self, location: Location, read: impl FnOnce(&RecordView<'_>) -> R) -> R {
+        let map = &self.segments[location.segment.0 as usize].map;
+        map.with(location.offset as usize..map.len(), |bytes| {
+            let record = RecordView::parse_trusted(bytes)
+                .expect("an index entry points at a record that was verified when it was written or recovered");
+            read(&record)
+        })
+    }
+
+    /// The end of the record in the running incarnation's log; `None` if it was recovered, hence durable.
+    fn end_lsn(&self, location: Location, padded_len: usize) -> Option<Lsn> {
+        self.segments[location.segment.0 as usize]
+            .base
+            .map(|base| Lsn(base.0 + u64::from(location.offset) + padded_len as u64))
+    }
+
+    fn find(&self, hash: KeyHash, key: &[u8]) -> Option<(SlotRef, Slot)> {
+        self.index.find(hash.0, |slot| self.with_record(slot.location(), |record| record.key == key))
+    }
+
+    /// The present record of `key`, tombstones and expired ones included: what `read` makes of it, its version, and
+    /// the position that has to be durable before it may be shown.
+    pub fn read<R>(
+        &self,
+        hash: KeyHash,
+        key: &[u8],
+        read: impl FnOnce(&RecordView<'_>) -> R,
+    ) -> Option<(R, Version, Option<Lsn>)> {
+        let (_, slot) = self.find(hash, key)?;
+        let location = slot.location();
+        let (result, padded_len) =
+            self.with_record(location, |record| (read(record), record.bytes.len().next_multiple_of(8)));
+        Some((result, slot.version(), self.end_lsn(location, padded_len)))
+    }
+
+    /// The value of `key` as bytes pinned in their segment, if `wanted` and at least `len_min` bytes long.
+    pub fn large_value(
+        &self,
+        hash: KeyHash,
+        key: &[u8],
+        len_min: usize,
+        wanted: impl FnOnce(&RecordView<'_>) -> bool,
+    ) -> Option<(Bytes, Lsn)> {
+        let (_, slot) = self.find(hash, key)?;
+        let location = slot.location();
+        if (location.len_max as usize) < len_min {
+            return None;
+        }
+        let (record_len, value_len) = self.with_record(location, |record| {
+            let wanted = record.value.len() >= len_min && wanted(record);
+            wanted.then_some((record.bytes.len(), record.value.len()))
+        })?;
+        let end = location.offset as usize + record_len;
+        let value = self.segments[location.segment.0 as usize].map.bytes(end - value_len..end);
+        Some((value, self.end_lsn(location, record_len.next_multiple_of(8)).unwrap_or(Lsn(0))))
+    }
+
+    /// Compares an incoming record with the present one.
+    #[must_use]
+    pub fn judge(&self, hash: KeyHash, incoming: &RecordView<'_>) -> Verdict {
+        let Some((at, slot)) = self.find(hash, incoming.key) else { return Verdict::First };
+        match incoming.version.cmp(&slot.version()) {
+            std::cmp::Ordering::Greater => Verdict::Newer(at),
+            std::cmp::Ordering::Less => Verdict::Older,
+            std::cmp::Ordering::Equal => self.with_record(slot.location(), |present| {
+                // The crc is the first thing after the length, so that comparing (crc, bytes) is the tie of DESIGN §6.
+                match (incoming.crc(), incoming.bytes).cmp(&(present.crc(), present.bytes)) {
+                    std::cmp::Ordering::Greater => Verdict::Newer(at),
+                    std::cmp::Ordering::Less => Verdict::Older,
+                    std::cmp::Ordering::Equal => Verdict::Same,
+                }
+            }),
+        }
+    }
+
+    /// The verdict for a record that the log already holds at `location`.
+    #[must_use]
+    pub fn judge_at(&self, hash: KeyHash, location: Location) -> Verdict {
+        // A copy, because a mapping lends its bytes to one reader at a time.
+        let bytes = self.with_record(location, |record| record.bytes.to_vec());
+        let record = RecordView::parse_trusted(&bytes).expect("copied from a verified record");
+        self.judge(hash, &record)
+    }
+
+    /// The verdict for a record that is known to be newer than anything here.
+    #[must_use]
+    pub fn judge_newest(&self, hash: KeyHash, key: &[u8], version: Version) -> Verdict {
+        match self.find(hash, key) {
+            None => Verdict::First,
+            Some((at, slot)) => {
+                assert!(version > slot.version(), "the clock is above every version in the store");
+                Verdict::Newer(at)
+            }
+        }
+    }
+
+    /// Puts a record that was appended at `location` in the place that `verdict` found for it.
+    pub fn install(&mut self, hash: KeyHash, verdict: Verdict, location: Location) {
+        let (liveness, version) = self.with_record(location, |record| (Liveness::of(record), record.version));
+        match verdict {
+            Verdict::First => self.index.insert(hash.0, location, version),
+            Verdict::Newer(at) => {
+                let previous = self.present_at(at);
+                self.count(previous, false);
+                self.index.replace(at, location, version);
+            }
+            Verdict::Older | Verdict::Same => return,
+        }
+        self.count(liveness, true);
+    }
+
+    fn present_at(&self, at: SlotRef) -> Liveness {
+        self.with_record(self.index.slot(at).location(), Liveness::of)
+    }
+
+    fn count(&mut self, liveness: Liveness, add: bool) {
+        if !liveness.put || liveness.expiry.is_some_and(|expiry| expiry <= self.expired_through_unix_ms) {
+            return;
+        }
+        if add {
+            self.live += 1
+        } else {
+            self.live -= 1
+        }
+        if let Some(expiry) = liveness.expiry {
+            let count = self.expiring.entry(expiry).or_insert(0);
+            if add {
+                *count += 1
+            } else {
+                *count -= 1
+            }
+            if *count == 0 {
+                self.expiring.remove(&expiry);
+            }
+        }
+    }
+
+    /// Visits records in index order; see [`Index::scan`].
+    pub fn scan(
+        &self,
+        from: ScanPosition,
+        at_least: usize,
+        mut visit: impl FnMut(&RecordView<'_>),
+    ) -> Option<ScanPosition> {
+        self.index.scan(from, at_least, |slot| self.with_record(slot.location(), &mut visit))
+    }
+}
