@@ -1,1 +1,4 @@
-//! tests
+//! Tests of the whole: the simulator, and a harness around real processes.
+
+pub mod process;
+pub mod sim;

@@ -254,9 +254,10 @@ impl<H: Host> CoreLoop<H> {
     /// but a batch larger than what is left of a segment must make progress.
     fn follow(&mut self, sequence: u64, mut records: Vec<bytes::Bytes>) -> Result<(), ToCore> {
         let mut appended = Lsn(0);
-        while let Some(run) = records.first_mut() {
+        let mut done = 0;
+        while let Some(run) = records.get_mut(done) {
             if run.is_empty() {
-                records.remove(0);
+                done += 1;
                 continue;
             }
             // The control thread verified every record of the batch before it was split.
@@ -273,6 +274,7 @@ impl<H: Host> CoreLoop<H> {
                     appended = if after > before { after } else { appended };
                 }
                 Err(error) if error.is_transient() || error == WriteError::DiskFull => {
+                    records.drain(..done);
                     return Err(ToCore::Follow { sequence, records });
                 }
                 Err(error) => {

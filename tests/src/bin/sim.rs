@@ -1,0 +1,3 @@
+//! Runs the simulator by hand.
+
+fn main() {}

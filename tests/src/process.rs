@@ -1,0 +1,1 @@
+//! Real daemon processes for tests.
