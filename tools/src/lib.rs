@@ -1,1 +1,3 @@
-//! tools
+//! The operator's tools: the local lab behind `godwit lab`.
+
+pub mod lab;

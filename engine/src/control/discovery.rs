@@ -102,6 +102,11 @@ impl<H: Host> ControlLoop<H> {
 
     pub(super) fn link_lost(&mut self, key: LinkKey, link: &Link) {
         tracing::info!(remote = %link.remote, "link down");
+        if let Some(hello) = link.hello() {
+            let (sent, received) = self.past_traffic.entry(hello.node).or_default();
+            sent.add(link.sent);
+            received.add(link.received);
+        }
         self.serve.remove(&key);
         let now = self.now();
         for peer in 0..self.peer_links.len() {
@@ -209,7 +214,6 @@ impl<H: Host> ControlLoop<H> {
 
     pub(super) fn peer_statuses(&self) -> Vec<PeerStatus> {
         let own = self.logs.logs.last();
-        let complete = own.map_or(wal::Version::ZERO, crate::replication::logs::OwnLog::complete);
         let mut statuses = Vec::new();
         for peer in self.federation.peer_status() {
             let node = peer.node.unwrap_or_default();
@@ -220,34 +224,26 @@ impl<H: Host> ControlLoop<H> {
                 discovery_up: peer.linked,
                 ..PeerStatus::default()
             };
-            let mut acknowledged = None;
+            let (mut sent, mut received) = self.past_traffic.get(&node).copied().unwrap_or_default();
             for (_, link) in &self.links {
                 if link.hello().is_none_or(|hello| hello.node != node) {
                     continue;
                 }
                 status.following |= matches!(link.role, Role::Following { .. }) && link.is_up();
-                if let Role::Serving { acknowledged: told, .. } = &link.role {
-                    status.followed |= link.is_up();
-                    acknowledged = own.and_then(|own| told.get(&own.id).copied()).max(acknowledged);
-                }
+                status.followed |= matches!(link.role, Role::Serving { .. }) && link.is_up();
                 status.rtt_us = link.rtt_ns.map(|ns| ns / 1000).or(status.rtt_us);
-                status.sent_records_bytes += link.sent.records;
-                status.sent_claims_bytes += link.sent.claims;
-                status.sent_heartbeats_bytes += link.sent.heartbeats;
-                status.sent_other_bytes += link.sent.other;
-                status.received_records_bytes += link.received.records;
+                sent.add(link.sent);
+                received.add(link.received);
             }
-            let acknowledged = crate::replication::from_wire(acknowledged.unwrap_or_default());
+            status.sent_records_bytes = sent.records;
+            status.sent_claims_bytes = sent.claims;
+            status.sent_heartbeats_bytes = sent.heartbeats;
+            status.sent_other_bytes = sent.other;
+            status.received_records_bytes = received.records;
+            let acknowledged = own.and_then(|own| self.acknowledged.get(&(node, own.id)).copied());
+            let acknowledged = acknowledged.unwrap_or(wal::Version::ZERO);
             status.acknowledged = acknowledged.0;
-            if acknowledged < complete {
-                // Since when: the version after the acknowledged one is at least that old.
-                let since = if acknowledged == wal::Version::ZERO {
-                    self.facts.started_unix_ms
-                } else {
-                    acknowledged.unix_ms()
-                };
-                status.lag_ms = self.time.unix_ms.saturating_sub(since).max(1);
-            }
+            status.lag_ms = self.lag.lag_ms(acknowledged, self.time.unix_ms);
             let held =
                 self.watermarks.iter().filter(|(log, _)| log.node == node).map(|(_, component)| component.version.0);
             status.held = held.max().unwrap_or(0);

@@ -53,9 +53,7 @@ impl<H: Host> ControlLoop<H> {
         }
         let role = match port {
             Port::Discovery => Role::DiscoveryIn,
-            Port::Replication => {
-                Role::Serving { sender: Box::new(Sender::default()), acknowledged: std::collections::BTreeMap::new() }
-            }
+            Port::Replication => Role::Serving { sender: Box::new(Sender::default()) },
         };
         self.add_link(socket, remote, role);
     }

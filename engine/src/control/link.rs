@@ -1,10 +1,10 @@
 //! One connection of the control thread: frames in, frames out, heartbeats, and the lab's delay line.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use net::ids::{LogId, RequestId, Version};
+use net::ids::RequestId;
 use net::reactor::{Mono, Socket, Tag};
 use net::wire::body::{Heartbeat, Hello};
 use net::wire::frame::FrameReader;
@@ -38,7 +38,7 @@ pub(crate) enum Role {
     /// Dialled to a source: records come in.
     Following { target: SocketAddr, receiver: Box<Receiver> },
     /// Accepted on the replication port: records go out.
-    Serving { sender: Box<Sender>, acknowledged: BTreeMap<LogId, Version> },
+    Serving { sender: Box<Sender> },
 }
 
 /// Bytes that one link carried, by what they were for.
@@ -48,6 +48,15 @@ pub(crate) struct Traffic {
     pub(crate) claims: u64,
     pub(crate) heartbeats: u64,
     pub(crate) other: u64,
+}
+
+impl Traffic {
+    pub(crate) fn add(&mut self, other: Traffic) {
+        self.records += other.records;
+        self.claims += other.claims;
+        self.heartbeats += other.heartbeats;
+        self.other += other.other;
+    }
 }
 
 /// Where the handshake stands.

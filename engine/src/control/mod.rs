@@ -21,7 +21,7 @@ use net::ids::LogId;
 use net::reactor::{Completion, Io, Listener, Mono, Op, StreamKind, Wait};
 use slab::Slab;
 
-use self::link::Link;
+use self::link::{Link, Traffic};
 use self::status::StatusBoard;
 use crate::clock::{PhysicalClock, Time};
 use crate::core::ops::OpTable;
@@ -30,6 +30,7 @@ use crate::host::Host;
 use crate::mailbox::{Outbox, Receiver as MailboxReceiver};
 use crate::messages::{CoreEvent, ToControl, ToCore};
 use crate::node::NodeFacts;
+use crate::replication::lag::LagClock;
 use crate::replication::logs::{OwnLogs, SegmentRef};
 use crate::replication::receive::Cores;
 use crate::replication::watermarks::Watermarks;
@@ -168,6 +169,11 @@ pub struct ControlLoop<H: Host> {
     ticket: u64,
     /// Watermark records on their way: ticket → (log, end once known).
     persisting: BTreeMap<u64, (LogId, Option<wal::Lsn>)>,
+    /// How far each follower said that it durably holds each own log; outlives its links.
+    acknowledged: BTreeMap<(net::ids::NodeId, LogId), wal::Version>,
+    lag: LagClock,
+    /// What links that are gone carried, sent and received, by peer.
+    past_traffic: BTreeMap<net::ids::NodeId, (Traffic, Traffic)>,
     /// Versions idle cores were asked to reach.
     raised: Vec<wal::Version>,
     segment_files: HashMap<SegmentRef, H::File>,
@@ -222,6 +228,9 @@ impl<H: Host> ControlLoop<H> {
             persist_at: None,
             ticket: 0,
             persisting: BTreeMap::new(),
+            acknowledged: BTreeMap::new(),
+            lag: LagClock::default(),
+            past_traffic: BTreeMap::new(),
             segment_files: HashMap::new(),
             serve: HashSet::new(),
             failed: None,
@@ -351,6 +360,8 @@ impl<H: Host> ControlLoop<H> {
                 CoreEvent::Durable { durable, complete, frames } => {
                     self.core_state.durable(core, durable);
                     self.logs.current().cores[index].extend(durable, complete, frames);
+                    let complete = self.logs.current().complete();
+                    self.lag.reached(complete, self.time.unix_ms);
                     self.watermark_records_durable(core);
                     self.wake_senders();
                 }

@@ -9,6 +9,7 @@ use super::link::{OUT_BYTES_MAX, Role};
 use super::{ControlLoop, LinkKey, Purpose};
 use crate::host::{Host, segment_path};
 use crate::messages::ToCore;
+use crate::replication::from_wire;
 use crate::replication::logs::{OwnLog, SegmentRef};
 use crate::replication::send::{ReadRequest, Step};
 
@@ -29,10 +30,12 @@ impl<H: Host> ControlLoop<H> {
                 for entry in &told.entries {
                     self.check_for_rollback(entry.log, entry.version);
                 }
-                let Some(link) = self.link(key) else { return };
-                let Role::Serving { acknowledged, .. } = &mut link.role else { return };
+                let Some(node) = self.link(key).and_then(|link| link.hello()).map(|hello| hello.node) else { return };
                 for entry in told.entries {
-                    acknowledged.insert(entry.log, entry.version);
+                    // The latest word counts, a lower one too: a follower that lost its disk lowers its vector.
+                    if self.logs.get(entry.log).is_some() {
+                        self.acknowledged.insert((node, entry.log), from_wire(entry.version));
+                    }
                 }
             }
             Message::Follow(follow) => {

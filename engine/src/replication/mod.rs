@@ -5,6 +5,7 @@
 //!
 //! In this form sources are origins only: a node streams its own logs, current and retired, and nothing else.
 
+pub mod lag;
 pub mod logs;
 pub mod receive;
 pub mod send;

@@ -1,8 +1,9 @@
 //! RESP2 and RESP3, the protocol of Redis clients: requests in ([`parse`]), replies out ([`reply`]), and the client's side
 //! of both ([`client`]) for this project's own tools and tests.
 //!
-//! Everything here is pure: bytes in, bytes out. Nothing recurses and no length field is believed before its bytes arrived.
+//! All but [`blocking`] is pure: bytes in, bytes out. Nothing recurses and no length field is believed before its bytes arrived.
 
+pub mod blocking;
 pub mod client;
 mod inline;
 pub mod parse;
@@ -11,6 +12,7 @@ pub mod reply;
 #[cfg(test)]
 mod tests;
 
+pub use blocking::BlockingClient;
 pub use client::{ReplyError, Value, encode_command, parse_reply};
 pub use parse::{Args, Limits, Parser, ProtocolError};
 pub use reply::Protocol;
