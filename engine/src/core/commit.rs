@@ -14,6 +14,9 @@ use crate::node::Durability;
 /// With `DURABILITY=os`, the longest that acknowledged bytes stay un-synced.
 const BACKGROUND_SYNC_MS: u64 = 100;
 
+/// How often the control thread is told what is durable when nobody follows.
+const UNSHIPPED_REPORT_MS: u64 = 100;
+
 /// How long a log is quiet before its last group is sealed by an empty frame.
 const IDLE_SEAL_MS: u64 = 50;
 
@@ -51,6 +54,8 @@ pub(crate) struct Commit<H: Host> {
     failed: bool,
     /// Un-synced bytes wait for the background sync.
     background: bool,
+    /// When the control thread was last told what is durable, where nobody follows.
+    reported: Mono,
 }
 
 impl<H: Host> Commit<H> {
@@ -69,6 +74,7 @@ impl<H: Host> Commit<H> {
             announced: false,
             failed: false,
             background: false,
+            reported: Mono(0),
         }
     }
 
@@ -162,7 +168,13 @@ impl<H: Host> CoreLoop<H> {
             (Context::Sync, Ok(_)) => {
                 self.commit.syncing = false;
                 let frames = self.shard.sync_done();
-                self.report_durable(if self.ships { frames } else { Vec::new() });
+                if self.ships {
+                    self.report_durable(frames);
+                } else if self.now() >= self.commit.reported.plus_ms(UNSHIPPED_REPORT_MS) {
+                    // Nobody follows: the control thread only shows it. Waking it for every group would cost a switch each.
+                    self.commit.reported = self.now();
+                    self.report_durable(Vec::new());
+                }
             }
             (Context::Sync, Err(error)) => {
                 self.commit.syncing = false;

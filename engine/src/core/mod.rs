@@ -331,6 +331,7 @@ impl<H: Host> CoreLoop<H> {
         let counters = self.shard.counters();
         gauges.live_keys.store(self.shard.live(self.time), Ordering::Relaxed);
         gauges.entries.store(self.shard.store().entries() as u64, Ordering::Relaxed);
+        gauges.index_bytes.store(self.shard.store().index_bytes() as u64, Ordering::Relaxed);
         gauges.originated.store(counters.originated, Ordering::Relaxed);
         gauges.followed.store(counters.followed, Ordering::Relaxed);
         gauges.already_applied.store(counters.already_applied, Ordering::Relaxed);

@@ -165,6 +165,8 @@ pub struct Index {
     tables: Vec<Table>,
     table_bits: u32,
     len: usize,
+    /// Slots of all tables, empty ones included.
+    slots: usize,
 }
 
 /// Names an occupied slot until the next insertion.
@@ -180,7 +182,7 @@ impl Index {
     pub fn new(table_bits: u32) -> Self {
         assert!((1..=24).contains(&table_bits), "table bits and tag come from one 64-bit hash");
         let tables = std::iter::repeat_with(Table::default).take(1 << table_bits).collect();
-        Index { tables, table_bits, len: 0 }
+        Index { tables, table_bits, len: 0, slots: 0 }
     }
 
     /// Keys, tombstones included.
@@ -198,7 +200,7 @@ impl Index {
     /// Bytes of memory held by slots.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.tables.iter().map(|table| table.slots.capacity() * size_of::<Slot>() + size_of::<Table>()).sum()
+        self.slots * size_of::<Slot>() + self.tables.len() * size_of::<Table>()
     }
 
     fn split(&self, hash: u64) -> (usize, u64) {
@@ -228,7 +230,10 @@ impl Index {
     pub fn insert(&mut self, hash: u64, location: Location, version: Version) {
         assert!(version != Version::ZERO, "version zero marks an empty slot");
         let (table, tag) = self.split(hash);
-        self.tables[table].insert(Slot::new(location, tag, version));
+        let table = &mut self.tables[table];
+        let before = table.slots.capacity();
+        table.insert(Slot::new(location, tag, version));
+        self.slots += table.slots.capacity() - before;
         self.len += 1;
     }
 
