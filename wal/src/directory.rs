@@ -33,16 +33,17 @@ pub fn temporary_file_name(core: CoreId, number: SegmentNumber) -> String {
 /// What the file named `name` is. Only names exactly as this program writes them count.
 #[must_use]
 pub fn file_kind(name: &str) -> FileKind {
-    if name.starts_with("prepare-") && name.ends_with(".tmp") {
+    let written_as = |prefix: &str, suffix: &str, write: fn(CoreId, SegmentNumber) -> String| {
+        let (core, number) = name.strip_prefix(prefix)?.strip_suffix(suffix)?.split_once('-')?;
+        let (core, number) = (CoreId(core.parse().ok()?), SegmentNumber(number.parse().ok()?));
+        (write(core, number) == name).then_some((core, number))
+    };
+    if written_as("prepare-core-", ".tmp", temporary_file_name).is_some() {
         return FileKind::Temporary;
     }
-    let parsed = name.strip_prefix("core-").and_then(|rest| rest.strip_suffix(".wal")).and_then(|rest| {
-        let (core, number) = rest.split_once('-')?;
-        Some((CoreId(core.parse().ok()?), SegmentNumber(number.parse().ok()?)))
-    });
-    match parsed {
-        Some((core, number)) if segment_file_name(core, number) == name => FileKind::Segment { core, number },
-        _ => FileKind::Other,
+    match written_as("core-", ".wal", segment_file_name) {
+        Some((core, number)) => FileKind::Segment { core, number },
+        None => FileKind::Other,
     }
 }
 
@@ -62,6 +63,13 @@ mod tests {
         );
         assert_eq!(file_kind(&temporary_file_name(core, number)), FileKind::Temporary);
         for name in ["core-3-42.wal", "core-003-+000000042.wal", "core-003-0000000042.wal.bak", "lock", ""] {
+            assert_eq!(file_kind(name), FileKind::Other, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_this_program_did_not_prepare_is_never_taken_for_a_leftover() {
+        for name in ["prepare-notes.tmp", "prepare-.tmp", "prepare-core-3-42.tmp", "prepare-core-003-0000000042.wal"] {
             assert_eq!(file_kind(name), FileKind::Other, "{name}");
         }
     }

@@ -43,7 +43,7 @@ pub enum RecoveryError {
         /// The other one.
         other: String,
     },
-    /// A segment between others is missing although what it held was durable.
+    /// A segment between others, or behind the last one, is missing although what it held was durable.
     #[error(
         "segment {number} is missing between {before} and {after}, and positions {from} to {to} were durable; restore the \
          file, or wipe this node and refill it from a member"
@@ -51,7 +51,7 @@ pub enum RecoveryError {
     MissingSegment {
         /// The file before the gap.
         before: String,
-        /// The file behind the gap.
+        /// The file behind the gap; "the end of the log" if there is none.
         after: String,
         /// The first missing number.
         number: SegmentNumber,

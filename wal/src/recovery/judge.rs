@@ -59,9 +59,9 @@ struct Stop {
     /// What stands at the position; `None` if nothing can.
     reason: Option<FrameError>,
     row: Row,
-    /// Index of the segment that holds the position, or of the first one behind a gap.
+    /// Index of the segment that holds the position, or of the first one behind a gap, where there is one.
     at: usize,
-    /// Whether the position lies in a gap between files.
+    /// Whether the position lies in a gap between files, or behind the last of them.
     gap: bool,
 }
 
@@ -136,7 +136,7 @@ fn follow(segments: &[Scanned]) -> Result<(usize, Stop), RecoveryError> {
         }
     }
     let at = segments.len();
-    Ok((at, Stop { position, reason: None, row: Row::EndOfFiles, at, gap: false }))
+    Ok((at, Stop { position, reason: None, row: Row::EndOfFiles, at, gap: true }))
 }
 
 /// Whether `next` is the segment right behind `previous`.
@@ -177,8 +177,9 @@ fn check_seal(file: &str, segment: &ScannedSegment, seal: &SealBlock) -> Result<
 
 /// Refuses if something at or behind the stop shows that the log was durable beyond it.
 fn refuse_lost_durable(segments: &[Scanned], stop: &Stop) -> Result<(), RecoveryError> {
-    let Some((file, segment)) = segments.get(stop.at) else { return Ok(()) };
-    let mut durable: Option<Lsn> = None;
+    // A seal speaks about its whole log: one that recovery wrote says how far the log reached, in segments behind it as well.
+    let sealed_before = segments.iter().take(stop.at).filter_map(|(_, segment)| segment.seal.as_ref());
+    let mut durable: Option<Lsn> = sealed_before.map(|seal| seal.durable).max();
     for (index, (file, segment)) in segments.iter().enumerate().skip(stop.at) {
         if let Some((at, error)) = segment.behind.unreadable {
             return Err(RecoveryError::Unreadable { file: file.clone(), at, error });
@@ -195,12 +196,13 @@ fn refuse_lost_durable(segments: &[Scanned], stop: &Stop) -> Result<(), Recovery
         let (before, previous) = &segments[stop.at - 1];
         return Err(RecoveryError::MissingSegment {
             before: before.clone(),
-            after: file.clone(),
+            after: segments.get(stop.at).map_or_else(|| "the end of the log".to_owned(), |(file, _)| file.clone()),
             number: previous.header.number.next(),
             from: stop.position,
             to,
         });
     }
+    let (file, segment) = &segments[stop.at];
     Err(corrupt(file, segment, stop.position, to, stop.reason.unwrap_or(FrameError::Blank)))
 }
 
