@@ -67,6 +67,23 @@ pub struct DurableFrame {
     pub payload: Bytes,
 }
 
+/// Names a record that is held back, in the order in which such records become due. Two records of one key may share a
+/// version; the crc tells them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HeldKey {
+    version: Version,
+    hash: u64,
+    crc: u32,
+}
+
+impl HeldKey {
+    /// The name of `record`, whose key has this hash.
+    #[must_use]
+    pub fn of(record: &RecordView<'_>, hash: KeyHash) -> HeldKey {
+        HeldKey { version: record.version, hash: hash.0, crc: record.crc() }
+    }
+}
+
 /// Counters of one shard; monotonic.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ShardCounters {
@@ -102,7 +119,7 @@ pub struct Shard<M: Mapping> {
     /// Sealed frames that are not durable yet.
     frames: VecDeque<FrameRef>,
     /// Far-future records: appended, claimed, but not visible until due.
-    held: BTreeMap<(Version, u64), Location>,
+    held: BTreeMap<HeldKey, Location>,
     value_bytes_max: usize,
     disk_full: bool,
     counters: ShardCounters,
@@ -356,7 +373,7 @@ impl<M: Mapping> Shard<M> {
             Verdict::Older => self.counters.superseded += 1,
             Verdict::First | Verdict::Newer(_) => {
                 let far_future = is_far_future(record.version, time);
-                if far_future && self.held.contains_key(&(record.version, hash.0)) {
+                if far_future && self.held.contains_key(&HeldKey::of(record, hash)) {
                     self.counters.already_applied += 1;
                     return Ok(());
                 }
@@ -364,7 +381,7 @@ impl<M: Mapping> Shard<M> {
                 let location = self.location(&placement);
                 self.counters.followed += 1;
                 if far_future {
-                    self.hold(record.version, hash, location);
+                    self.hold(HeldKey::of(record, hash), location);
                 } else {
                     self.store.install(hash, verdict, location);
                 }
@@ -377,14 +394,14 @@ impl<M: Mapping> Shard<M> {
     }
 
     /// Keeps a far-future record out of sight until it is due (also used by recovery).
-    pub fn hold(&mut self, version: Version, hash: KeyHash, location: Location) {
-        self.held.insert((version, hash.0), location);
+    pub fn hold(&mut self, key: HeldKey, location: Location) {
+        self.held.insert(key, location);
         self.counters.held_back += 1;
     }
 
     /// Makes held records visible that are due. Returns when the next one may be.
     pub fn release_due(&mut self, time: Time) -> bool {
-        while let Some((&(version, hash), &location)) = self.held.first_key_value() {
+        while let Some((&HeldKey { version, hash, .. }, &location)) = self.held.first_key_value() {
             if is_far_future(version, time) {
                 break;
             }
@@ -447,6 +464,10 @@ impl<M: Mapping> Shard<M> {
             }
             self.complete = self.complete.max(clock);
             self.sealed.pop_front();
+        }
+        // A raise that came while the sync was in flight: nothing of the clock's past is left to become durable.
+        if durable == self.log.staged() && self.clock.last() <= self.ceiling {
+            self.complete = self.complete.max(self.clock.last());
         }
         self.frames.extend(self.log.take_sealed_frames());
         let mut shipped = Vec::new();

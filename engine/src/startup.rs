@@ -21,10 +21,10 @@ use crate::host::{Host, segment_path};
 use crate::replication::logs::{OwnLog, OwnLogs, SegmentRef};
 use crate::replication::watermarks::Watermarks;
 use crate::replication::{log_id, to_wire};
-use crate::shard::{Shard, ShardIdentity, WriteError};
+use crate::shard::{HeldKey, Shard, ShardIdentity, WriteError};
+use crate::storage::NodeSecret;
 use crate::storage::index::Location;
 use crate::storage::store::Store;
-use crate::storage::{KeyHash, NodeSecret};
 
 /// The file that names the node.
 const IDENTITY_FILE: &str = "NODE";
@@ -210,7 +210,7 @@ struct Recovering<'a, H: Host, D: Disk<File = H::File>> {
     secret: NodeSecret,
     time: Time,
     stores: Vec<Store<H::Map>>,
-    held: Vec<(usize, Version, KeyHash, Location)>,
+    held: Vec<(usize, HeldKey, Location)>,
     runs: BTreeMap<u64, Run>,
     order: Vec<u64>,
     watermarks: Vec<HeldWatermark>,
@@ -327,7 +327,6 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
                 if due {
                     core.marks.push((before, frame.lsn()));
                 }
-                before = frame.hlc();
                 let payload = frame.payload();
                 let payload_at = payload.as_ptr() as usize - bytes.as_ptr() as usize;
                 let mut at = 0;
@@ -335,6 +334,9 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
                     let (record, len) = RecordView::parse_trusted_prefix(&payload[at..])
                         .map_err(|error| StartError::Record(format!("{}: {error}", path.display())))?;
                     let offset = wal::SEGMENT_HEADER_BYTES + payload_at + at;
+                    if frame.kind() == FrameKind::Originated {
+                        before = before.max(record.version);
+                    }
                     self.index_record(log.incarnation, frame.kind(), &record, offset, &slots)?;
                     at += len;
                 }
@@ -390,7 +392,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             len_max: u32::try_from(record.bytes.len()).expect("records fit a segment"),
         };
         if far_future {
-            self.held.push((core, record.version, hash, location));
+            self.held.push((core, HeldKey::of(record, hash), location));
             return Ok(());
         }
         let store = &mut self.stores[core];
@@ -422,8 +424,8 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
                 self.floor,
                 self.settings.value_bytes_max as usize,
             );
-            for (_, version, hash, location) in self.held.iter().filter(|(owner, ..)| *owner == usize::from(core)) {
-                shard.hold(*version, *hash, *location);
+            for (_, key, location) in self.held.iter().filter(|(owner, ..)| *owner == usize::from(core)) {
+                shard.hold(*key, *location);
             }
             shards.push((shard, number, file));
         }

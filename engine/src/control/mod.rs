@@ -11,7 +11,7 @@ pub mod link;
 mod serve;
 pub mod status;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io as std_io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -177,8 +177,8 @@ pub struct ControlLoop<H: Host> {
     /// Versions idle cores were asked to reach.
     raised: Vec<wal::Version>,
     segment_files: HashMap<SegmentRef, H::File>,
-    /// Links with something to do for their sender.
-    serve: HashSet<LinkKey>,
+    /// Links with something to do for their sender; ordered, so that equal runs serve them in equal order.
+    serve: BTreeSet<LinkKey>,
     failed: Option<String>,
     stopped_cores: usize,
     refused: u64,
@@ -232,7 +232,7 @@ impl<H: Host> ControlLoop<H> {
             lag: LagClock::default(),
             past_traffic: BTreeMap::new(),
             segment_files: HashMap::new(),
-            serve: HashSet::new(),
+            serve: BTreeSet::new(),
             failed: None,
             stopped_cores: 0,
             refused: 0,
@@ -356,6 +356,10 @@ impl<H: Host> ControlLoop<H> {
         for _ in 0..MESSAGES_PER_TICK {
             let Some(ToControl { core, event }) = self.mailbox.receive() else { return };
             let index = usize::from(core);
+            if self.failed.is_some() && !matches!(event, CoreEvent::Stopped) {
+                // After a failure nothing that a core says counts any more; a dead log leaves batches unanswered.
+                continue;
+            }
             match event {
                 CoreEvent::Durable { durable, complete, frames } => {
                     self.core_state.durable(core, durable);
@@ -389,6 +393,8 @@ impl<H: Host> ControlLoop<H> {
                     if self.failed.is_none() {
                         tracing::error!(core, reason, "this node stops acknowledging writes");
                         self.failed = Some(reason);
+                        // The other cores end with it, so that the process ends at once and says why.
+                        self.stop_cores();
                     }
                 }
                 CoreEvent::Stopped => self.stopped_cores += 1,
@@ -405,10 +411,12 @@ impl<H: Host> ControlLoop<H> {
         let peers = self.peer_statuses();
         let services = self.service_statuses();
         let complete = self.logs.logs.last().map_or(0, |log| log.complete().0);
+        // A core names its first segment in its first tick: by then it listens.
+        let serving = self.logs.logs.last().is_some_and(|log| log.cores.iter().all(|core| !core.segments.is_empty()));
         let stepped = self.physical.is_stepped();
         let (failed, refused, last_refusal) = (self.failed.clone(), self.refused, self.last_refusal.clone());
         self.status.write(|status| {
-            status.ready = complete > 0 && failed.is_none();
+            status.ready = complete > 0 && serving && failed.is_none();
             status.failed = failed;
             status.complete = complete;
             status.clock_stepped = stepped;

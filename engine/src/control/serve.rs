@@ -42,7 +42,8 @@ impl<H: Host> ControlLoop<H> {
                 let Some(link) = self.links.get_mut(key.index) else { return };
                 let Role::Serving { sender, .. } = &mut link.role else { return };
                 sender.follow(&self.logs, &follow.logs, follow.credit);
-                self.serve.insert(key);
+                // While nobody followed, idle cores were not asked; a node that writes no more would never ask again.
+                self.wake_senders();
             }
             Message::Credit(credit) => {
                 let Some(link) = self.link(key) else { return };

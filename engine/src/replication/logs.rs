@@ -55,7 +55,8 @@ impl CoreLog {
         self.complete = complete;
     }
 
-    /// Remembers a frame boundary where a reader may start; `before` is the clock of the frame that ends there.
+    /// Remembers a frame boundary where a reader may start; every version originated before it is ≤ `before`, and every later
+    /// one is greater. (Not the clock of the frame that ends there: other frames of its group carry the same.)
     pub fn mark(&mut self, before: Version, at: Lsn) {
         let due = self.marks.last().is_none_or(|(_, last)| at.0 >= last.0 + MARK_EVERY_BYTES);
         if due {
@@ -76,7 +77,7 @@ impl CoreLog {
     /// Takes in frames that became durable.
     pub fn extend(&mut self, durable: Lsn, complete: Version, frames: Vec<DurableFrame>) {
         for frame in frames {
-            self.mark(self.recent.back().map_or(self.complete, |last| last.frame.hlc), frame.frame.lsn);
+            self.mark(self.recent.back().map_or(self.complete, |last| last.frame.max_version), frame.frame.lsn);
             self.recent_bytes += frame.payload.len();
             self.recent.push_back(frame);
         }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use net::ids::{Class, CoreIndex, LogId, StreamOffset};
 use net::wire::body::{Claim, Compression, FollowLog, RecordsHead};
-use wal::{FrameKind, Lsn, Version};
+use wal::{FrameKind, Lsn, RecordError, RecordView, Version};
 
 use super::logs::{CoreLog, OwnLogs, SegmentRef};
 use super::{BATCH_BYTES, from_wire, to_wire};
@@ -50,7 +50,9 @@ pub enum Step {
 struct Piece {
     bytes: Bytes,
     records: u32,
-    /// The frame's clock, with its last piece: everything ≤ it has been sent.
+    /// With a frame's last piece, the highest version in it: a core's versions rise, so everything ≤ it has been sent. The
+    /// frame's clock would say too much: all frames of one group carry the same, and the rest of the group may be
+    /// behind a batch, a read or a segment that is not durable yet.
     reaches: Option<Version>,
 }
 
@@ -194,7 +196,8 @@ impl Sender {
             cursor.next = durable.frame.end;
             if durable.frame.hlc > from {
                 taken += durable.payload.len();
-                split(&durable.payload, durable.frame.records, durable.frame.hlc, &mut cursor.pieces);
+                let reaches = durable.frame.max_version;
+                split(&durable.payload, durable.frame.records, reaches, &mut cursor.pieces);
             }
         }
         if exhausted {
@@ -202,7 +205,7 @@ impl Sender {
             if cursor.pieces.is_empty() {
                 cursor.shipped = cursor.shipped.max(log.complete);
             } else if let Some(last) = cursor.pieces.back_mut() {
-                last.reaches = Some(log.complete);
+                last.reaches = last.reaches.max(Some(log.complete));
             }
         }
     }
@@ -248,9 +251,10 @@ impl Sender {
     fn claim(&mut self, logs: &OwnLogs, index: usize) -> Option<Claim> {
         let stream = &mut self.streams[index];
         let log = logs.get(stream.log)?;
+        // Never beyond what the owner itself promises.
         let reached = |(cursor, core): (&Cursor, &CoreLog)| {
             let all = cursor.pieces.is_empty() && cursor.next >= core.durable;
-            if all { cursor.shipped.max(core.complete) } else { cursor.shipped }
+            if all { core.complete } else { cursor.shipped.min(core.complete) }
         };
         let to = stream.cursors.iter().zip(&log.cores).map(reached).min()?;
         if to <= stream.claimed {
@@ -319,9 +323,8 @@ impl Sender {
             ended = frame.is_last_of_segment();
             if frame.kind() == FrameKind::Originated && frame.records_count() > 0 && frame.hlc() > from {
                 let payload = bytes.slice_ref(frame.payload());
-                split(&payload, frame.records_count(), frame.hlc(), &mut cursor.pieces);
-            } else if frame.hlc() > cursor.shipped && cursor.pieces.is_empty() {
-                cursor.shipped = frame.hlc();
+                let reaches = highest_version(&payload).map_err(|error| damage(error.to_string()))?;
+                split(&payload, frame.records_count(), reaches, &mut cursor.pieces);
             }
         }
         if ended {
@@ -343,6 +346,17 @@ impl Sender {
     pub fn read_failed(&mut self) {
         self.reading = None;
     }
+}
+
+/// The highest version in an originated frame's payload: that of its last record.
+fn highest_version(payload: &[u8]) -> Result<Version, RecordError> {
+    let (mut at, mut highest) = (0, Version::ZERO);
+    while at < payload.len() {
+        let (record, len) = RecordView::parse_trusted_prefix(&payload[at..])?;
+        highest = highest.max(record.version);
+        at += len;
+    }
+    Ok(highest)
 }
 
 /// Cuts a frame's payload into pieces of at most a batch, at record boundaries.

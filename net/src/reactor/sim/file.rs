@@ -194,12 +194,14 @@ impl DiskState {
     /// Ends the sync `id`.
     pub(super) fn end_sync(&mut self, id: u64) -> io::Result<()> {
         match self.syncing.remove(&id) {
-            Some(dirty) => self.write_back(dirty),
+            Some(dirty) => self.write_back(id, dirty),
             None => Ok(()),
         }
     }
 
-    fn write_back(&mut self, dirty: Dirty) -> io::Result<()> {
+    /// Writes what the sync `id` found dirty. A sync that began earlier and still runs (of a killed process, say) must not
+    /// bring older bytes back afterwards.
+    fn write_back(&mut self, id: u64, dirty: Dirty) -> io::Result<()> {
         let failed = std::mem::take(&mut self.fail_next_sync);
         let Some(inode) = self.inodes.get_mut(&dirty.inode) else { return Ok(()) };
         if failed {
@@ -212,6 +214,9 @@ impl DiskState {
         for (index, content) in dirty.sectors {
             put_sector(&mut inode.durable, index, &content);
             inode.lost.remove(&index);
+            for (_, earlier) in self.syncing.range_mut(..id).filter(|(_, earlier)| earlier.inode == dirty.inode) {
+                earlier.sectors.retain(|(other, _)| *other != index);
+            }
         }
         Ok(())
     }
@@ -219,7 +224,7 @@ impl DiskState {
     /// A whole sync at once.
     pub(super) fn sync_now(&mut self, inode: u64) -> io::Result<()> {
         let dirty = self.dirty(inode);
-        self.write_back(dirty)
+        self.write_back(u64::MAX, dirty)
     }
 
     fn sync_directory(&mut self, directory: &Path) {

@@ -1,0 +1,198 @@
+//! What a node's device holds, read by the checkers' own eyes: no frame iterator, no recovery, no index of the engine.
+
+use net::reactor::disk::Disk;
+use net::reactor::sim::{SimDisk, SimFile};
+use wal::{
+    Cookie, CoreId, FileKind, FrameKind, FrameView, Lsn, NodeId, RecordOp, SealBlock, SealState, SegmentHeader,
+    SegmentNumber, Version,
+};
+
+use crate::sim::node::data_dir;
+use crate::sim::workload::writer_of;
+
+/// One record, without its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its place in the order of all writes.
+    pub version: Version,
+    /// Breaks ties.
+    pub crc: u32,
+    /// What it does.
+    pub op: RecordOp,
+    /// Who wrote it.
+    pub origin: NodeId,
+    /// Milliseconds since 1970.
+    pub expiry: Option<u64>,
+    /// Its key.
+    pub key: Vec<u8>,
+    /// The client's operation that its value names.
+    pub writer: Option<u64>,
+}
+
+impl Record {
+    /// A copy of the facts of a record in memory.
+    #[must_use]
+    pub fn of(view: &wal::RecordView<'_>) -> Record {
+        Record {
+            version: view.version,
+            crc: view.crc(),
+            op: view.op,
+            origin: view.origin,
+            expiry: view.expiry,
+            key: view.key.to_vec(),
+            writer: writer_of(view.value),
+        }
+    }
+
+    /// Its place in the merge order.
+    #[must_use]
+    pub fn rank(&self) -> (Version, u32) {
+        (self.version, self.crc)
+    }
+
+    /// Whether it is one node's word to itself or to others, not a key's.
+    #[must_use]
+    pub fn is_control(&self) -> bool {
+        self.op == RecordOp::Control
+    }
+}
+
+/// One frame.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// Whose records.
+    pub kind: FrameKind,
+    /// Exclusive end.
+    pub end: Lsn,
+    /// Whether the log goes on in the next segment.
+    pub ends_segment: bool,
+    /// Its records.
+    pub records: Vec<Record>,
+}
+
+fn frame(bytes: &[u8], lsn: Lsn, cookie: Cookie) -> Result<Frame, String> {
+    let view = FrameView::parse(bytes, lsn, cookie).map_err(|error| error.to_string())?;
+    let mut records = Vec::new();
+    for record in view.records() {
+        records.push(Record::of(&record.map_err(|error| error.to_string())?));
+    }
+    Ok(Frame { kind: view.kind(), end: view.end(), ends_segment: view.is_last_of_segment(), records })
+}
+
+fn open(disk: &SimDisk, name: &str) -> Result<SimFile, String> {
+    disk.open(&data_dir().join(name)).map_err(|error| format!("{name}: {error}"))
+}
+
+fn read(disk: &SimDisk, file: &SimFile, offset: u64, len: u64) -> Result<Vec<u8>, String> {
+    let len = usize::try_from(len).map_err(|error| error.to_string())?;
+    disk.read_durable(file, offset, len).map_err(|error| error.to_string())
+}
+
+/// A segment as the device holds it, up to its seal or its first invalid frame.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// Its header.
+    pub header: SegmentHeader,
+    /// Its frames.
+    pub frames: Vec<Frame>,
+}
+
+/// All segments of a node's device, oldest first by core and number.
+///
+/// # Errors
+/// If a segment's header does not parse.
+pub fn segments(disk: &SimDisk) -> Result<Vec<Segment>, String> {
+    let names = disk.list(data_dir()).map_err(|error| error.to_string())?;
+    let mut found = Vec::new();
+    for name in names {
+        let FileKind::Segment { .. } = wal::file_kind(&name) else { continue };
+        let file = open(disk, &name)?;
+        let bytes = read(disk, &file, 0, disk.len(&file).map_err(|error| error.to_string())?)?;
+        let header = SegmentHeader::parse(&bytes).map_err(|error| format!("{name}: {error}"))?;
+        let end = match SealBlock::read(&bytes, header.link()) {
+            SealState::Valid(seal) => seal.end,
+            _ => header.base.plus(header.segment_bytes),
+        };
+        let mut frames = Vec::new();
+        let mut next = header.first_frame();
+        while next < end {
+            let offset = usize::try_from(next.0 - header.base.0).map_err(|error| error.to_string())?;
+            let Ok(frame) = frame(&bytes[offset..], next, header.cookie) else { break };
+            next = frame.end;
+            let last = frame.ends_segment;
+            frames.push(frame);
+            if last {
+                break;
+            }
+        }
+        found.push(Segment { header, frames });
+    }
+    found.sort_by_key(|segment| (segment.header.core, segment.header.number));
+    Ok(found)
+}
+
+/// Reads one core's running log behind its durable position, from the device.
+#[derive(Clone, Debug)]
+pub struct Tail {
+    core: CoreId,
+    number: SegmentNumber,
+    cookie: Cookie,
+    base: Lsn,
+    segment_bytes: u64,
+    file: SimFile,
+    next: Lsn,
+    ended: bool,
+}
+
+impl Tail {
+    /// At the first frame of a segment.
+    ///
+    /// # Errors
+    /// If the device does not hold its header.
+    pub fn new(disk: &SimDisk, core: CoreId, number: SegmentNumber) -> Result<Tail, String> {
+        let name = wal::segment_file_name(core, number);
+        let file = open(disk, &name)?;
+        let page = read(disk, &file, 0, wal::SEGMENT_HEADER_BYTES as u64)?;
+        let header = SegmentHeader::parse(&page).map_err(|error| format!("{name}: {error}"))?;
+        Ok(Tail {
+            core,
+            number,
+            cookie: header.cookie,
+            base: header.base,
+            segment_bytes: header.segment_bytes,
+            file,
+            next: header.first_frame(),
+            ended: false,
+        })
+    }
+
+    /// The frames up to `durable` that were not read yet.
+    ///
+    /// # Errors
+    /// If the device does not hold what the node calls durable.
+    pub fn read_to(&mut self, disk: &SimDisk, durable: Lsn) -> Result<Vec<Frame>, String> {
+        let mut frames = Vec::new();
+        while self.next < durable {
+            if self.ended {
+                *self = Tail::new(disk, self.core, self.number.next())?;
+                continue;
+            }
+            let end = durable.min(self.base.plus(self.segment_bytes));
+            let bytes = read(disk, &self.file, self.next.0 - self.base.0, end.0 - self.next.0)?;
+            let mut at = 0;
+            while at < bytes.len() && !self.ended {
+                let frame = frame(&bytes[at..], self.next, self.cookie).map_err(|error| {
+                    format!(
+                        "core {} calls its log durable up to {durable}, but at {} of segment {} the device holds: {error}",
+                        self.core, self.next, self.number
+                    )
+                })?;
+                at += usize::try_from(frame.end.0 - self.next.0).map_err(|error| error.to_string())?;
+                self.next = frame.end;
+                self.ended = frame.ends_segment;
+                frames.push(frame);
+            }
+        }
+        Ok(frames)
+    }
+}

@@ -1,0 +1,123 @@
+//! Everything that ever became durable where it was written, and the order of versions (C6).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use net::ids::LogId;
+use wal::{NodeId, RecordOp, Version};
+
+use super::Violation;
+use super::device::Record;
+
+/// Checker C6.
+pub const C6: &str = "C6 versions rise strictly";
+/// Checker D3.
+pub const D3: &str = "D3 nothing that was never written";
+
+/// One origin log.
+#[derive(Debug, Default)]
+struct LogHistory {
+    /// Above every version of the node's earlier runs, as far as anything durable shows.
+    floor: Version,
+    records: BTreeMap<Version, Vec<Record>>,
+    /// Last version by core.
+    last: BTreeMap<u16, Version>,
+}
+
+/// All originated records.
+#[derive(Debug, Default)]
+pub struct History {
+    logs: BTreeMap<LogId, LogHistory>,
+    highest: HashMap<NodeId, Version>,
+    known: BTreeSet<(NodeId, Version, Vec<u8>)>,
+    writes: HashMap<u64, Record>,
+    /// By origin and key, in the order in which they became durable.
+    deletes: HashMap<(NodeId, Vec<u8>), Vec<Record>>,
+    winners: BTreeMap<Vec<u8>, Record>,
+    /// How many there are, control records included.
+    pub records: u64,
+}
+
+impl History {
+    /// A record of `core` in its node's log `log` is durable. Returns whether it was not known yet.
+    ///
+    /// # Errors
+    /// [`C6`], and [`D3`] when an operation is written twice.
+    pub fn originated(&mut self, log: LogId, core: u16, record: &Record) -> Result<bool, Violation> {
+        let node = record.origin;
+        let highest = self.highest.entry(node).or_default();
+        let floor = *highest;
+        let history = self.logs.entry(log).or_insert_with(|| LogHistory { floor, ..LogHistory::default() });
+        if !self.known.insert((node, record.version, record.key.clone())) {
+            return Ok(false);
+        }
+        if record.version <= history.floor {
+            return Err(Violation::new(
+                C6,
+                format!("{log} gives {:?}, but an earlier run of the node reached {:?}", record, history.floor),
+            ));
+        }
+        let last = history.last.entry(core).or_default();
+        if record.version <= *last {
+            return Err(Violation::new(C6, format!("core {core} of {log} gives {record:?} after {last:?}")));
+        }
+        *last = record.version;
+        *highest = floor.max(record.version);
+        self.records += 1;
+        history.records.entry(record.version).or_default().push(record.clone());
+        if record.is_control() {
+            return Ok(true);
+        }
+        if let Some(writer) = record.writer
+            && let Some(earlier) = self.writes.insert(writer, record.clone())
+        {
+            return Err(Violation::new(D3, format!("operation {writer} was written as {earlier:?} and {record:?}")));
+        }
+        if record.op == RecordOp::Delete {
+            self.deletes.entry((node, record.key.clone())).or_default().push(record.clone());
+        }
+        let winner = self.winners.entry(record.key.clone()).or_insert_with(|| record.clone());
+        if winner.rank() < record.rank() {
+            *winner = record.clone();
+        }
+        Ok(true)
+    }
+
+    /// The records of a log above `from` and up to `to`, control records excluded.
+    pub fn between(&self, log: LogId, from: Version, to: Version) -> impl Iterator<Item = &Record> {
+        let records = self.logs.get(&log).map(|history| &history.records);
+        let range = (std::ops::Bound::Excluded(from), std::ops::Bound::Included(to.max(from)));
+        let found = records.filter(|_| to > from).map(|records| records.range(range));
+        found.into_iter().flatten().flat_map(|(_, records)| records).filter(|record| !record.is_control())
+    }
+
+    /// What a client's SET became, once it was durable.
+    #[must_use]
+    pub fn write(&self, operation: u64) -> Option<&Record> {
+        self.writes.get(&operation)
+    }
+
+    /// The tombstones of `key` that `node` wrote, in the order in which they became durable.
+    #[must_use]
+    pub fn deletes(&self, node: NodeId, key: &[u8]) -> &[Record] {
+        self.deletes.get(&(node, key.to_vec())).map_or(&[], Vec::as_slice)
+    }
+
+    /// By key, the record that wins over all others.
+    #[must_use]
+    pub fn winners(&self) -> &BTreeMap<Vec<u8>, Record> {
+        &self.winners
+    }
+
+    /// Pairs of records of one key, of different origins, with one version; how often a tie had to be broken.
+    #[must_use]
+    pub fn ties(&self) -> usize {
+        let mut seen: BTreeMap<(&[u8], Version), NodeId> = BTreeMap::new();
+        let records = self.logs.values().flat_map(|log| log.records.values().flatten());
+        records
+            .filter(|record| !record.is_control())
+            .filter(|record| {
+                seen.insert((&record.key, record.version), record.origin).is_some_and(|other| other != record.origin)
+            })
+            .count()
+    }
+}

@@ -1,0 +1,201 @@
+//! The checkers. They stand beside the nodes, see every device, every claim and every answer, and stop a run at the first
+//! sentence of the contract that is not true.
+//!
+//! | checker | file | when it looks |
+//! |---|---|---|
+//! | D1, D2, D6 an acknowledged write is durable, and stays | `ledger`, `finals` | at every answer; at the end |
+//! | D3 recovery is an exact prefix; nothing that was never written | `recovery`, `ledger`, `finals` | at every start; every read |
+//! | C1 equal regions, C3 no resurrection | `finals` | at the end |
+//! | C4 no echo | `view`, `finals` | at every append; after quiesce |
+//! | C6 versions rise strictly | `history` | at every durable record |
+//! | C8 no false claim | `claims` | at every changed claim, every late record, every start |
+//! | L1 progress | [`crate::sim::mesh`] | after healing |
+
+pub mod claims;
+pub mod device;
+pub mod finals;
+pub mod history;
+pub mod ledger;
+pub mod recovery;
+pub mod view;
+
+use net::reactor::sim::SimDisk;
+use wal::{CoreId, FrameKind, NodeId, Version};
+
+use self::device::{Record, Tail};
+use self::history::History;
+use self::ledger::{D1, Ledger};
+use self::view::View;
+use crate::sim::node::Node;
+use crate::sim::workload::Note;
+
+/// A sentence of the contract that is not true.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Who noticed.
+    pub checker: &'static str,
+    /// What.
+    pub text: String,
+}
+
+impl Violation {
+    /// A finding of `checker`.
+    #[must_use]
+    pub fn new(checker: &'static str, text: String) -> Violation {
+        Violation { checker, text }
+    }
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}: {}", self.checker, self.text)
+    }
+}
+
+/// All checkers of one run.
+#[derive(Debug, Default)]
+pub struct Checks {
+    /// What was written.
+    pub history: History,
+    /// What clients were told.
+    pub ledger: Ledger,
+    /// What each region's node holds and claims.
+    pub views: Vec<View>,
+    /// The regions' names and nodes.
+    regions: Vec<(String, NodeId)>,
+}
+
+impl Checks {
+    /// Checkers of these regions.
+    #[must_use]
+    pub fn new(regions: &[&str]) -> Checks {
+        Checks {
+            views: regions.iter().map(|_| View::default()).collect(),
+            regions: regions.iter().map(|name| ((*name).to_owned(), NodeId(0))).collect(),
+            ..Checks::default()
+        }
+    }
+
+    /// The node of `region` has recovered its disk and is about to serve.
+    ///
+    /// # Errors
+    /// Whatever does not hold.
+    pub fn started(&mut self, region: usize, node: &mut Node, disk: &SimDisk) -> Result<(), Violation> {
+        self.regions[region].1 = node.id;
+        self.views[region] = View::default();
+        let mut segments = device::segments(disk).map_err(|text| Violation::new(recovery::D3, text))?;
+        // The new run's records come after all that were found.
+        segments.sort_by_key(|segment| segment.header.incarnation == node.incarnation);
+        for segment in &segments {
+            if segment.header.incarnation == node.incarnation {
+                continue;
+            }
+            let log = engine::replication::log_id(node.id, segment.header.incarnation);
+            for frame in &segment.frames {
+                for record in &frame.records {
+                    self.durable(region, log, segment.header.core.0, frame.kind, record)?;
+                }
+            }
+        }
+        recovery::compare(&self.regions[region].0, &self.views[region], node)?;
+        for core in 0..node.cores.len() {
+            let (number, ..) = node.cores[core].shard().first_segment();
+            let id = CoreId(u16::try_from(core).expect("a node has at most 64 cores"));
+            let tail = Tail::new(disk, id, number).map_err(|text| Violation::new(D1, text))?;
+            self.views[region].tails.push(tail);
+            self.views[region].complete.push(Version::ZERO);
+            self.core_ticked(region, core, node, disk)?;
+        }
+        self.claims(region, node)
+    }
+
+    /// The node of `region` died: what it claimed only in memory is forgotten.
+    pub fn died(&mut self, region: usize) {
+        self.views[region] = View::default();
+    }
+
+    /// A core has run: whatever it calls durable now must be on the device.
+    ///
+    /// # Errors
+    /// Whatever does not hold.
+    pub fn core_ticked(
+        &mut self,
+        region: usize,
+        core: usize,
+        node: &mut Node,
+        disk: &SimDisk,
+    ) -> Result<(), Violation> {
+        let shard = node.cores[core].shard();
+        let (durable, complete) = (shard.log().durable(), shard.complete());
+        let view = &mut self.views[region];
+        let promised = std::mem::replace(&mut view.complete[core], complete);
+        let frames = view.tails[core].read_to(disk, durable).map_err(|text| Violation::new(D1, text))?;
+        let log = engine::replication::log_id(node.id, node.incarnation);
+        let number = u16::try_from(core).expect("a node has at most 64 cores");
+        for frame in frames {
+            for record in &frame.records {
+                if frame.kind == FrameKind::Originated {
+                    claims::promise(log, number, promised, record)?;
+                }
+                self.durable(region, log, number, frame.kind, record)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn durable(
+        &mut self,
+        region: usize,
+        log: net::ids::LogId,
+        core: u16,
+        kind: FrameKind,
+        record: &Record,
+    ) -> Result<(), Violation> {
+        let node = self.regions[region].1;
+        self.views[region].take(node, kind, record)?;
+        if kind == FrameKind::Originated && self.history.originated(log, core, record)? {
+            let views = self.regions.iter().map(|(name, _)| name.as_str()).zip(&self.views);
+            claims::turned_up(views, log, record)?;
+        }
+        Ok(())
+    }
+
+    /// The control loop has run: every claim that changed must be true.
+    ///
+    /// # Errors
+    /// [`claims::C8`].
+    pub fn claims(&mut self, region: usize, node: &Node) -> Result<(), Violation> {
+        let (name, _) = &self.regions[region];
+        let view = &mut self.views[region];
+        for (log, component) in node.control.watermarks().iter() {
+            let claimed = Version(component.version.0);
+            if view.claims.get(&log) != Some(&claimed) {
+                claims::claim(name, &self.history, view, log, claimed)?;
+            }
+        }
+        for own in &node.control.logs().logs {
+            let claimed = own.complete();
+            if view.claims.get(&own.id) != Some(&claimed) {
+                claims::claim(name, &self.history, view, own.id, claimed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A client reports.
+    ///
+    /// # Errors
+    /// Whatever does not hold.
+    pub fn heard(&mut self, note: &Note) -> Result<(), Violation> {
+        match note {
+            Note::Began(operation) => {
+                self.ledger.begin(&self.history, self.regions[operation.region].1, operation);
+                Ok(())
+            }
+            Note::Ended(operation, outcome) => {
+                let node = self.regions[operation.region].1;
+                self.ledger.end(&self.history, node, operation, outcome)
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! What one node holds durably, as the checkers saw it on its device, and what the node claims.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use net::ids::LogId;
+use wal::{FrameKind, NodeId, Version};
+
+use super::Violation;
+use super::device::{Record, Tail};
+
+/// Checker C4.
+pub const C4: &str = "C4 no echo";
+
+/// A node as the checkers know it.
+#[derive(Debug, Default)]
+pub struct View {
+    /// By key, the newest durable record.
+    pub newest: HashMap<Vec<u8>, Record>,
+    /// By log, how far the node claims to hold it.
+    pub claims: BTreeMap<LogId, Version>,
+    /// The running log of each core.
+    pub tails: Vec<Tail>,
+    /// By core, the promise it gave at its last tick.
+    pub complete: Vec<Version>,
+    appended: HashSet<(Vec<u8>, Version, u32)>,
+}
+
+impl View {
+    /// A record lies on the device of `node`.
+    ///
+    /// # Errors
+    /// [`C4`] when a node appends what it holds already, or follows itself.
+    pub fn take(&mut self, node: NodeId, kind: FrameKind, record: &Record) -> Result<(), Violation> {
+        if record.is_control() {
+            return Ok(());
+        }
+        if (kind == FrameKind::Followed) == (record.origin == node) {
+            return Err(Violation::new(C4, format!("node {node} has {record:?} in a frame of kind {kind:?}")));
+        }
+        if !self.appended.insert((record.key.clone(), record.version, record.crc)) {
+            return Err(Violation::new(C4, format!("node {node} appended {record:?} a second time")));
+        }
+        let newest = self.newest.entry(record.key.clone()).or_insert_with(|| record.clone());
+        if newest.rank() < record.rank() {
+            *newest = record.clone();
+        }
+        Ok(())
+    }
+
+    /// Whether this record, or a newer one of its key, is durable here.
+    #[must_use]
+    pub fn holds(&self, record: &Record) -> bool {
+        self.newest.get(&record.key).is_some_and(|newest| newest.rank() >= record.rank())
+    }
+}

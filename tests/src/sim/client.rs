@@ -1,0 +1,328 @@
+//! A client of the storage port: a loop of its own on a machine of its own, which knows only what its connection says.
+//!
+//! A timeout or a broken connection makes an operation *unknown*, never failed: it may have happened, or may yet happen.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use net::reactor::sim::{LoopId, NodeIndex, SimFile, SimIo, World};
+use net::reactor::{Completion, Io, Mono, Op, Outcome as IoOutcome, Socket, StreamKind, Tag, Wait, Waker};
+use net::resp::{Value, encode_command, parse_reply};
+
+use super::workload::{Command, Mix, Note, Operation, Outcome};
+
+/// How long a client waits for an answer.
+const TIMEOUT_MS: u64 = 3_000;
+/// How long it waits before it dials again.
+const REDIAL_MS: u64 = 100;
+
+/// Where a client's operations come from.
+#[derive(Debug)]
+pub enum Source {
+    /// A random mix, while it is switched on.
+    Mix {
+        /// The mix.
+        mix: Mix,
+        /// Whether new operations begin.
+        on: bool,
+    },
+    /// What the scenario asks for.
+    Script(VecDeque<Command>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    Down {
+        until: Mono,
+    },
+    Dialling,
+    Up(Ends),
+    /// On its way down: what is in flight has to end first.
+    Leaving(Ends),
+    Closing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ends {
+    socket: Socket,
+    receiving: bool,
+    sending: bool,
+}
+
+const DIAL: u64 = 0;
+const RECEIVE: u64 = 1;
+const SEND: u64 = 2;
+const CLOSE: u64 = 3;
+
+/// One client.
+#[derive(Debug)]
+pub struct Client {
+    io: SimIo,
+    region: usize,
+    target: SocketAddr,
+    source: Source,
+    depth: usize,
+    ids: Rc<Cell<u64>>,
+    link: Link,
+    generation: u64,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    waiting: VecDeque<(Rc<Operation>, Mono)>,
+    next_at: Mono,
+    notes: Vec<Note>,
+    completions: Vec<Completion<SimFile>>,
+}
+
+impl Client {
+    /// A client on `machine` that talks to `target` in `region` and has up to `depth` operations under way.
+    #[must_use]
+    pub fn new(
+        world: &World,
+        machine: NodeIndex,
+        region: usize,
+        target: SocketAddr,
+        source: Source,
+        depth: usize,
+        ids: &Rc<Cell<u64>>,
+    ) -> Client {
+        Client {
+            io: SimIo::new(world, machine),
+            region,
+            target,
+            source,
+            depth,
+            ids: Rc::clone(ids),
+            link: Link::Down { until: Mono(0) },
+            generation: 0,
+            input: Vec::new(),
+            output: Vec::new(),
+            waiting: VecDeque::new(),
+            next_at: Mono(0),
+            notes: Vec::new(),
+            completions: Vec::new(),
+        }
+    }
+
+    /// Its loop.
+    #[must_use]
+    pub fn id(&self) -> LoopId {
+        self.io.id()
+    }
+
+    /// Ends a wait, after its source was changed from outside.
+    #[must_use]
+    pub fn waker(&self) -> Waker {
+        self.io.waker()
+    }
+
+    /// Where its operations come from.
+    pub fn source(&mut self) -> &mut Source {
+        &mut self.source
+    }
+
+    /// Leaves its connection for a fresh one.
+    pub fn reconnect(&mut self) {
+        self.hang_up();
+        self.io.waker().wake();
+    }
+
+    /// Whether nothing is under way.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// What happened since the last call.
+    pub fn take_notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// One round: completions, timeouts, dialling, new operations, output.
+    ///
+    /// # Panics
+    /// If the reactor fails, which the simulated one never does.
+    pub fn tick(&mut self) {
+        let wait = Wait::Until(self.deadline());
+        let mut completions = std::mem::take(&mut self.completions);
+        self.io.poll(wait, &mut completions).expect("the simulated reactor does not fail");
+        for completion in completions.drain(..) {
+            self.complete(completion);
+        }
+        self.completions = completions;
+        let now = self.io.now();
+        if self.waiting.front().is_some_and(|(_, deadline)| *deadline <= now) {
+            self.hang_up();
+        }
+        self.keep_link(now);
+        self.begin(now);
+        self.transmit();
+    }
+
+    fn deadline(&self) -> Mono {
+        let mut until = Mono(self.io.now().0 + 1_000_000_000);
+        if let Some((_, deadline)) = self.waiting.front() {
+            until = until.min(*deadline);
+        }
+        match self.link {
+            Link::Down { until: redial } => until = until.min(redial),
+            Link::Up(_) if self.wants_more() => until = until.min(self.next_at),
+            _ => {}
+        }
+        until
+    }
+
+    fn wants_more(&self) -> bool {
+        let more = match &self.source {
+            Source::Mix { on, .. } => *on,
+            Source::Script(commands) => !commands.is_empty(),
+        };
+        more && self.waiting.len() < self.depth
+    }
+
+    fn tag(&self, kind: u64) -> Tag {
+        Tag(self.generation * 4 + kind)
+    }
+
+    fn submit(&mut self, op: Op<SimFile>, kind: u64) {
+        let tag = self.tag(kind);
+        self.io.submit(op, tag).expect("a client has few operations in flight");
+    }
+
+    fn complete(&mut self, completion: Completion<SimFile>) {
+        if completion.tag.0 / 4 != self.generation {
+            return;
+        }
+        match completion.tag.0 % 4 {
+            DIAL => match completion.result {
+                Ok(IoOutcome::Connected(socket)) => {
+                    self.link = Link::Up(Ends { socket, receiving: true, sending: false });
+                    self.submit(Op::Recv { socket }, RECEIVE);
+                }
+                _ => self.link = Link::Down { until: self.io.now().plus_ms(REDIAL_MS) },
+            },
+            RECEIVE => self.received(completion),
+            SEND => {
+                if let Link::Up(ends) | Link::Leaving(ends) = &mut self.link {
+                    ends.sending = false;
+                }
+                if completion.result.is_err() {
+                    self.hang_up();
+                }
+            }
+            _ => self.link = Link::Down { until: self.io.now().plus_ms(REDIAL_MS) },
+        }
+    }
+
+    fn received(&mut self, completion: Completion<SimFile>) {
+        let out_of_buffers = completion.is_out_of_buffers();
+        if let Link::Up(ends) | Link::Leaving(ends) = &mut self.link {
+            ends.receiving = completion.more;
+        }
+        let bytes = completion.buf.as_deref().unwrap_or_default();
+        let over = !out_of_buffers && (completion.result.is_err() || bytes.is_empty());
+        if matches!(self.link, Link::Up(_)) {
+            self.input.extend_from_slice(bytes);
+            self.understand();
+        }
+        if over {
+            self.hang_up();
+        } else if let Link::Up(ends) = &mut self.link
+            && !ends.receiving
+        {
+            ends.receiving = true;
+            let socket = ends.socket;
+            self.submit(Op::Recv { socket }, RECEIVE);
+        }
+    }
+
+    fn understand(&mut self) {
+        loop {
+            match parse_reply(&self.input) {
+                Ok(None) => return,
+                Ok(Some((value, taken))) => {
+                    self.input.drain(..taken);
+                    let Some((operation, _)) = self.waiting.pop_front() else { return self.hang_up() };
+                    let outcome = outcome_of(&operation.command, value);
+                    self.notes.push(Note::Ended(operation, outcome));
+                }
+                Err(_) => return self.hang_up(),
+            }
+        }
+    }
+
+    /// Gives the connection up: whatever was under way is unknown.
+    fn hang_up(&mut self) {
+        for (operation, _) in self.waiting.drain(..) {
+            self.notes.push(Note::Ended(operation, Outcome::Unknown));
+        }
+        if let Link::Up(ends) = self.link {
+            let tags = [self.tag(RECEIVE), self.tag(SEND)];
+            self.link = Link::Leaving(ends);
+            for tag in tags {
+                self.io.cancel(tag);
+            }
+        }
+    }
+
+    fn keep_link(&mut self, now: Mono) {
+        match self.link {
+            Link::Down { until } if until <= now => {
+                self.generation += 1;
+                self.input.clear();
+                self.output.clear();
+                self.link = Link::Dialling;
+                self.submit(Op::Connect { local: None, to: self.target, kind: StreamKind::Client }, DIAL);
+            }
+            Link::Leaving(ends) if !ends.receiving && !ends.sending => {
+                self.link = Link::Closing;
+                self.submit(Op::Close { socket: ends.socket }, CLOSE);
+            }
+            _ => {}
+        }
+    }
+
+    fn begin(&mut self, now: Mono) {
+        while matches!(self.link, Link::Up(_)) && self.wants_more() && self.next_at <= now {
+            let io = &mut self.io;
+            let command = match &mut self.source {
+                Source::Mix { mix, .. } => {
+                    self.next_at = Mono(now.0 + mix.pause_ns(&mut || io.random()));
+                    Some(mix.draw(&mut || io.random()))
+                }
+                Source::Script(commands) => commands.pop_front(),
+            };
+            let Some(command) = command else { return };
+            self.ids.set(self.ids.get() + 1);
+            let operation = Rc::new(Operation { id: self.ids.get(), region: self.region, command });
+            encode_command(&operation.words(), &mut self.output);
+            self.notes.push(Note::Began(Rc::clone(&operation)));
+            self.waiting.push_back((operation, now.plus_ms(TIMEOUT_MS)));
+        }
+    }
+
+    fn transmit(&mut self) {
+        if let Link::Up(ends) = &mut self.link
+            && !ends.sending
+            && !self.output.is_empty()
+        {
+            ends.sending = true;
+            let socket = ends.socket;
+            let runs = vec![Bytes::from(std::mem::take(&mut self.output))];
+            self.submit(Op::Send { socket, runs }, SEND);
+        }
+    }
+}
+
+fn outcome_of(command: &Command, value: Value) -> Outcome {
+    match (command, value) {
+        (Command::Set { .. }, Value::Simple(text)) if text == "OK" => Outcome::Stored,
+        (Command::Get { .. }, Value::Null) => Outcome::Read(None),
+        (Command::Get { .. }, Value::Bulk(bytes)) => Outcome::Read(Some(bytes)),
+        (Command::Del { .. }, Value::Integer(count)) => Outcome::Deleted(count > 0),
+        (_, Value::Error(text)) => Outcome::Refused(text),
+        (_, other) => Outcome::Refused(format!("an answer that does not fit: {other:?}")),
+    }
+}

@@ -1,0 +1,188 @@
+//! The words of scenario tests: `mesh.region("ams").cut_off()`, `mesh.region("sfo").set("k", 100)`.
+
+use std::net::IpAddr;
+
+use super::client::Source;
+use super::mesh::{Mesh, REGIONS};
+use super::workload::{Command, Note, Outcome};
+
+/// How long a scenario waits for one answer, in virtual milliseconds: longer than any client does.
+const ANSWER_MS_MAX: u64 = 30_000;
+
+/// One region of a mesh, to act on.
+#[derive(Debug)]
+pub struct Region<'a> {
+    mesh: &'a mut Mesh,
+    index: usize,
+}
+
+impl Mesh {
+    /// A region by name.
+    ///
+    /// # Panics
+    /// If there is none of this name.
+    pub fn region(&mut self, name: &str) -> Region<'_> {
+        let index = REGIONS.iter().position(|region| *region == name).expect("sfo, nyc or ams");
+        Region { mesh: self, index }
+    }
+
+    /// Undoes every cut.
+    pub fn heal(&mut self) {
+        let ips: Vec<IpAddr> = self.regions.iter().map(|state| state.settings.ip).collect();
+        for from in &ips {
+            for to in &ips {
+                self.world.heal(*from, *to);
+            }
+        }
+        self.tell("all cuts are healed");
+    }
+
+    /// Cuts one direction between two regions.
+    pub fn cut_one_way(&mut self, from: &str, to: &str) {
+        let ip = |mesh: &mut Mesh, name| {
+            let index = mesh.region(name).index;
+            mesh.regions[index].settings.ip
+        };
+        let (source, target) = (ip(self, from), ip(self, to));
+        self.world.cut(source, target);
+        self.tell(&format!("{from} no longer reaches {to}"));
+    }
+
+    /// Bytes of payload that went over the network from one region's node to another's, of any kind.
+    pub fn bytes_between(&mut self, from: &str, to: &str) -> u64 {
+        let source = self.region(from).index;
+        let target = self.region(to).index;
+        self.world.bytes_between(self.regions[source].settings.ip, self.regions[target].settings.ip)
+    }
+}
+
+impl Region<'_> {
+    /// Nothing goes in or out between this region and the others any more.
+    pub fn cut_off(&mut self) {
+        let own = self.mesh.regions[self.index].settings.ip;
+        let others: Vec<IpAddr> = self.mesh.regions[self.index].settings.peers.clone();
+        for other in others {
+            self.mesh.world.cut(own, other);
+            self.mesh.world.cut(other, own);
+        }
+        self.mesh.tell(&format!("{} is cut off", REGIONS[self.index]));
+    }
+
+    /// Power loss: un-synced sectors are lost at random.
+    pub fn lose_power(&mut self) {
+        self.mesh.stop(self.index, true);
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        self.mesh.stop(self.index, false);
+    }
+
+    /// Starts the node again on what its disk holds.
+    pub fn start(&mut self) {
+        self.mesh.start(self.index);
+    }
+
+    /// Starts the node again with another number of cores.
+    pub fn start_with_cores(&mut self, cores: u16) {
+        self.mesh.regions[self.index].cores = cores;
+        self.mesh.start(self.index);
+    }
+
+    /// Whether its node runs.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.mesh.regions[self.index].node.is_some()
+    }
+
+    /// Its next sync fails with EIO; later ones succeed without what this one should have written.
+    pub fn fail_next_sync(&mut self) {
+        self.mesh.world.fail_next_sync(self.mesh.regions[self.index].settings.machine);
+        self.mesh.tell(&format!("the next sync of {} will fail", REGIONS[self.index]));
+    }
+
+    /// Its disk is full, or has room again.
+    pub fn set_disk_full(&mut self, full: bool) {
+        self.mesh.world.set_disk_full(self.mesh.regions[self.index].settings.machine, full);
+    }
+
+    /// Bytes of records that its node sent to another region over its present link.
+    #[must_use]
+    pub fn sent_records_bytes(&self, to: &str) -> u64 {
+        let status = self.mesh.regions[self.index].node.as_ref().map(|node| node.status.read());
+        let peers = status.map(|status| status.peers).unwrap_or_default();
+        peers.iter().filter(|peer| peer.region == to).map(|peer| peer.sent_records_bytes).sum()
+    }
+
+    /// Writes `key` with a value of about `bytes` bytes; returns what the client learnt.
+    pub fn set(&mut self, key: &str, bytes: usize) -> Outcome {
+        self.ask([Command::Set { key: key.into(), filler: bytes, px: None }]).remove(0)
+    }
+
+    /// As [`Region::set`], to expire after `px` milliseconds.
+    pub fn set_px(&mut self, key: &str, bytes: usize, px: u64) -> Outcome {
+        self.ask([Command::Set { key: key.into(), filler: bytes, px: Some(px) }]).remove(0)
+    }
+
+    /// Deletes `key`.
+    pub fn del(&mut self, key: &str) -> Outcome {
+        self.ask([Command::Del { key: key.into() }]).remove(0)
+    }
+
+    /// Reads `key`.
+    pub fn get(&mut self, key: &str) -> Outcome {
+        self.ask([Command::Get { key: key.into() }]).remove(0)
+    }
+
+    /// Writes `keys`, pipelined, each with a value of about `bytes` bytes.
+    pub fn set_many(&mut self, keys: impl IntoIterator<Item = String>, bytes: usize) -> Vec<Outcome> {
+        self.ask(keys.into_iter().map(|key| Command::Set { key: key.into_bytes(), filler: bytes, px: None }))
+    }
+
+    /// Hands commands to the region's console without waiting; [`Mesh::run_ms`] lets them happen.
+    pub fn post(&mut self, commands: impl IntoIterator<Item = Command>) -> usize {
+        let client = &mut self.mesh.clients[self.mesh.consoles[self.index]];
+        let waker = client.waker();
+        let Source::Script(script) = client.source() else { unreachable!("consoles follow a script") };
+        let before = script.len();
+        script.extend(commands);
+        let count = script.len() - before;
+        waker.wake();
+        count
+    }
+
+    /// Runs commands and waits for all their answers.
+    fn ask(&mut self, commands: impl IntoIterator<Item = Command>) -> Vec<Outcome> {
+        let index = self.index;
+        self.mesh.answers.retain(|note| region_of(note) != index);
+        let count = self.post(commands);
+        let limit = self.mesh.world.now().plus_ms(ANSWER_MS_MAX * (1 + count as u64 / 100));
+        let mut outcomes = Vec::new();
+        while outcomes.len() < count {
+            let Some(id) = self.mesh.world.step_until(limit) else { break };
+            self.mesh.tick(id);
+            self.mesh.sound();
+            if self.mesh.answers.is_empty() {
+                continue;
+            }
+            for note in std::mem::take(&mut self.mesh.answers) {
+                match note {
+                    Note::Ended(operation, outcome) if operation.region == index => outcomes.push(outcome),
+                    _ => {}
+                }
+            }
+        }
+        // What could not even be sent is given up as well.
+        if let Source::Script(script) = self.mesh.clients[self.mesh.consoles[index]].source() {
+            script.clear();
+        }
+        outcomes.resize(count, Outcome::Unknown);
+        outcomes
+    }
+}
+
+fn region_of(note: &Note) -> usize {
+    match note {
+        Note::Began(operation) | Note::Ended(operation, _) => operation.region,
+    }
+}
