@@ -37,6 +37,9 @@ const INDEX_TABLE_BITS: u32 = 12;
 /// How long the threads have to finish after a stop was asked for.
 const STOP_WAIT: Duration = Duration::from_secs(10);
 
+/// How long the others have to follow after one failed.
+const FAILED_WAIT: Duration = Duration::from_millis(200);
+
 /// The real machine under a reactor.
 #[derive(Debug)]
 pub struct Os<I>(PhantomData<I>);
@@ -136,6 +139,7 @@ impl StopFlag {
 /// # Errors
 /// See [`DaemonError`].
 pub fn run(config: &Config, stop: &StopFlag) -> Result<(), DaemonError> {
+    raise_file_limit();
     let (backend, refused) = choose_backend(config.io_backend);
     if let Some(reason) = refused {
         if config.io_backend == IoBackend::Uring {
@@ -146,6 +150,17 @@ pub fn run(config: &Config, stop: &StopFlag) -> Result<(), DaemonError> {
     match backend {
         Backend::Uring => run_on::<UringIo>(config, stop, "uring", backend),
         Backend::Epoll => run_on::<EpollIo>(config, stop, "epoll", backend),
+    }
+}
+
+/// Every connection is a descriptor; the usual soft limit of 1,024 is meant for programs that use `select`.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
+        tracing::warn!(%error, "the limit of open files cannot be raised; connections beyond it will be refused");
     }
 }
 
@@ -304,16 +319,21 @@ impl<I: OsIo> Node<I> {
             }
         }
         self.control_stop.stop();
-        let deadline = std::time::Instant::now() + STOP_WAIT;
+        let began = std::time::Instant::now();
         let mut outcome = Ok(());
-        for (name, thread) in self.threads {
-            while !thread.is_finished() && std::time::Instant::now() < deadline {
+        let mut threads = self.threads;
+        while let Some((name, _)) = threads.first() {
+            // Whoever ended comes first: it knows the reason, and the others may wait for it in vain.
+            let Some(at) = threads.iter().position(|(_, thread)| thread.is_finished()) else {
+                // After a failure nothing has to be finished: recovery takes what is durable.
+                if began.elapsed() >= if outcome.is_ok() { STOP_WAIT } else { FAILED_WAIT } {
+                    let source = io::Error::other("did not stop in time");
+                    return outcome.and(Err(DaemonError::Thread { what: format!("thread {name}"), source }));
+                }
                 thread::sleep(Duration::from_millis(5));
-            }
-            if !thread.is_finished() {
-                let source = io::Error::other("did not stop in time");
-                return Err(DaemonError::Thread { what: format!("thread {name}"), source });
-            }
+                continue;
+            };
+            let (name, thread) = threads.remove(at);
             let ended = thread.join().unwrap_or_else(|_| {
                 let source = io::Error::other("panicked; its message is above");
                 Err(DaemonError::Thread { what: format!("thread {name}"), source })

@@ -39,8 +39,8 @@ pub enum ToCore {
         connection: ConnectionKey,
         /// Which gap in its replies, and which part of it.
         hop: (u64, usize),
-        /// The reply, RESP-encoded.
-        reply: Vec<u8>,
+        /// The reply, RESP-encoded; large values in it are pinned in their segment, not copied.
+        reply: Vec<Bytes>,
         /// What it counted.
         sum: i64,
     },

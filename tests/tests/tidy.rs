@@ -130,14 +130,19 @@ fn lines_and_files_are_short_enough_to_read() {
         assert!(lines <= FILE_LINES_MAX, "{name} has {lines} lines: cut it by role");
         for (index, line) in text.lines().enumerate() {
             let width = line.chars().count();
-            assert!(width <= LINE_WIDTH_MAX || is_below(&name, WIDE_ALLOWED), "{name}:{} is {width} characters wide", index + 1);
+            assert!(
+                width <= LINE_WIDTH_MAX || is_below(&name, WIDE_ALLOWED),
+                "{name}:{} is {width} characters wide",
+                index + 1
+            );
         }
     }
 }
 
 #[test]
 fn nothing_unfinished_is_left() {
-    let markers = [["to", "do!("].concat(), ["unimpl", "emented!("].concat(), ["FIX", "ME"].concat(), ["#[ign", "ore"].concat()];
+    let markers =
+        [["to", "do!("].concat(), ["unimpl", "emented!("].concat(), ["FIX", "ME"].concat(), ["#[ign", "ore"].concat()];
     for (name, text) in sources() {
         for marker in &markers {
             assert!(!text.contains(marker.as_str()), "{name} holds {marker}");

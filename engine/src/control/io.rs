@@ -14,6 +14,9 @@ use crate::host::Host;
 use crate::replication::receive::Receiver;
 use crate::replication::send::Sender;
 
+/// How long a listener rests after an accept for which there was no descriptor or memory.
+const ACCEPT_REST_MS: u64 = 100;
+
 /// Links at once: peers, their reconnects, and local clients of discovery.
 const LINKS_MAX: usize = 1024;
 
@@ -42,7 +45,11 @@ impl<H: Host> ControlLoop<H> {
     }
 
     fn accepted(&mut self, listener: Listener, port: Port, completion: Completion<H::File>) {
-        if !completion.more {
+        if completion.is_exhausted() {
+            tracing::warn!("a connection cannot be accepted: too many open files or too little memory");
+            self.resting.push((listener, port));
+            self.rest_until = self.now().plus_ms(ACCEPT_REST_MS);
+        } else if !completion.more {
             self.ops.submit(&mut self.io, Op::Accept { listener }, Purpose::Accept(listener, port));
         }
         let Ok(Outcome::Accepted(socket, remote)) = completion.result else { return };
@@ -56,6 +63,16 @@ impl<H: Host> ControlLoop<H> {
             Port::Replication => Role::Serving { sender: Box::new(Sender::default()) },
         };
         self.add_link(socket, remote, role);
+    }
+
+    /// Lets listeners accept again after their rest.
+    pub(super) fn end_rest(&mut self) {
+        if self.now() < self.rest_until {
+            return;
+        }
+        for (listener, port) in std::mem::take(&mut self.resting) {
+            self.ops.submit(&mut self.io, Op::Accept { listener }, Purpose::Accept(listener, port));
+        }
     }
 
     fn add_link(&mut self, socket: Socket, remote: SocketAddr, role: Role) -> LinkKey {
@@ -140,14 +157,11 @@ impl<H: Host> ControlLoop<H> {
         if !completion.more {
             link.receive = None;
         }
+        let repeated = completion.is_to_be_repeated();
         match (completion.result, completion.buf) {
             (Ok(_), Some(lease)) if !lease.is_empty() => link.arrived(&lease, now),
             (Ok(_), _) => link.broken = true,
-            (Err(error), _) => {
-                let retry = matches!(error.raw_os_error(), Some(libc::ECANCELED | libc::ENOBUFS))
-                    || error.kind() == std::io::ErrorKind::Interrupted;
-                link.broken |= !retry;
-            }
+            (Err(_), _) => link.broken |= !repeated,
         }
         self.take_frames(key);
     }

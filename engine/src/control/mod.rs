@@ -177,6 +177,9 @@ pub struct ControlLoop<H: Host> {
     /// Versions idle cores were asked to reach.
     raised: Vec<wal::Version>,
     segment_files: HashMap<SegmentRef, H::File>,
+    /// Listeners that accept nothing until `rest_until`.
+    resting: Vec<(Listener, Port)>,
+    rest_until: Mono,
     /// Links with something to do for their sender; ordered, so that equal runs serve them in equal order.
     serve: BTreeSet<LinkKey>,
     failed: Option<String>,
@@ -232,6 +235,8 @@ impl<H: Host> ControlLoop<H> {
             lag: LagClock::default(),
             past_traffic: BTreeMap::new(),
             segment_files: HashMap::new(),
+            resting: Vec::new(),
+            rest_until: Mono(0),
             serve: BTreeSet::new(),
             failed: None,
             stopped_cores: 0,
@@ -314,6 +319,7 @@ impl<H: Host> ControlLoop<H> {
         }
         self.completions = completions;
         self.hear_cores();
+        self.end_rest();
         self.release_delayed();
         self.advance_claims();
         self.run_discovery();

@@ -1,7 +1,7 @@
 //! The clients of one core: connections, their input, their commands, their replies.
 
 use bytes::{Bytes, BytesMut};
-use net::reactor::{Completion, Io, Listener, Op, Outcome, Tag};
+use net::reactor::{Completion, Io, Listener, Mono, Op, Outcome, Tag};
 use net::resp::{Args, Limits, Parser, Protocol, encode_command, reply};
 use slab::Slab;
 use wal::{Lsn, Mapping};
@@ -25,6 +25,9 @@ const CONNECTIONS_MAX: usize = 10_000;
 /// Replies that may wait for a slow reader before its commands do.
 const REPLY_BYTES_MAX: usize = 1024 * 1024;
 
+/// Replies that other cores owe before the connection's commands wait: their sizes are not known before they come.
+const GAPS_MAX: usize = 256;
+
 /// Unparsed input a connection may hold before it stops receiving, beyond the request in progress.
 const INPUT_BYTES_MAX: usize = 256 * 1024;
 
@@ -33,6 +36,10 @@ const INPUT_BYTES_TOTAL_MAX: usize = 256 * 1024 * 1024;
 
 /// Commands of one connection per tick, so that one deep pipeline does not starve the others.
 const COMMANDS_PER_TURN: usize = 1024;
+
+/// How long a listener rests after an accept for which there was no descriptor or memory: who waits in its queue would
+/// make it fail again at once, for ever. It ends early when a connection closes; an idle core looks once a second.
+const ACCEPT_REST_MS: u64 = 100;
 
 #[derive(Debug)]
 struct Connection {
@@ -51,6 +58,10 @@ struct Connection {
     close_submitted: bool,
     /// In the list of those with input to run.
     runnable: bool,
+    /// A command waits for the log; not closed before it was answered.
+    stalled: bool,
+    /// The parts of that command which were run already.
+    parts_done: Vec<(usize, ReplyQueue)>,
     /// In the list of those with replies to look at.
     dirty: bool,
 }
@@ -65,6 +76,9 @@ pub(crate) struct Clients {
     runnable: Vec<u32>,
     stalled: Vec<u32>,
     dirty: Vec<u32>,
+    /// Listeners that accept nothing until `rest_until`.
+    resting: Vec<Listener>,
+    rest_until: Mono,
     input_bytes: usize,
     commands: u64,
     protocol_errors: u64,
@@ -81,6 +95,8 @@ impl Clients {
             runnable: Vec::new(),
             stalled: Vec::new(),
             dirty: Vec::new(),
+            resting: Vec::new(),
+            rest_until: Mono(0),
             input_bytes: 0,
             commands: 0,
             protocol_errors: 0,
@@ -111,9 +127,12 @@ impl Clients {
         self.connections.get_mut(key.index as usize).filter(|connection| connection.generation == key.generation)
     }
 
-    pub(super) fn answer(&mut self, key: ConnectionKey, hop: (u64, usize), reply: Vec<u8>, sum: i64) {
+    pub(super) fn answer(&mut self, key: ConnectionKey, hop: (u64, usize), reply: Vec<Bytes>, sum: i64) {
         let found = self.connections.get_mut(key.index as usize).filter(|found| found.generation == key.generation);
         if let Some(connection) = found {
+            if connection.replies.gaps() >= GAPS_MAX {
+                mark(&mut self.runnable, &mut connection.runnable, key.index);
+            }
             connection.replies.fill(hop.0, hop.1, reply, sum);
             mark(&mut self.dirty, &mut connection.dirty, key.index);
         }
@@ -123,6 +142,7 @@ impl Clients {
         if self.find(key).is_some() {
             let connection = self.connections.remove(key.index as usize);
             self.input_bytes -= connection.input.len();
+            self.rest_until = Mono(0);
         }
     }
 }
@@ -136,8 +156,16 @@ fn mark(list: &mut Vec<u32>, flag: &mut bool, index: u32) {
 
 impl<H: Host> CoreLoop<H> {
     pub(super) fn accepted(&mut self, listener: Listener, completion: Completion<H::File>) {
+        let exhausted = completion.is_exhausted();
+        if exhausted {
+            self.clients.rest_until = self.now().plus_ms(ACCEPT_REST_MS);
+        }
         if !completion.more && !self.stopping {
-            self.ops.submit(&mut self.io, Op::Accept { listener }, Context::Accept(listener));
+            if exhausted {
+                self.clients.resting.push(listener);
+            } else {
+                self.ops.submit(&mut self.io, Op::Accept { listener }, Context::Accept(listener));
+            }
         }
         let socket = match completion.result {
             Ok(Outcome::Accepted(socket, _)) => socket,
@@ -172,6 +200,8 @@ impl<H: Host> CoreLoop<H> {
             broken: false,
             close_submitted: false,
             runnable: false,
+            stalled: false,
+            parts_done: Vec::new(),
             dirty: false,
         });
     }
@@ -186,6 +216,7 @@ impl<H: Host> CoreLoop<H> {
         if !completion.more {
             connection.receive = None;
         }
+        let repeated = completion.is_to_be_repeated();
         match (completion.result, completion.buf) {
             (Ok(_), Some(lease)) if !lease.is_empty() => {
                 if !connection.closing && !connection.broken {
@@ -196,8 +227,7 @@ impl<H: Host> CoreLoop<H> {
             }
             // The end of the stream: what was asked is still answered if the other half listens.
             (Ok(_), _) => connection.closing = true,
-            (Err(error), _) if is_retry(&error) => {}
-            (Err(_), _) => connection.broken = true,
+            (Err(_), _) => connection.broken |= !repeated,
         }
         mark(&mut clients.dirty, &mut connection.dirty, key.index);
     }
@@ -212,6 +242,11 @@ impl<H: Host> CoreLoop<H> {
 
     /// Runs the commands that have arrived.
     pub(super) fn run_clients(&mut self) {
+        if !self.clients.resting.is_empty() && self.now() >= self.clients.rest_until && !self.stopping {
+            for listener in std::mem::take(&mut self.clients.resting) {
+                self.ops.submit(&mut self.io, Op::Accept { listener }, Context::Accept(listener));
+            }
+        }
         let mut turn = std::mem::take(&mut self.clients.stalled);
         turn.append(&mut self.clients.runnable);
         for index in turn {
@@ -236,7 +271,7 @@ impl<H: Host> CoreLoop<H> {
                 consumed = input.len();
                 break;
             }
-            if connection.replies.bytes() > REPLY_BYTES_MAX {
+            if connection.replies.bytes() > REPLY_BYTES_MAX || connection.replies.gaps() >= GAPS_MAX {
                 break;
             }
             if turn == COMMANDS_PER_TURN {
@@ -285,6 +320,7 @@ impl<H: Host> CoreLoop<H> {
         }
         connection.input = input;
         connection.parser = parser;
+        connection.stalled = stalled;
         if stalled {
             clients.stalled.push(index);
         } else if more {
@@ -372,10 +408,11 @@ impl<H: Host> CoreLoop<H> {
         };
         let secret = self.shard.identity().secret;
         let protocol = self.clients.connections[index as usize].session.protocol;
-        // Parts of this core are run first, into queues of their own: if one has to wait for a segment, nothing was
-        // answered yet, and writing the earlier ones again changes nothing.
-        let mut own = Vec::new();
-        for part in 0..parts {
+        // Parts of this core are run first, into queues of their own. If one has to wait for a segment, the earlier ones
+        // stay done: run again, a DEL would find nothing to count, and an MSET larger than a segment would never end.
+        let mut own = std::mem::take(&mut self.clients.connections[index as usize].parts_done);
+        let first = own.last().map_or(0, |(part, _)| part + 1);
+        for part in first..parts {
             let part_args = args.from(part * step);
             let hash = secret.hash(part_args.get(1).unwrap_or_default());
             if hash.core(self.facts.cores) != self.core {
@@ -383,11 +420,11 @@ impl<H: Host> CoreLoop<H> {
             }
             let mut replies = ReplyQueue::default();
             let part_args = part_args.first(1 + step);
-            KeyCommand { shard: &mut self.shard, time: self.time, protocol, hash }.run(
-                key_verb,
-                part_args,
-                &mut replies,
-            )?;
+            let mut command = KeyCommand { shard: &mut self.shard, time: self.time, protocol, hash };
+            if let Err(error) = command.run(key_verb, part_args, &mut replies) {
+                self.clients.connections[index as usize].parts_done = own;
+                return Err(error);
+            }
             own.push((part, replies));
         }
         let connection = &mut self.clients.connections[index as usize];
@@ -403,7 +440,7 @@ impl<H: Host> CoreLoop<H> {
             let barrier = replies.barrier();
             replies.take(barrier, &mut runs);
             let connection = &mut self.clients.connections[index as usize];
-            connection.replies.fill(hop, part, runs.concat(), replies.sum);
+            connection.replies.fill(hop, part, runs, replies.sum);
         }
         for part in 0..parts {
             let part_args = args.from(part * step);
@@ -471,7 +508,8 @@ impl<H: Host> CoreLoop<H> {
     /// Starts, stops or ends receiving, and closes the stream when nothing is in flight.
     fn regulate(&mut self, key: ConnectionKey) {
         let Some(connection) = self.clients.connections.get_mut(key.index as usize) else { return };
-        let done = connection.broken || connection.closing && connection.replies.is_empty() && !connection.sending;
+        let answered = connection.replies.is_empty() && !connection.sending && !connection.stalled;
+        let done = connection.broken || connection.closing && answered;
         if done {
             if let Some(tag) = connection.receive {
                 self.io.cancel(tag);
@@ -495,12 +533,6 @@ impl<H: Host> CoreLoop<H> {
             _ => {}
         }
     }
-}
-
-/// Whether a receive ended for a reason that is not the peer's: cancelled by us, or out of buffers.
-fn is_retry(error: &std::io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ECANCELED | libc::ENOBUFS))
-        || error.kind() == std::io::ErrorKind::Interrupted
 }
 
 /// Runs a RESP-encoded command of another core's client on this core's shard.

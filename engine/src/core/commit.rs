@@ -117,22 +117,22 @@ impl<H: Host> CoreLoop<H> {
             self.commit.last_append = now;
             self.commit.idle_sealed = false;
         }
+        if self.facts.durability == Durability::Os {
+            // What is shown must be in a sealed frame: recovery sees no other, and the process may die at any time.
+            self.seal_group();
+        }
         if self.commit.syncing {
             return;
         }
         self.commit.background = self.facts.durability == Durability::Os
             && !self.ships
             && !self.stopping
-            && self.shard.has_unsealed()
+            && self.shard.log().written() > self.shard.log().durable()
             && now < self.commit.last_sync.plus_ms(BACKGROUND_SYNC_MS);
         if self.commit.background {
             return;
         }
-        if let Err(error) = self.shard.seal_group()
-            && !error.is_transient()
-        {
-            tracing::warn!(core = self.core, %error, "a group could not be sealed");
-        }
+        self.seal_group();
         let Some(request) = self.shard.next_sync() else {
             self.seal_idle(now);
             return;
@@ -145,6 +145,15 @@ impl<H: Host> CoreLoop<H> {
         self.commit.syncing = true;
         self.commit.last_sync = now;
         self.ops.submit(&mut self.io, Op::Sync { file: file.clone() }, Context::Sync);
+    }
+
+    /// Closes what was staged, so that recovery finds it.
+    fn seal_group(&mut self) {
+        if let Err(error) = self.shard.seal_group()
+            && !error.is_transient()
+        {
+            tracing::warn!(core = self.core, %error, "a group could not be sealed");
+        }
     }
 
     /// Declares the last group durable once the log is quiet, so that later damage there is not taken for a torn tail.
@@ -170,8 +179,11 @@ impl<H: Host> CoreLoop<H> {
                 let frames = self.shard.sync_done();
                 if self.ships {
                     self.report_durable(frames);
-                } else if self.now() >= self.commit.reported.plus_ms(UNSHIPPED_REPORT_MS) {
+                } else if self.commit.reported == Mono(0)
+                    || self.now() >= self.commit.reported.plus_ms(UNSHIPPED_REPORT_MS)
+                {
                     // Nobody follows: the control thread only shows it. Waking it for every group would cost a switch each.
+                    // The first one says that the log is open, and an idle log has no second.
                     self.commit.reported = self.now();
                     self.report_durable(Vec::new());
                 }

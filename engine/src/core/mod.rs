@@ -302,7 +302,7 @@ impl<H: Host> CoreLoop<H> {
     fn shown(&self) -> Lsn {
         match self.facts.durability {
             Durability::Fsync => self.shard.log().durable(),
-            Durability::Os => self.shard.log().staged(),
+            Durability::Os => self.shard.log().written(),
         }
     }
 
@@ -320,7 +320,7 @@ impl<H: Host> CoreLoop<H> {
             self.cores[usize::from(guest.from)].send(ToCore::Answer {
                 connection: guest.connection,
                 hop: guest.hop,
-                reply: runs.concat(),
+                reply: runs,
                 sum: guest.replies.sum,
             });
         }

@@ -23,10 +23,10 @@ pub enum Merge {
 enum Chunk {
     /// Encoded replies; `marks` say up to which byte which position has to be durable, both rising.
     Ready { bytes: Vec<u8>, marks: Vec<(usize, Lsn)> },
-    /// A large value, straight from its segment.
-    Run { bytes: Bytes, barrier: Lsn },
+    /// Bytes that are sent as they are: a large value straight from its segment, answers of other cores.
+    Runs { runs: Vec<Bytes>, barrier: Lsn },
     /// Parts that other cores owe.
-    Hop { id: u64, missing: usize, parts: Vec<Vec<u8>>, sum: i64, merge: Merge, barrier: Lsn },
+    Hop { id: u64, missing: usize, parts: Vec<Vec<Bytes>>, sum: i64, merge: Merge, barrier: Lsn },
 }
 
 /// The replies that a connection is owed.
@@ -36,6 +36,8 @@ pub struct ReplyQueue {
     /// The highest position that replies so far wait for.
     barrier: Lsn,
     hops: u64,
+    /// Gaps that are not filled yet.
+    gaps: usize,
     bytes: usize,
     /// What a counting command (`DEL`, `EXISTS`) found, for [`Merge::Sum`].
     pub sum: i64,
@@ -56,6 +58,12 @@ impl ReplyQueue {
                 Chunk::Ready { bytes, .. } => bytes.len(),
                 _ => 0,
             })
+    }
+
+    /// Gaps that other cores have not filled yet: replies whose size nobody knows.
+    #[must_use]
+    pub fn gaps(&self) -> usize {
+        self.gaps
     }
 
     /// Encodes one reply that may be shown once `barrier` is durable.
@@ -93,7 +101,7 @@ impl ReplyQueue {
         self.barrier = self.barrier.max(barrier);
         self.seal_back();
         self.bytes += bytes.len();
-        self.chunks.push_back(Chunk::Run { bytes, barrier: self.barrier });
+        self.chunks.push_back(Chunk::Runs { runs: vec![bytes], barrier: self.barrier });
     }
 
     fn seal_back(&mut self) {
@@ -106,6 +114,7 @@ impl ReplyQueue {
     pub fn hop(&mut self, parts: usize, merge: Merge) -> u64 {
         self.seal_back();
         self.hops += 1;
+        self.gaps += 1;
         self.chunks.push_back(Chunk::Hop {
             id: self.hops,
             missing: parts,
@@ -118,7 +127,7 @@ impl ReplyQueue {
     }
 
     /// Fills one part of a gap. Unknown names are ignored: the connection may have been closed and reused.
-    pub fn fill(&mut self, hop: u64, part: usize, answer: Vec<u8>, count: i64) {
+    pub fn fill(&mut self, hop: u64, part: usize, answer: Vec<Bytes>, count: i64) {
         let found = self.chunks.iter_mut().position(|chunk| matches!(chunk, Chunk::Hop { id, .. } if *id == hop));
         let Some(at) = found else { return };
         let Chunk::Hop { missing, parts, sum, merge, barrier, .. } = &mut self.chunks[at] else { return };
@@ -129,17 +138,19 @@ impl ReplyQueue {
         if *missing > 0 {
             return;
         }
-        let failed = parts.iter().position(|part| part.first() == Some(&b'-'));
-        let bytes = match (&merge, failed) {
-            (Merge::Concatenate, _) => parts.concat(),
+        let failed = parts.iter().position(|part| part.first().is_some_and(|run| run.first() == Some(&b'-')));
+        // Nothing is copied: an MGET of large values would otherwise hold them all in memory.
+        let runs = match (&merge, failed) {
+            (Merge::Concatenate, _) => std::mem::take(parts).into_iter().flatten().collect(),
             (_, Some(failed)) => std::mem::take(&mut parts[failed]),
-            (Merge::AllOk, None) => b"+OK\r\n".to_vec(),
-            (Merge::Sum, None) => format!(":{sum}\r\n").into_bytes(),
+            (Merge::AllOk, None) => vec![Bytes::from_static(b"+OK\r\n")],
+            (Merge::Sum, None) => vec![format!(":{sum}\r\n").into()],
         };
         // Other cores waited for their own logs before they answered; the barrier is that of this core's parts.
         let barrier = *barrier;
-        self.bytes += bytes.len();
-        self.chunks[at] = Chunk::Run { bytes: bytes.into(), barrier };
+        self.gaps -= 1;
+        self.bytes += runs.iter().map(Bytes::len).sum::<usize>();
+        self.chunks[at] = Chunk::Runs { runs, barrier };
     }
 
     /// Takes what may be shown when everything below `durable` is durable.
@@ -174,11 +185,11 @@ impl ReplyQueue {
                     }
                     return;
                 }
-                Chunk::Run { barrier, .. } if *barrier > durable => return,
-                Chunk::Run { .. } => {
-                    let Some(Chunk::Run { bytes, .. }) = self.chunks.pop_front() else { return };
-                    self.bytes -= bytes.len();
-                    out.push(bytes);
+                Chunk::Runs { barrier, .. } if *barrier > durable => return,
+                Chunk::Runs { .. } => {
+                    let Some(Chunk::Runs { runs, .. }) = self.chunks.pop_front() else { return };
+                    self.bytes -= runs.iter().map(Bytes::len).sum::<usize>();
+                    out.extend(runs);
                 }
                 Chunk::Hop { .. } => return,
             }
@@ -195,7 +206,7 @@ impl ReplyQueue {
     pub fn waits_for_durability(&self, durable: Lsn) -> bool {
         match self.chunks.front() {
             Some(Chunk::Ready { marks, .. }) => marks.first().is_some_and(|(_, mark)| *mark > durable),
-            Some(Chunk::Run { barrier, .. }) => *barrier > durable,
+            Some(Chunk::Runs { barrier, .. }) => *barrier > durable,
             Some(Chunk::Hop { .. }) | None => false,
         }
     }
@@ -234,18 +245,24 @@ mod tests {
         assert_eq!(queue.bytes(), 0);
     }
 
+    fn answer(text: &'static str) -> Vec<Bytes> {
+        vec![Bytes::from_static(text.as_bytes())]
+    }
+
     #[test]
     fn a_gap_holds_back_what_follows_until_every_part_is_there() {
         let mut queue = ReplyQueue::default();
         let sum = queue.hop(2, Merge::Sum);
         queue.reply(Lsn(0), |out| out.extend(b"+x\r\n"));
-        queue.fill(sum, 1, b":1\r\n".to_vec(), 1);
+        assert_eq!(queue.gaps(), 1);
+        queue.fill(sum, 1, answer(":1\r\n"), 1);
         assert_eq!(taken(&mut queue, 99), "");
-        queue.fill(sum, 0, b":2\r\n".to_vec(), 2);
+        queue.fill(sum, 0, answer(":2\r\n"), 2);
+        assert_eq!(queue.gaps(), 0);
         assert_eq!(taken(&mut queue, 99), ":3\r\n+x\r\n");
         let set = queue.hop(2, Merge::AllOk);
-        queue.fill(set, 0, b"+OK\r\n".to_vec(), 0);
-        queue.fill(set, 1, b"-ERR full\r\n".to_vec(), 0);
+        queue.fill(set, 0, answer("+OK\r\n"), 0);
+        queue.fill(set, 1, answer("-ERR full\r\n"), 0);
         assert_eq!(taken(&mut queue, 99), "-ERR full\r\n");
         assert_eq!(queue.bytes(), 0);
     }

@@ -244,6 +244,21 @@ impl<F> Completion<F> {
         self.result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ECANCELED))
     }
 
+    /// Whether an `Accept` failed for want of a descriptor or of memory, and not because of who connected. Submitted again at
+    /// once it would fail again at once.
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        let code = self.result.as_ref().err().and_then(io::Error::raw_os_error);
+        matches!(code, Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+    }
+
+    /// Whether a `Recv` ended for a reason that is not the peer's: cancelled, out of buffers, interrupted.
+    #[must_use]
+    pub fn is_to_be_repeated(&self) -> bool {
+        let interrupted = self.result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted);
+        self.is_cancelled() || self.is_out_of_buffers() || interrupted
+    }
+
     /// Whether a `Recv` ended because every receive buffer is leased out: drop leases and submit it again.
     #[must_use]
     pub fn is_out_of_buffers(&self) -> bool {

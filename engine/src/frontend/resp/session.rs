@@ -69,6 +69,8 @@ impl Session {
                 Some(_) => return Err("ERR DB index is out of range".into()),
                 None => return Err(NOT_AN_INTEGER.into()),
             },
+            // What cluster-aware clients ask for first, and the words by which they know that there is none.
+            SessionVerb::Cluster => return Err("ERR This instance has cluster support disabled".into()),
             SessionVerb::Hello => return self.hello(args, out),
             SessionVerb::Client => return self.client(args, out),
             SessionVerb::Config => return config(args, node, self.protocol, out),

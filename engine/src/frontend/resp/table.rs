@@ -73,6 +73,7 @@ pub enum SessionVerb {
     Scan,
     Time,
     Reset,
+    Cluster,
 }
 
 /// One command.
@@ -149,6 +150,7 @@ pub const COMMANDS: &[Command] = commands! {
     "config" -2 NONE ADMIN "server" Kind::Session(SessionVerb::Config), "A container for server configuration commands.";
     "info" -1 NONE ADMIN "server" Kind::Session(SessionVerb::Info), "Returns information and statistics about the server.";
     "command" -1 NONE ADMIN "server" Kind::Session(SessionVerb::Command), "Returns detailed information about all commands.";
+    "cluster" -2 NONE ADMIN "cluster" Kind::Session(SessionVerb::Cluster), "A container for cluster commands; there is no cluster.";
     "dbsize" 1 NONE READ "server" Kind::Session(SessionVerb::DbSize), "Returns the number of keys in the database.";
     "time" 1 NONE ADMIN "server" Kind::Session(SessionVerb::Time), "Returns the server time.";
     "scan" -2 NONE READ "generic" Kind::Session(SessionVerb::Scan), "Iterates over the key names in the database.";
