@@ -44,16 +44,16 @@ pub enum ToCore {
         /// What it counted.
         sum: i64,
     },
-    /// Records of another node's log for keys of yours; answer with [`ToControl::Followed`].
+    /// Records of another node's log for keys of yours; answer with [`CoreEvent::Followed`].
     Follow {
         /// Rises by one per message from the control thread.
         sequence: u64,
         /// Whole records, each padded to 8.
         records: Vec<Bytes>,
     },
-    /// Raise your clock to at least this and say so by [`ToControl::Durable`].
+    /// Raise your clock to at least this and say so by [`CoreEvent::Durable`].
     Raise(Version),
-    /// Append a local control record; answer with [`ToControl::Appended`].
+    /// Append a local control record; answer with [`CoreEvent::Appended`].
     AppendLocal {
         /// Names the answer.
         ticket: u64,

@@ -170,7 +170,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads and validates everything. `matches` are those of [`command`].
+    /// Reads and validates everything. `matches` are those of [`command()`].
     ///
     /// # Errors
     /// [`ConfigError`], the first problem found.
