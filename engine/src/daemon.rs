@@ -193,7 +193,17 @@ fn run_on<I: OsIo>(config: &Config, stop: &StopFlag, name: &str, backend: Backen
         backend = name,
         "recovered"
     );
-    Node::<I>::assemble(config, started, name, backend)?.run(stop)
+    let node = Node::<I>::assemble(config, started, name, backend)?;
+    let ports = &config.ports;
+    tracing::info!(
+        addresses = ?config.bind_addresses,
+        storage = ports.storage,
+        discovery = ports.discovery,
+        replication = ports.replication,
+        admin = ports.admin,
+        "serving"
+    );
+    node.run(stop)
 }
 
 /// The threads of a running node.
@@ -463,10 +473,17 @@ fn admin_listeners(config: &Config) -> Result<Vec<TcpListener>, DaemonError> {
     config.bind_addresses.iter().map(listen).collect()
 }
 
+/// Where processes of this host reach the node: a loopback address, which is always among the bound ones.
+fn local_address(config: &Config) -> std::net::IpAddr {
+    let loopback = config.bind_addresses.iter().find(|ip| ip.is_loopback());
+    loopback.or(config.bind_addresses.first()).copied().unwrap_or(config.advertise_address)
+}
+
 fn mesh_settings(config: &Config) -> MeshSettings {
     let at = |port| SocketAddr::new(config.advertise_address, port);
     MeshSettings {
         advertise: config.advertise_address,
+        local: local_address(config),
         peers: config.discovery_peers.clone(),
         discovery: at(config.ports.discovery),
         replication: at(config.ports.replication),

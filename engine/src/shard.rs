@@ -285,6 +285,8 @@ impl<M: Mapping> Shard<M> {
         time: Time,
     ) -> Result<Lsn, WriteError> {
         let version = self.clock.tick(time).map_err(|_| WriteError::Throttled)?;
+        // First, so that a write that found room is never held up by a ceiling that did not.
+        self.raise_ceiling(version)?;
         let draft = RecordDraft { version, origin: self.identity.node, op, expiry, key, value };
         let placement = self.log.append_draft(FrameKind::Originated, &draft).map_err(|e| self.write_error(e))?;
         let location = self.location(&placement);
@@ -426,20 +428,27 @@ impl<M: Mapping> Shard<M> {
 
     // ---- the log -------------------------------------------------------------------------------------------------
 
-    /// Closes the open group, if there is anything in it, or if the ceiling has to rise for `raise`.
-    ///
-    /// # Errors
-    /// [`WriteError::NoSegment`] and the like when the ceiling record finds no room; the group stays open.
-    pub fn seal_group(&mut self) -> Result<(), WriteError> {
-        if self.clock.last() > self.ceiling {
-            let raised = Version::new(self.clock.last().ms() + AHEAD_MS_MAX, 0, 0);
+    /// Makes the ceiling at least `version`, by a record in the open group.
+    fn raise_ceiling(&mut self, version: Version) -> Result<(), WriteError> {
+        if version > self.ceiling {
+            let raised = Version::new(version.ms() + AHEAD_MS_MAX, 0, 0);
             self.append_local(&ControlRecord::ClockCeiling { version: raised })?;
             self.ceiling = raised;
         }
-        if let Some(sealed) = self.log.seal_group(self.clock.last()) {
-            self.sealed.push_back((sealed.upto, self.clock.last()));
-        }
         Ok(())
+    }
+
+    /// Closes the open group, if there is anything in it, or if the ceiling has to rise for `raise`.
+    ///
+    /// # Errors
+    /// [`WriteError::NoSegment`] and the like when the ceiling record finds no room. The group is closed all the same: what
+    /// was originated in it lies below the present ceiling; only the promise stays there.
+    pub fn seal_group(&mut self) -> Result<(), WriteError> {
+        let raised = self.raise_ceiling(self.clock.last());
+        if let Some(sealed) = self.log.seal_group(self.clock.last()) {
+            self.sealed.push_back((sealed.upto, self.clock.last().min(self.ceiling)));
+        }
+        raised
     }
 
     /// Whether something is staged that no sync covers yet, or a promise waits for a higher ceiling.

@@ -364,25 +364,8 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             self.floor = self.floor.max(record.version);
         }
         if record.op == RecordOp::Control {
-            let control = ControlRecord::decode(record.key, record.value)
-                .map_err(|error| StartError::Record(error.to_string()))?;
-            match control {
-                ControlRecord::Open { node, incarnation: opened, first, cores }
-                    if node == self.node && opened == incarnation =>
-                {
-                    self.runs.entry(incarnation.0).or_default().first = Some((first, cores));
-                }
-                ControlRecord::Watermark { node, incarnation, version, rests_on, .. } => {
-                    self.watermarks.push((node, incarnation, version, rests_on));
-                }
-                ControlRecord::ClockCeiling { version } => {
-                    self.floor = self.floor.max(version);
-                    let run = self.runs.entry(incarnation.0).or_default();
-                    run.highest = run.highest.max(version);
-                }
-                _ => {}
-            }
-            return Ok(());
+            // What another node's log says of itself changes nothing here, and may be of a kind that only its program knows.
+            return if kind == FrameKind::Followed { Ok(()) } else { self.index_control(incarnation, kind, record) };
         }
         let hash = self.secret.hash(record.key);
         let core = usize::from(hash.core(self.settings.cores));
@@ -391,13 +374,42 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             offset: u32::try_from(offset).expect("offsets inside a segment fit 32 bits"),
             len_max: u32::try_from(record.bytes.len()).expect("records fit a segment"),
         };
-        if far_future {
+        // What this node acknowledged is never held back, whatever its clock says now.
+        if far_future && kind != FrameKind::Originated {
             self.held.push((core, HeldKey::of(record, hash), location));
             return Ok(());
         }
         let store = &mut self.stores[core];
         let verdict = store.judge(hash, record);
         store.install(hash, verdict, location);
+        Ok(())
+    }
+
+    /// A control record of this node's own: each kind counts only in the frames where it belongs.
+    fn index_control(
+        &mut self,
+        incarnation: Incarnation,
+        kind: FrameKind,
+        record: &RecordView<'_>,
+    ) -> Result<(), StartError> {
+        let control =
+            ControlRecord::decode(record.key, record.value).map_err(|error| StartError::Record(error.to_string()))?;
+        match (kind, control) {
+            (FrameKind::Originated, ControlRecord::Open { node, incarnation: opened, first, cores })
+                if node == self.node && opened == incarnation =>
+            {
+                self.runs.entry(incarnation.0).or_default().first = Some((first, cores));
+            }
+            (FrameKind::Local, ControlRecord::Watermark { node, incarnation, version, rests_on, .. }) => {
+                self.watermarks.push((node, incarnation, version, rests_on));
+            }
+            (FrameKind::Local, ControlRecord::ClockCeiling { version }) => {
+                self.floor = self.floor.max(version);
+                let run = self.runs.entry(incarnation.0).or_default();
+                run.highest = run.highest.max(version);
+            }
+            _ => {}
+        }
         Ok(())
     }
 

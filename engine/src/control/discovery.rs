@@ -50,7 +50,7 @@ impl<H: Host> ControlLoop<H> {
             let Ok(service) = ServiceName::parse(&name) else { continue };
             let register = Register {
                 key: InstanceKey { service, instance: InstanceId(u64::from(self.facts.node.0)), epoch },
-                address: SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), port),
+                address: SocketAddr::new(self.mesh.local, port),
                 ttl_ms: TTL_MS_DEFAULT,
                 metadata: Vec::new(),
             };
@@ -94,9 +94,6 @@ impl<H: Host> ControlLoop<H> {
         if !up {
             self.peer_links[peer] = Some(key);
             self.federation.on_peer_up(PeerIndex(peer), region, node, now);
-        }
-        if let Some(redial) = self.dials.get_mut(&DialTarget::Discovery(peer)) {
-            redial.wait_ms = 0;
         }
     }
 
@@ -166,8 +163,8 @@ impl<H: Host> ControlLoop<H> {
                 self.answer_list(key, request, listing);
             }
             Message::Register(_) | Message::Deregister(_) if !local => {
-                let text = "instances register at the node of their own host; use 127.0.0.1";
-                self.answer(key, request, Err(Failed::new(ErrorCode::Unsupported, text)));
+                let text = format!("instances register at the node of their own host; use {}", self.mesh.local);
+                self.answer(key, request, Err(Failed::new(ErrorCode::Unsupported, &text)));
             }
             Message::Register(register) => {
                 let outcome = self.federation.register_local(register, now).map_err(|error| error.to_failed());

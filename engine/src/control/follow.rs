@@ -1,11 +1,11 @@
 //! The follower's side of a link: batches to the cores, claims to the watermarks, watermarks to the disk and back.
 
 use net::ids::{LogId, RequestId};
-use net::wire::body::{Credit, Follow, FollowLog, Logs, Refuse, RefuseCode, Watermarks as WatermarksBody};
+use net::wire::body::{Credit, Follow, FollowLog, LogState, Logs, Refuse, RefuseCode, Watermarks as WatermarksBody};
 use net::wire::message::Message;
 
 use super::link::Role;
-use super::{ControlLoop, DialTarget, LinkKey, PERSIST_MS};
+use super::{ControlLoop, LinkKey, PERSIST_MS};
 use crate::host::Host;
 use crate::messages::ToCore;
 use crate::replication::from_wire;
@@ -38,7 +38,9 @@ impl<H: Host> ControlLoop<H> {
                 let Some(link) = self.links.get_mut(key.index) else { return };
                 link.received.claims += 1;
                 let Role::Following { receiver, .. } = &mut link.role else { return };
-                receiver.claim(claim, &self.core_state);
+                if let Err(error) = receiver.claim(claim, &self.core_state) {
+                    self.refuse(key, &Refuse::new(RefuseCode::Unexpected, &error.to_string()));
+                }
             }
             message => {
                 let text = format!("{} is not what a source sends", message.opcode().name());
@@ -51,21 +53,24 @@ impl<H: Host> ControlLoop<H> {
     fn follow_logs(&mut self, key: LinkKey, logs: &Logs) {
         let Some(link) = self.links.get_mut(key.index) else { return };
         let Some(node) = link.hello().map(|hello| hello.node) else { return };
-        let Role::Following { receiver, target } = &mut link.role else { return };
-        let target = *target;
+        let Role::Following { receiver, .. } = &mut link.role else { return };
         let own: Vec<_> = logs.logs.iter().filter(|entry| entry.log.node == node).collect();
+        let ends = own.iter().map(|entry| (entry.log, (entry.state == LogState::Retired).then_some(entry.end)));
+        let credit = match receiver.open(&self.core_state, ends) {
+            Ok(credit) => credit,
+            Err(error) => {
+                self.refuse(key, &Refuse::new(RefuseCode::Unexpected, &error.to_string()));
+                return;
+            }
+        };
         for entry in &own {
             self.watermarks.know(entry.log, entry.first);
         }
-        let credit = receiver.open(&self.core_state);
         let vector = WatermarksBody { full: true, entries: self.watermarks.of_node(node) };
         let wanted =
             own.iter().map(|entry| FollowLog { log: entry.log, from: self.watermarks.version(entry.log) }).collect();
         link.push(&Message::Watermarks(vector), RequestId(0));
         link.push(&Message::Follow(Follow { credit, logs: wanted }), RequestId(0));
-        if let Some(redial) = self.dials.get_mut(&DialTarget::Source(target)) {
-            redial.wait_ms = 0;
-        }
     }
 
     /// Lets claims take effect, tells sources, returns credit.

@@ -6,7 +6,7 @@ use net::wire::limits::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 use net::wire::message::Message;
 
 use super::link::{Introduction, Role};
-use super::{ControlLoop, LinkKey};
+use super::{ControlLoop, LinkKey, REFUSED_MS};
 use crate::host::Host;
 
 impl<H: Host> ControlLoop<H> {
@@ -51,6 +51,11 @@ impl<H: Host> ControlLoop<H> {
             Message::Refuse(refuse) => {
                 tracing::warn!(remote = %link.remote, reason = refuse.text, "the peer closes the link");
                 link.broken = true;
+                let lasting = RefuseCode::SameRegion.code()..=RefuseCode::Removed.code();
+                let for_the_operator = lasting.contains(&refuse.code);
+                if let Some(target) = link.dial_target().filter(|_| for_the_operator) {
+                    self.redial_later(target, REFUSED_MS);
+                }
             }
             Message::Heartbeat(beat) if introduced => link.beaten(&beat, now),
             message if matches!(link.role, Role::DiscoveryIn | Role::DiscoveryOut { .. }) => {
@@ -80,10 +85,9 @@ impl<H: Host> ControlLoop<H> {
         if answer {
             self.say_hello(key, true);
         }
-        let remote = self.link(key).map(|link| link.remote);
-        tracing::info!(region = %theirs.region, node = %theirs.node, ?remote, purpose = ?theirs.purpose, "link up");
         let (region, node) = (theirs.region.clone(), theirs.node);
         let Some(link) = self.link(key) else { return };
+        tracing::info!(%region, %node, remote = %link.remote, purpose = ?theirs.purpose, "link up");
         link.introduction = Introduction::Done(Box::new(theirs));
         link.reader.admit_records();
         match link.role {

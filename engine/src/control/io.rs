@@ -9,7 +9,10 @@ use net::wire::body::{Refuse, RefuseCode};
 use net::wire::message::Message;
 
 use super::link::{HANDSHAKE_MS_MAX, Introduction, Link, Role, SILENCE_MS_MAX};
-use super::{ControlLoop, DialTarget, LinkKey, Port, Purpose, REDIAL_MS_MAX, REDIAL_MS_MIN, Redial};
+use super::{
+    ControlLoop, DialTarget, GOOD_LINK_MS, LinkKey, Port, Purpose, REDIAL_MS_MAX, REDIAL_MS_MIN, Redial,
+    UNREACHABLE_WARN_MS,
+};
 use crate::host::Host;
 use crate::replication::receive::Receiver;
 use crate::replication::send::Sender;
@@ -32,6 +35,8 @@ impl<H: Host> ControlLoop<H> {
                     link.broken |= completion.result.is_err();
                     self.serve.insert(key);
                 }
+                // Requests that waited for the peer to read.
+                self.take_frames(key);
             }
             Purpose::Close => {}
             Purpose::Dial(target) => self.dialled(target, completion),
@@ -111,13 +116,18 @@ impl<H: Host> ControlLoop<H> {
             }
         }
         for (target, to) in wanted {
-            let redial = self.dials.entry(target).or_insert(Redial { not_before: Mono(0), wait_ms: 0, busy: false });
+            let redial = self.dials.entry(target).or_insert(Redial {
+                not_before: Mono(0),
+                wait_ms: 0,
+                busy: false,
+                warned_at: None,
+            });
             if redial.busy || now < redial.not_before {
                 continue;
             }
             redial.busy = true;
             redial.wait_ms = (redial.wait_ms * 2).clamp(REDIAL_MS_MIN, REDIAL_MS_MAX);
-            redial.not_before = now.plus_ms(redial.wait_ms);
+            redial.not_before = redial.not_before.max(now.plus_ms(redial.wait_ms));
             let local = self.mesh.bind_outgoing.then_some(self.mesh.advertise);
             let op = Op::Connect { local, to, kind: StreamKind::Mesh };
             self.ops.submit(&mut self.io, op, Purpose::Dial(target));
@@ -127,7 +137,8 @@ impl<H: Host> ControlLoop<H> {
     /// Puts off the next attempt to reach `target`.
     pub(super) fn redial_later(&mut self, target: DialTarget, wait_ms: u64) {
         let not_before = self.now().plus_ms(wait_ms);
-        let redial = self.dials.entry(target).or_insert(Redial { not_before, wait_ms, busy: false });
+        let redial =
+            self.dials.entry(target).or_insert(Redial { not_before, wait_ms: 0, busy: false, warned_at: None });
         redial.not_before = redial.not_before.max(not_before);
     }
 
@@ -139,7 +150,7 @@ impl<H: Host> ControlLoop<H> {
             Ok(Outcome::Connected(socket)) => socket,
             Ok(_) => return,
             Err(error) => {
-                tracing::debug!(?target, %error, "a peer cannot be reached yet");
+                self.say_unreachable(target, &error);
                 return;
             }
         };
@@ -149,6 +160,21 @@ impl<H: Host> ControlLoop<H> {
         };
         let key = self.add_link(socket, remote, role);
         self.say_hello(key, false);
+    }
+
+    /// Says that nobody answers, at first and from time to time.
+    fn say_unreachable(&mut self, target: DialTarget, error: &std::io::Error) {
+        let now = self.now();
+        let Some(redial) = self.dials.get_mut(&target) else { return };
+        if redial.warned_at.is_some_and(|at| now < at.plus_ms(UNREACHABLE_WARN_MS)) {
+            return;
+        }
+        redial.warned_at = Some(now);
+        let (what, address) = match target {
+            DialTarget::Discovery(peer) => ("discovery", self.mesh.peers[peer]),
+            DialTarget::Source(address) => ("replication", address),
+        };
+        tracing::warn!(%address, %error, "the {what} port of a peer cannot be reached; it is tried again. Is it up, and the tunnel?");
     }
 
     fn received(&mut self, key: LinkKey, completion: Completion<H::File>) {
@@ -185,7 +211,7 @@ impl<H: Host> ControlLoop<H> {
     fn take_frames(&mut self, key: LinkKey) {
         loop {
             let Some(link) = self.link(key) else { return };
-            if link.closing || link.broken {
+            if link.closing || link.broken || link.owes_too_much() {
                 return;
             }
             let decoded = match link.reader.next() {
@@ -221,11 +247,17 @@ impl<H: Host> ControlLoop<H> {
             match &link.introduction {
                 Introduction::Done(_) => {
                     link.beat(now, physical_ms);
+                    let good = now > link.opened_at.plus_ms(GOOD_LINK_MS);
+                    let target = link.dial_target().filter(|_| good);
                     // What is in the delay line was sent in time.
                     let allowed = SILENCE_MS_MAX + link.delay_ns / 1_000_000;
                     if now > link.heard_at.plus_ms(allowed) && !link.broken {
                         tracing::warn!(remote = %link.remote, "a peer fell silent; its link is reset");
                         link.broken = true;
+                    }
+                    if let Some(redial) = target.and_then(|target| self.dials.get_mut(&target)) {
+                        redial.wait_ms = 0;
+                        redial.warned_at = None;
                     }
                 }
                 Introduction::Pending(since) => {
@@ -233,11 +265,15 @@ impl<H: Host> ControlLoop<H> {
                     let allowed = HANDSHAKE_MS_MAX + 2 * link.delay_ns / 1_000_000;
                     // A local client of discovery may stay as long as it speaks from time to time.
                     let since = if local_client { link.heard_at.plus_ms(60_000) } else { *since };
-                    if now > since.plus_ms(allowed) {
+                    if now > since.plus_ms(allowed) && !link.broken {
+                        if link.dial_target().is_some() {
+                            tracing::warn!(remote = %link.remote, "nobody there says hello; is this the port of a godwit node?");
+                        }
                         link.broken = true;
                     }
                 }
             }
+            let Some(link) = self.link(key) else { continue };
             let done = link.broken || link.closing && link.out.is_empty() && !link.sending;
             if done {
                 self.wind_down(key);

@@ -10,6 +10,7 @@ use net::wire::body::{Heartbeat, Hello};
 use net::wire::frame::FrameReader;
 use net::wire::message::Message;
 
+use super::DialTarget;
 use crate::replication::receive::Receiver;
 use crate::replication::send::{ReadRequest, Sender};
 
@@ -85,6 +86,7 @@ pub(crate) struct Link {
     pub(crate) closing: bool,
     /// Closing at once.
     pub(crate) broken: bool,
+    pub(crate) opened_at: Mono,
     pub(crate) heard_at: Mono,
     pub(crate) beat_at: Mono,
     /// The peer's last heartbeat: its clock, and when it came.
@@ -122,6 +124,7 @@ impl Link {
             receive: None,
             closing: false,
             broken: false,
+            opened_at: now,
             heard_at: now,
             beat_at: now,
             echo: None,
@@ -140,6 +143,15 @@ impl Link {
         match &self.introduction {
             Introduction::Pending(_) => None,
             Introduction::Done(hello) => Some(hello),
+        }
+    }
+
+    /// What has to be dialled again when this link is gone.
+    pub(crate) fn dial_target(&self) -> Option<DialTarget> {
+        match &self.role {
+            Role::DiscoveryOut { peer } => Some(DialTarget::Discovery(*peer)),
+            Role::Following { target, .. } => Some(DialTarget::Source(*target)),
+            Role::DiscoveryIn | Role::Serving { .. } => None,
         }
     }
 
@@ -225,6 +237,11 @@ impl Link {
 
     /// Whether receiving has to pause.
     pub(crate) fn is_full(&self) -> bool {
-        self.line_bytes > DELAY_LINE_BYTES_MAX
+        self.line_bytes > DELAY_LINE_BYTES_MAX || self.owes_too_much()
+    }
+
+    /// Whether the peer does not read what it asked for: no further request of it is taken.
+    pub(crate) fn owes_too_much(&self) -> bool {
+        self.out_bytes > OUT_BYTES_MAX
     }
 }

@@ -46,6 +46,15 @@ const STATUS_MS: u64 = 100;
 const REDIAL_MS_MIN: u64 = 200;
 const REDIAL_MS_MAX: u64 = 2_000;
 
+/// A peer that refused this node for a reason that only an operator can mend is left alone for this long.
+const REFUSED_MS: u64 = 15_000;
+
+/// A link that was up for this long is a good one: its loss is no reason to wait.
+const GOOD_LINK_MS: u64 = 5_000;
+
+/// How often it is said that a peer cannot be reached.
+const UNREACHABLE_WARN_MS: u64 = 60_000;
+
 /// Messages from cores handled per tick.
 const MESSAGES_PER_TICK: usize = 1024;
 
@@ -90,6 +99,8 @@ pub(crate) struct Redial {
     not_before: Mono,
     wait_ms: u64,
     busy: bool,
+    /// When it was last said that nobody answers.
+    warned_at: Option<Mono>,
 }
 
 /// The settings of the control thread.
@@ -97,6 +108,8 @@ pub(crate) struct Redial {
 pub struct MeshSettings {
     /// Where peers reach this host.
     pub advertise: IpAddr,
+    /// Where processes of this host reach this node's services.
+    pub local: IpAddr,
     /// `DISCOVERY_PEERS`.
     pub peers: Vec<SocketAddr>,
     /// Own discovery address as peers know it.
@@ -213,7 +226,7 @@ impl<H: Host> ControlLoop<H> {
             federation,
             peer_links: vec![None; parts.mesh.peers.len()],
             registered_at: None,
-            core_state: Cores::new(parts.facts.cores, parts.secret),
+            core_state: Cores::new(parts.facts.cores, parts.secret, parts.mesh.value_bytes_max as usize),
             raised: vec![wal::Version::ZERO; usize::from(parts.facts.cores)],
             facts: parts.facts,
             mesh: parts.mesh,

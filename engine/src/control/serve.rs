@@ -120,7 +120,6 @@ impl<H: Host> ControlLoop<H> {
                 Step::Claim(claim) => link.push(&Message::Claim(claim), RequestId(0)),
                 Step::Read(request) => {
                     self.read_segment(key, request);
-                    return;
                 }
                 Step::Idle => {
                     self.serve.remove(&key);

@@ -66,6 +66,12 @@ struct Connection {
     dirty: bool,
 }
 
+/// What a request may hold when values have at most `value_bytes_max` bytes. The slack lets a value that is a little too
+/// large be answered with an error instead of a closed connection.
+fn limits_for(value_bytes_max: usize) -> Limits {
+    Limits::for_values(u32::try_from(value_bytes_max).unwrap_or(u32::MAX), 64 * 1024)
+}
+
 /// All connections of a core.
 #[derive(Debug)]
 pub(crate) struct Clients {
@@ -86,12 +92,11 @@ pub(crate) struct Clients {
 
 impl Clients {
     pub(super) fn new(core: u16, value_bytes_max: usize) -> Self {
-        let value_bytes_max = u32::try_from(value_bytes_max).unwrap_or(u32::MAX);
         Clients {
             connections: Slab::new(),
             core,
             generation: 0,
-            limits: Limits::for_values(value_bytes_max, 64 * 1024),
+            limits: limits_for(value_bytes_max),
             runnable: Vec::new(),
             stalled: Vec::new(),
             dirty: Vec::new(),
@@ -547,7 +552,8 @@ pub(super) fn run_encoded<M: Mapping>(
     replies: &mut ReplyQueue,
     core: u16,
 ) -> Result<(), WriteError> {
-    let mut parser = Parser::new(Limits::default());
+    // The core that sent it accepted it by the same limits.
+    let mut parser = Parser::new(limits_for(shard.value_bytes_max()));
     let Ok(Some(_)) = parser.next(command) else {
         replies.reply(Lsn(0), |out| reply::error(out, "ERR internal: a hop carried no command"));
         return Ok(());

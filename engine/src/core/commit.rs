@@ -54,6 +54,8 @@ pub(crate) struct Commit<H: Host> {
     failed: bool,
     /// Un-synced bytes wait for the background sync.
     background: bool,
+    /// No room for the clock's ceiling, and that was said.
+    ceiling_stuck: bool,
     /// When the control thread was last told what is durable, where nobody follows.
     reported: Mono,
 }
@@ -74,6 +76,7 @@ impl<H: Host> Commit<H> {
             announced: false,
             failed: false,
             background: false,
+            ceiling_stuck: false,
             reported: Mono(0),
         }
     }
@@ -149,11 +152,13 @@ impl<H: Host> CoreLoop<H> {
 
     /// Closes what was staged, so that recovery finds it.
     fn seal_group(&mut self) {
-        if let Err(error) = self.shard.seal_group()
-            && !error.is_transient()
+        let lasting = self.shard.seal_group().err().filter(|error| !error.is_transient());
+        if let Some(error) = lasting
+            && !self.commit.ceiling_stuck
         {
-            tracing::warn!(core = self.core, %error, "a group could not be sealed");
+            tracing::warn!(core = self.core, %error, "the clock's ceiling cannot be raised; followers wait for this core's claim");
         }
+        self.commit.ceiling_stuck = lasting.is_some();
     }
 
     /// Declares the last group durable once the log is quiet, so that later damage there is not taken for a torn tail.

@@ -84,8 +84,10 @@ pub struct CoreLoop<H: Host> {
     mailbox: Receiver<ToCore>,
     cores: Vec<Outbox<ToCore>>,
     control: Outbox<ToControl>,
-    /// Messages that a missing segment or a throttled clock held up; nothing overtakes them.
-    stalled: VecDeque<ToCore>,
+    /// Messages for the log that a missing segment or a full disk held up; none for the log overtakes them.
+    stalled_log: VecDeque<ToCore>,
+    /// Commands of other cores that a missing segment or a throttled clock held up; no command overtakes them.
+    stalled_commands: VecDeque<ToCore>,
     guests: Vec<Guest>,
     ships: bool,
     stopping: bool,
@@ -114,7 +116,8 @@ impl<H: Host> CoreLoop<H> {
             mailbox: parts.mailbox,
             cores: parts.cores,
             control: parts.control,
-            stalled: VecDeque::new(),
+            stalled_log: VecDeque::new(),
+            stalled_commands: VecDeque::new(),
             guests: Vec::new(),
             ships: parts.ships,
             stopping: false,
@@ -181,7 +184,10 @@ impl<H: Host> CoreLoop<H> {
         for core in &mut self.cores {
             retry |= core.flush();
         }
-        retry |= !self.stalled.is_empty() || self.clients.is_stalled() || self.ops.has_backlog();
+        retry |= !self.stalled_log.is_empty()
+            || !self.stalled_commands.is_empty()
+            || self.clients.is_stalled()
+            || self.ops.has_backlog();
         if self.clients.has_runnable() || !self.mailbox.arm() {
             return Wait::Now;
         }
@@ -208,12 +214,37 @@ impl<H: Host> CoreLoop<H> {
     }
 
     fn receive(&mut self) {
+        self.retry_stalled();
         for _ in 0..MESSAGES_PER_TICK {
-            // What was held up goes first: records of one log must reach this shard's log in order.
-            let Some(message) = self.stalled.pop_front().or_else(|| self.mailbox.receive()) else { return };
+            let Some(message) = self.mailbox.receive() else { return };
+            // Records of one log must reach this shard's log in order, and commands of one client their shard. Everything
+            // else goes on: a full disk stops neither reads nor the answers of other cores, nor the end.
+            let waiting = match &message {
+                ToCore::Follow { .. } | ToCore::AppendLocal { .. } => !self.stalled_log.is_empty(),
+                ToCore::Command { .. } => !self.stalled_commands.is_empty(),
+                _ => false,
+            };
+            let left = if waiting { Some(message) } else { self.handle(message).err() };
+            match left {
+                Some(message @ ToCore::Command { .. }) => self.stalled_commands.push_back(message),
+                Some(message) => self.stalled_log.push_back(message),
+                None => {}
+            }
+        }
+    }
+
+    /// Tries what was held up again, each kind in order.
+    fn retry_stalled(&mut self) {
+        while let Some(message) = self.stalled_log.pop_front() {
             if let Err(message) = self.handle(message) {
-                self.stalled.push_front(message);
-                return;
+                self.stalled_log.push_front(message);
+                break;
+            }
+        }
+        while let Some(message) = self.stalled_commands.pop_front() {
+            if let Err(message) = self.handle(message) {
+                self.stalled_commands.push_front(message);
+                break;
             }
         }
     }

@@ -4,16 +4,22 @@
 //! *staged end* whether or not it appended. A claim waits until every core that received part of what came before it on
 //! this connection is durable up to the staged end of that part.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use net::ids::{LogId, StreamOffset, Version};
 use net::wire::body::{Claim, Records};
-use wal::{Lsn, RecordOp, RecordView};
+use net::wire::limits::LOGS_MAX;
+use wal::{ControlRecord, Lsn, RecordOp, RecordView};
 
 use super::WINDOW_BYTES;
 use super::watermarks::Watermarks;
 use crate::storage::NodeSecret;
+
+/// Batches and claims that may wait for the cores: a window of the smallest records, each in a batch of its own, with a claim
+/// behind each.
+const WAITING_MAX: usize = 1 << 20;
+const _: () = assert!(WAITING_MAX as u64 >= 2 * WINDOW_BYTES / 40);
 
 /// Why a stream cannot go on; the connection is closed with this text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +60,32 @@ pub enum StreamError {
         /// What came before.
         expected: u64,
     },
+    /// A record that verified and must not be here.
+    #[error("record {index} of a batch of {log} cannot be accepted: {reason}")]
+    Unacceptable {
+        /// Which log.
+        log: LogId,
+        /// Which record of the batch.
+        index: u32,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// Records or a claim of a log that was not asked for on this connection.
+    #[error("{0} was not asked for on this connection; a source may only stream logs of its own that it has offered")]
+    NotAsked(LogId),
+    /// A claim beyond a retired log's end.
+    #[error("a claim over {log} goes up to {to}, but the log ended at {end}")]
+    BeyondEnd {
+        /// Which log.
+        log: LogId,
+        /// How far the claim goes.
+        to: u64,
+        /// How far the log goes.
+        end: u64,
+    },
+    /// More logs, or more claims at once, than any node has.
+    #[error("the source offers or claims more than a node may have ({0}); the link is reset")]
+    TooMany(&'static str),
     /// More than the credit allowed.
     #[error("the source sent beyond its credit")]
     Flooded,
@@ -84,13 +116,40 @@ struct CoreTrack {
 pub struct Cores {
     tracks: Vec<CoreTrack>,
     secret: NodeSecret,
+    value_bytes_max: usize,
 }
 
 impl Cores {
-    /// `count` idle cores.
+    /// `count` idle cores that accept values of up to `value_bytes_max` bytes.
     #[must_use]
-    pub fn new(count: u16, secret: NodeSecret) -> Self {
-        Cores { tracks: vec![CoreTrack::default(); usize::from(count)], secret }
+    pub fn new(count: u16, secret: NodeSecret, value_bytes_max: usize) -> Self {
+        Cores { tracks: vec![CoreTrack::default(); usize::from(count)], secret, value_bytes_max }
+    }
+
+    /// Judges a record of `log` that verified. What is refused here would make every later start fail, or end the node.
+    fn accept(&self, log: LogId, index: u32, record: &RecordView<'_>) -> Result<(), StreamError> {
+        if record.origin.0 != log.node.0 {
+            return Err(StreamError::ForeignOrigin { log, origin: record.origin.0 });
+        }
+        let refuse = |reason: String| Err(StreamError::Unacceptable { log, index, reason });
+        if record.version == wal::Version::ZERO {
+            return refuse("its version is zero, which no clock gives".into());
+        }
+        if record.value.len() > self.value_bytes_max {
+            let (len, max) = (record.value.len(), self.value_bytes_max);
+            return refuse(format!("its value has {len} bytes; raise VALUE_BYTES_MAX here, which is {max}"));
+        }
+        if record.op != RecordOp::Control {
+            return Ok(());
+        }
+        match ControlRecord::decode(record.key, record.value) {
+            Err(error) => refuse(error.to_string()),
+            Ok(control) if control.is_local() => refuse("a local control record never travels".into()),
+            Ok(ControlRecord::Open { node, incarnation, .. }) if super::log_id(node, incarnation) != log => {
+                refuse("it opens another log than the one it came in".into())
+            }
+            Ok(_) => Ok(()),
+        }
     }
 
     /// A core answered a batch.
@@ -155,15 +214,30 @@ pub struct Receiver {
     appended: u64,
     /// Per core, the last sequence of this connection.
     last: Vec<Option<u64>>,
+    /// The logs asked for, with the end of retired ones.
+    logs: BTreeMap<LogId, Option<Version>>,
     waiting: VecDeque<Waiting>,
 }
 
 impl Receiver {
-    /// The credit to open with.
-    pub fn open(&mut self, cores: &Cores) -> StreamOffset {
-        self.last = vec![None; cores.tracks.len()];
-        self.granted = WINDOW_BYTES;
-        StreamOffset(self.granted)
+    /// Asks for logs, each with its end if it is retired; also again, for more of them. Gives the credit that holds.
+    ///
+    /// # Errors
+    /// [`StreamError::TooMany`].
+    pub fn open(
+        &mut self,
+        cores: &Cores,
+        logs: impl IntoIterator<Item = (LogId, Option<Version>)>,
+    ) -> Result<StreamOffset, StreamError> {
+        if self.last.is_empty() {
+            self.last = vec![None; cores.tracks.len()];
+            self.granted = WINDOW_BYTES;
+        }
+        self.logs.extend(logs);
+        if self.logs.len() > LOGS_MAX {
+            return Err(StreamError::TooMany("logs"));
+        }
+        Ok(StreamOffset(self.granted))
     }
 
     /// Takes a batch; gives the parts to hand to the cores, each exactly once and in order.
@@ -178,6 +252,9 @@ impl Receiver {
         if self.received >= self.granted {
             return Err(StreamError::Flooded);
         }
+        if !self.logs.contains_key(&head.log) {
+            return Err(StreamError::NotAsked(head.log));
+        }
         let count = u16::try_from(cores.tracks.len()).expect("a node has at most 64 cores");
         let mut runs: Vec<Vec<Bytes>> = vec![Vec::new(); usize::from(count)];
         let mut open: Option<(u16, usize)> = None;
@@ -188,9 +265,7 @@ impl Receiver {
                 index: found,
                 detail: error.to_string(),
             })?;
-            if record.origin.0 != head.log.node.0 {
-                return Err(StreamError::ForeignOrigin { log: head.log, origin: record.origin.0 });
-            }
+            cores.accept(head.log, found, &record)?;
             let owner = if record.op == RecordOp::Control { 0 } else { cores.secret.hash(record.key).core(count) };
             match open {
                 Some((core, _)) if core == owner => {}
@@ -227,7 +302,18 @@ impl Receiver {
     }
 
     /// Takes a claim. It takes effect from a later [`Receiver::advance`].
-    pub fn claim(&mut self, claim: Claim, cores: &Cores) {
+    ///
+    /// # Errors
+    /// [`StreamError::NotAsked`], [`StreamError::BeyondEnd`], [`StreamError::TooMany`].
+    pub fn claim(&mut self, claim: Claim, cores: &Cores) -> Result<(), StreamError> {
+        let log = claim.log;
+        let end = *self.logs.get(&log).ok_or(StreamError::NotAsked(log))?;
+        if let Some(end) = end.filter(|end| claim.to > *end) {
+            return Err(StreamError::BeyondEnd { log, to: claim.to.0, end: end.0 });
+        }
+        if self.waiting.len() >= WAITING_MAX {
+            return Err(StreamError::TooMany("claims"));
+        }
         let requirements = (0u16..)
             .zip(&self.last)
             .filter_map(|(core, sequence)| {
@@ -238,7 +324,17 @@ impl Receiver {
                 Some(Requirement { core, sequence, staged })
             })
             .collect();
+        // What waits for no more than this one may as well be said by it.
+        if let Some(Waiting::Claim { claim: last, requirements: needs }) = self.waiting.back_mut()
+            && last.log == log
+            && claim.from <= last.to
+        {
+            last.to = last.to.max(claim.to);
+            *needs = requirements;
+            return Ok(());
+        }
         self.waiting.push_back(Waiting::Claim { claim, requirements });
+        Ok(())
     }
 
     /// A core answered a batch.

@@ -67,6 +67,8 @@ struct Cursor {
     read_bytes: u32,
     /// Base of the segment whose last frame was read: what is left of the file is not the log.
     finished: Option<Lsn>,
+    /// `next` was reached over frames in memory, so that it need not be where a frame begins: it may be the end of a segment.
+    from_memory: bool,
 }
 
 #[derive(Debug)]
@@ -76,6 +78,35 @@ struct Stream {
     from: Version,
     claimed: Version,
     cursors: Vec<Cursor>,
+    next_core: usize,
+}
+
+impl Cursor {
+    /// The read that goes on from here; `None` while there is something to send or everything is in memory.
+    fn wanted(&mut self, log: &CoreLog) -> Option<ReadRequest> {
+        if !self.pieces.is_empty() || self.next >= log.durable || log.recent_from(self.next).is_some() {
+            return None;
+        }
+        if std::mem::take(&mut self.from_memory) {
+            self.next = log.start_for(self.shipped);
+        }
+        loop {
+            let (at, segment) = log.segment_at(self.next)?;
+            self.next = self.next.max(segment.base.plus(wal::SEGMENT_HEADER_BYTES as u64));
+            let next_base = log.segments.get(at + 1).map(|next| next.base);
+            let end = segment.end.or(next_base).unwrap_or(log.durable).min(log.durable);
+            if self.next < end && self.finished != Some(segment.base) {
+                let left = end.0 - self.next.0;
+                let len = u32::try_from(left.min(u64::from(self.read_bytes))).unwrap_or(u32::MAX);
+                return Some(ReadRequest { segment, offset: self.next.0 - segment.base.0, len });
+            }
+            // Nothing more in this segment. The next one is announced before anything in it is durable.
+            self.next = next_base.unwrap_or(log.durable);
+            if self.next >= log.durable {
+                return None;
+            }
+        }
+    }
 }
 
 /// The source's side of one follower's connection.
@@ -121,9 +152,10 @@ impl Sender {
                     pieces: VecDeque::new(),
                     read_bytes: READ_BYTES,
                     finished: None,
+                    from_memory: false,
                 })
                 .collect();
-            self.streams.push(Stream { log: entry.log, from, claimed: from, cursors });
+            self.streams.push(Stream { log: entry.log, from, claimed: from, cursors, next_core: 0 });
         }
     }
 
@@ -152,15 +184,23 @@ impl Sender {
             return Step::Claim(claim);
         }
         let count = self.streams.len();
+        // What lies in files is fetched beside the sending: a link that live writes keep busy must not leave it behind.
+        if let Some(step) = self.read(logs) {
+            return step;
+        }
+        // Streams and their cores take turns.
         for turn in 0..count {
             let index = (self.next_stream + turn) % count;
             let Some(log) = logs.get(self.streams[index].log) else { continue };
-            for core in 0..self.streams[index].cursors.len() {
+            let cores = self.streams[index].cursors.len();
+            let first = self.streams[index].next_core;
+            for core in (0..cores).map(|turn| (first + turn) % cores) {
                 let Some(core_log) = log.cores.get(core) else { continue };
                 self.refill(index, core, core_log);
                 if let Some(step) = self.send(index, core) {
                     self.claim_due = Some(index);
-                    self.next_stream = index;
+                    self.next_stream = index + 1;
+                    self.streams[index].next_core = core + 1;
                     return step;
                 }
             }
@@ -170,7 +210,7 @@ impl Sender {
                 return Step::Claim(claim);
             }
         }
-        self.read(logs)
+        Step::Idle
     }
 
     /// Takes frames that are in hand; skips to the end of the log when there is none.
@@ -194,6 +234,7 @@ impl Sender {
                 break;
             }
             cursor.next = durable.frame.end;
+            cursor.from_memory = true;
             if durable.frame.hlc > from {
                 taken += durable.payload.len();
                 let reaches = durable.frame.max_version;
@@ -202,6 +243,7 @@ impl Sender {
         }
         if exhausted {
             cursor.next = cursor.next.max(log.durable);
+            cursor.from_memory = true;
             if cursor.pieces.is_empty() {
                 cursor.shipped = cursor.shipped.max(log.complete);
             } else if let Some(last) = cursor.pieces.back_mut() {
@@ -266,38 +308,25 @@ impl Sender {
         Some(claim)
     }
 
-    /// The bulk read that the most backward cursor needs.
-    fn read(&mut self, logs: &OwnLogs) -> Step {
+    /// The bulk read that the most backward cursor needs, if any needs one.
+    fn read(&mut self, logs: &OwnLogs) -> Option<Step> {
         if self.reading.is_some() || self.sent >= self.credit {
-            return Step::Idle;
+            return None;
         }
+        let mut chosen: Option<(Version, usize, usize, ReadRequest)> = None;
         for (index, stream) in self.streams.iter_mut().enumerate() {
             let Some(log) = logs.get(stream.log) else { continue };
             for (core, (cursor, core_log)) in stream.cursors.iter_mut().zip(&log.cores).enumerate() {
-                if !cursor.pieces.is_empty()
-                    || cursor.next >= core_log.durable
-                    || core_log.recent_from(cursor.next).is_some()
+                if let Some(request) = cursor.wanted(core_log)
+                    && chosen.is_none_or(|(shipped, ..)| cursor.shipped < shipped)
                 {
-                    continue;
+                    chosen = Some((cursor.shipped, index, core, request));
                 }
-                let Some((at, segment)) = core_log.segment_at(cursor.next) else { continue };
-                let first_frame = Lsn(segment.base.0 + wal::SEGMENT_HEADER_BYTES as u64);
-                cursor.next = cursor.next.max(first_frame);
-                let next_base = core_log.segments.get(at + 1).map(|next| next.base);
-                let end = segment.end.or(next_base).unwrap_or(core_log.durable).min(core_log.durable);
-                if cursor.next >= end || cursor.finished == Some(segment.base) {
-                    // Nothing more in this segment. The next one is announced before anything in it is durable.
-                    cursor.next = next_base.unwrap_or(core_log.durable);
-                    return self.read(logs);
-                }
-                let left = end.0 - cursor.next.0;
-                let len = u32::try_from(left.min(u64::from(cursor.read_bytes))).unwrap_or(u32::MAX);
-                let request = ReadRequest { segment, offset: cursor.next.0 - segment.base.0, len };
-                self.reading = Some((index, core, request));
-                return Step::Read(request);
             }
         }
-        Step::Idle
+        let (_, index, core, request) = chosen?;
+        self.reading = Some((index, core, request));
+        Some(Step::Read(request))
     }
 
     /// The bytes of the bulk read.
@@ -324,7 +353,10 @@ impl Sender {
             if frame.kind() == FrameKind::Originated && frame.records_count() > 0 && frame.hlc() > from {
                 let payload = bytes.slice_ref(frame.payload());
                 let reaches = highest_version(&payload).map_err(|error| damage(error.to_string()))?;
-                split(&payload, frame.records_count(), reaches, &mut cursor.pieces);
+                // A read may begin before what was sent from memory.
+                if reaches > cursor.shipped {
+                    split(&payload, frame.records_count(), reaches, &mut cursor.pieces);
+                }
             }
         }
         if ended {
@@ -332,7 +364,8 @@ impl Sender {
         }
         let consumed = frames.consumed();
         if consumed == 0 && !ended {
-            if bytes.len() < request.len as usize || request.len >= wal::SEGMENT_BYTES_MAX {
+            // Less than a whole read was wanted: that was all there is.
+            if bytes.len() < request.len as usize || request.len < cursor.read_bytes {
                 return Err(damage("no whole frame".into()));
             }
             cursor.read_bytes = cursor.read_bytes.saturating_mul(2);

@@ -251,6 +251,7 @@ fn sleep<T>((mailbox, waker): &(Receiver<T>, Waker)) {
 fn mesh_settings(settings: &NodeSettings) -> MeshSettings {
     MeshSettings {
         advertise: settings.ip,
+        local: std::net::Ipv4Addr::LOCALHOST.into(),
         peers: settings.peers.iter().map(|ip| SocketAddr::new(*ip, DISCOVERY_PORT)).collect(),
         discovery: SocketAddr::new(settings.ip, DISCOVERY_PORT),
         replication: SocketAddr::new(settings.ip, REPLICATION_PORT),

@@ -1,0 +1,199 @@
+//! What a source may say, and what is refused: a follower believes records that verify and claims over what it asked for,
+//! nothing else. Each of these once poisoned a node or raised a watermark falsely.
+
+use bytes::Bytes;
+use engine::clock::Time;
+use engine::replication::receive::{Cores, Receiver, StreamError};
+use engine::replication::watermarks::Watermarks;
+use engine::startup::{StartSettings, start};
+use engine::storage::NodeSecret;
+use net::ids::{Class, CoreIndex, Incarnation, LogId, NodeId, StreamOffset, Version};
+use net::reactor::Mono;
+use net::reactor::disk::{Disk as _, OsDisk};
+use net::wire::body::{Claim, Compression, Records, RecordsHead};
+use wal::{ControlRecord, EPOCH_2020_UNIX_MS, Lsn, RecordDraft, RecordOp, RecordView};
+
+const SECRET: NodeSecret = NodeSecret(7);
+const VALUE_BYTES_MAX: usize = 1024;
+
+const LOG: LogId = LogId { node: NodeId(5), incarnation: Incarnation(1) };
+
+fn record(op: RecordOp, version: u64, key: &[u8], value: &[u8]) -> Vec<u8> {
+    let version = wal::Version(version);
+    let draft = RecordDraft { version, origin: wal::NodeId(LOG.node.0), op, expiry: None, key, value };
+    let mut bytes = vec![0; draft.padded_len()];
+    draft.encode_into(&mut bytes);
+    bytes
+}
+
+fn control(control: &ControlRecord) -> Vec<u8> {
+    let (key, value) = control.encode();
+    record(RecordOp::Control, 5 << 22, &key, &value)
+}
+
+fn batch(log: LogId, bytes: Vec<u8>) -> Records {
+    let raw_bytes = u32::try_from(bytes.len()).unwrap();
+    let head = RecordsHead {
+        log,
+        core: CoreIndex(0),
+        flags: 0,
+        stream_offset: StreamOffset(0),
+        count: 1,
+        raw_bytes,
+        compression: Compression::None,
+    };
+    Records { head, payload: Bytes::from(bytes) }
+}
+
+fn claim(log: LogId, to: u64) -> Claim {
+    Claim { log, from: Version(0), to: Version(to), flags: 0, class: Class(0) }
+}
+
+fn receiver() -> (Receiver, Cores) {
+    let cores = Cores::new(1, SECRET, VALUE_BYTES_MAX);
+    let mut receiver = Receiver::default();
+    receiver.open(&cores, [(LOG, None)]).unwrap();
+    (receiver, cores)
+}
+
+fn refusal(bytes: Vec<u8>) -> StreamError {
+    let (mut receiver, mut cores) = receiver();
+    receiver.records(&batch(LOG, bytes), &mut cores).expect_err("must be refused")
+}
+
+#[test]
+fn a_version_of_zero_is_refused() {
+    assert!(matches!(refusal(record(RecordOp::Put, 0, b"k", b"v")), StreamError::Unacceptable { .. }));
+}
+
+#[test]
+fn a_value_larger_than_this_node_takes_is_refused_and_does_not_end_the_node() {
+    let error = refusal(record(RecordOp::Put, 1, b"k", &[0; VALUE_BYTES_MAX + 1]));
+    assert!(error.to_string().contains("raise VALUE_BYTES_MAX"), "{error}");
+}
+
+#[test]
+fn control_records_that_must_not_travel_or_that_nobody_here_knows_are_refused() {
+    let ceiling = ControlRecord::ClockCeiling { version: wal::Version(u64::MAX) };
+    let watermark = ControlRecord::Watermark {
+        node: wal::NodeId(6),
+        incarnation: wal::Incarnation(1),
+        version: wal::Version(u64::MAX),
+        flags: 0,
+        rests_on: Vec::new(),
+    };
+    let open = |node: u32| ControlRecord::Open {
+        node: wal::NodeId(node),
+        incarnation: wal::Incarnation(LOG.incarnation.0),
+        first: wal::Version(1),
+        cores: 1,
+    };
+    for bytes in [control(&ceiling), control(&watermark), control(&open(6)), record(RecordOp::Control, 1, &[99], b"")] {
+        assert!(matches!(refusal(bytes), StreamError::Unacceptable { .. }));
+    }
+    let (mut receiver, mut cores) = receiver();
+    receiver.records(&batch(LOG, control(&open(LOG.node.0))), &mut cores).expect("its own open record travels");
+}
+
+#[test]
+fn records_and_claims_of_logs_that_were_not_asked_for_are_refused() {
+    let (mut receiver, mut cores) = receiver();
+    let other = LogId { node: NodeId(6), incarnation: Incarnation(1) };
+    assert_eq!(receiver.claim(claim(other, u64::MAX), &cores), Err(StreamError::NotAsked(other)));
+    let error = receiver.records(&batch(other, record(RecordOp::Put, 1, b"k", b"v")), &mut cores);
+    assert_eq!(error.expect_err("not asked"), StreamError::NotAsked(other));
+}
+
+#[test]
+fn a_claim_beyond_a_retired_logs_end_is_refused() {
+    let (mut receiver, cores) = receiver();
+    let retired = LogId { incarnation: Incarnation(2), ..LOG };
+    receiver.open(&cores, [(retired, Some(Version(10)))]).unwrap();
+    assert_eq!(receiver.claim(claim(retired, 10), &cores), Ok(()));
+    let beyond = StreamError::BeyondEnd { log: retired, to: 11, end: 10 };
+    assert_eq!(receiver.claim(claim(retired, 11), &cores), Err(beyond));
+}
+
+#[test]
+fn logs_without_end_are_refused() {
+    let (mut receiver, cores) = receiver();
+    let invented = (0..5_000).map(|n| (LogId { incarnation: Incarnation(n), ..LOG }, None));
+    assert_eq!(receiver.open(&cores, invented), Err(StreamError::TooMany("logs")));
+}
+
+#[test]
+fn a_second_offer_does_not_let_a_claim_overtake_the_disk() {
+    let (mut receiver, mut cores) = receiver();
+    let mut watermarks = Watermarks::default();
+    receiver.records(&batch(LOG, record(RecordOp::Put, 5 << 22, b"k", b"v")), &mut cores).unwrap();
+    cores.followed(0, 1, Lsn(8192));
+    receiver.followed(0, 1, Lsn(8192));
+    receiver.open(&cores, [(LOG, None)]).unwrap();
+    receiver.claim(claim(LOG, 5 << 22), &cores).unwrap();
+    receiver.advance(&cores, &mut watermarks).unwrap();
+    assert_eq!(watermarks.version(LOG), Version(0), "staged is not durable");
+    cores.durable(0, Lsn(8192));
+    receiver.advance(&cores, &mut watermarks).unwrap();
+    assert_eq!(watermarks.version(LOG), Version(5 << 22));
+}
+
+#[test]
+fn adjacent_claims_wait_as_one() {
+    let (mut receiver, mut cores) = receiver();
+    let mut watermarks = Watermarks::default();
+    receiver.records(&batch(LOG, record(RecordOp::Put, 5, b"k", b"v")), &mut cores).unwrap();
+    for to in 5..1_000 {
+        let claim = Claim { from: Version(if to == 5 { 0 } else { to - 1 }), ..claim(LOG, to) };
+        receiver.claim(claim, &cores).unwrap();
+    }
+    assert_eq!(receiver.announced(LOG), Some(Version(999)));
+    cores.followed(0, 1, Lsn(8192));
+    receiver.followed(0, 1, Lsn(8192));
+    cores.durable(0, Lsn(8192));
+    receiver.advance(&cores, &mut watermarks).unwrap();
+    assert_eq!(watermarks.version(LOG), Version(999));
+}
+
+/// Control records that reached a log all the same change nothing at the next start.
+#[test]
+fn followed_control_records_neither_stop_nor_steer_a_restart() {
+    type Host = engine::daemon::Os<net::reactor::epoll::EpollIo>;
+    let directory = tempfile::tempdir().unwrap();
+    let settings = StartSettings {
+        data_dir: directory.path().join("data"),
+        cores: 1,
+        segment_bytes: 1 << 20,
+        value_bytes_max: 1 << 18,
+        index_table_bits: 4,
+    };
+    let time = Time { mono: Mono(1), unix_ms: EPOCH_2020_UNIX_MS + 1_000_000 };
+    let mut drawn = 77u64;
+    let mut random = || {
+        drawn = drawn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        drawn
+    };
+    {
+        let mut started = start::<Host, _>(&OsDisk, &settings, &mut random, time).unwrap();
+        let (shard, _, file) = &mut started.shards[0];
+        let ceiling = ControlRecord::ClockCeiling { version: wal::Version(u64::MAX) };
+        let watermark = ControlRecord::Watermark {
+            node: wal::NodeId(6),
+            incarnation: wal::Incarnation(1),
+            version: wal::Version(u64::MAX),
+            flags: 0,
+            rests_on: Vec::new(),
+        };
+        for bytes in [record(RecordOp::Control, 5, &[99], b""), control(&ceiling), control(&watermark)] {
+            let (record, _) = RecordView::parse(&bytes).unwrap();
+            shard.follow(&record, time).unwrap();
+        }
+        shard.seal_group().unwrap();
+        while shard.next_sync().is_some() {
+            OsDisk.sync(file).unwrap();
+            shard.sync_done();
+        }
+    }
+    let again = start::<Host, _>(&OsDisk, &settings, &mut random, time).expect("a restart");
+    let third = LogId { node: NodeId(6), incarnation: Incarnation(1) };
+    assert_eq!(again.watermarks.version(third), Version(0));
+}
