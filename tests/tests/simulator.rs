@@ -282,3 +282,29 @@ fn seeds_hold(first: u64, count: u64) {
 fn fifty_seeds_hold() {
     seeds_hold(1, 50);
 }
+
+/// A region whose disk is full, while another goes on writing: nothing is acknowledged that is not stored, reads go on —
+/// those that another core answers, too —, and everything arrives once there is room.
+#[test]
+fn full_disk_under_replication_goes_on_reading() {
+    let mut mesh = Mesh::with_cores(11, [1, 2, 2]);
+    let known = keys("known", 20);
+    assert!(all_stored(&mesh.region("sfo").set_many(known.clone(), 500)));
+    mesh.converged();
+
+    mesh.region("ams").set_disk_full(true);
+    for round in 0..40 {
+        assert!(all_stored(&mesh.region("sfo").set_many(keys(&format!("r{round}"), 20), 2_000)));
+    }
+    mesh.run_ms(3_000);
+    assert_eq!(mesh.region("ams").get("r39:19"), Outcome::Read(None), "the batches are more than its disk takes");
+    for key in &known {
+        assert!(matches!(mesh.region("ams").get(key), Outcome::Read(Some(_))), "{key} is read while the disk is full");
+    }
+    assert_ne!(mesh.region("ams").set("local", 20_000), Outcome::Stored);
+
+    mesh.region("ams").set_disk_full(false);
+    mesh.converged();
+    assert!(matches!(mesh.region("ams").get("r39:19"), Outcome::Read(Some(_))));
+    mesh.sound();
+}
