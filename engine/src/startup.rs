@@ -193,6 +193,8 @@ type HeldWatermark = (NodeId, Incarnation, Version, Vec<(Incarnation, CoreId, Ls
 struct Run {
     first: Option<(Version, u16)>,
     highest: Version,
+    /// It originated something that followers must have.
+    data: bool,
     cores: BTreeMap<u16, RunCore>,
 }
 
@@ -359,6 +361,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         if kind == FrameKind::Originated {
             let run = self.runs.entry(incarnation.0).or_default();
             run.highest = run.highest.max(record.version);
+            run.data |= record.op != RecordOp::Control;
         }
         if kind == FrameKind::Originated || !far_future {
             self.floor = self.floor.max(record.version);
@@ -501,12 +504,13 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         Ok((Segment { number, cookie, base: Lsn(0), map }, file))
     }
 
-    /// This node's retired logs. One without its open record never acknowledged anything.
+    /// This node's retired logs. One without its open record never acknowledged anything; one that holds nothing else is not
+    /// worth offering: a log that nobody is told of counts as held.
     fn own_logs(&mut self) -> OwnLogs {
         let mut logs = OwnLogs::default();
         for incarnation in std::mem::take(&mut self.order) {
             let Some(run) = self.runs.remove(&incarnation) else { continue };
-            let Some((first, cores)) = run.first else { continue };
+            let Some((first, cores)) = run.first.filter(|_| run.data) else { continue };
             let end = run.highest.max(first);
             let mut log = OwnLog::new(self.node, Incarnation(incarnation), first, cores);
             log.end = Some(end);

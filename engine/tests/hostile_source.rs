@@ -2,16 +2,12 @@
 //! nothing else. Each of these once poisoned a node or raised a watermark falsely.
 
 use bytes::Bytes;
-use engine::clock::Time;
 use engine::replication::receive::{Cores, Receiver, StreamError};
 use engine::replication::watermarks::Watermarks;
-use engine::startup::{StartSettings, start};
 use engine::storage::NodeSecret;
 use net::ids::{Class, CoreIndex, Incarnation, LogId, NodeId, StreamOffset, Version};
-use net::reactor::Mono;
-use net::reactor::disk::{Disk as _, OsDisk};
 use net::wire::body::{Claim, Compression, Records, RecordsHead};
-use wal::{ControlRecord, EPOCH_2020_UNIX_MS, Lsn, RecordDraft, RecordOp, RecordView};
+use wal::{ControlRecord, Lsn, RecordDraft, RecordOp};
 
 const SECRET: NodeSecret = NodeSecret(7);
 const VALUE_BYTES_MAX: usize = 1024;
@@ -152,48 +148,4 @@ fn adjacent_claims_wait_as_one() {
     cores.durable(0, Lsn(8192));
     receiver.advance(&cores, &mut watermarks).unwrap();
     assert_eq!(watermarks.version(LOG), Version(999));
-}
-
-/// Control records that reached a log all the same change nothing at the next start.
-#[test]
-fn followed_control_records_neither_stop_nor_steer_a_restart() {
-    type Host = engine::daemon::Os<net::reactor::epoll::EpollIo>;
-    let directory = tempfile::tempdir().unwrap();
-    let settings = StartSettings {
-        data_dir: directory.path().join("data"),
-        cores: 1,
-        segment_bytes: 1 << 20,
-        value_bytes_max: 1 << 18,
-        index_table_bits: 4,
-    };
-    let time = Time { mono: Mono(1), unix_ms: EPOCH_2020_UNIX_MS + 1_000_000 };
-    let mut drawn = 77u64;
-    let mut random = || {
-        drawn = drawn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        drawn
-    };
-    {
-        let mut started = start::<Host, _>(&OsDisk, &settings, &mut random, time).unwrap();
-        let (shard, _, file) = &mut started.shards[0];
-        let ceiling = ControlRecord::ClockCeiling { version: wal::Version(u64::MAX) };
-        let watermark = ControlRecord::Watermark {
-            node: wal::NodeId(6),
-            incarnation: wal::Incarnation(1),
-            version: wal::Version(u64::MAX),
-            flags: 0,
-            rests_on: Vec::new(),
-        };
-        for bytes in [record(RecordOp::Control, 5, &[99], b""), control(&ceiling), control(&watermark)] {
-            let (record, _) = RecordView::parse(&bytes).unwrap();
-            shard.follow(&record, time).unwrap();
-        }
-        shard.seal_group().unwrap();
-        while shard.next_sync().is_some() {
-            OsDisk.sync(file).unwrap();
-            shard.sync_done();
-        }
-    }
-    let again = start::<Host, _>(&OsDisk, &settings, &mut random, time).expect("a restart");
-    let third = LogId { node: NodeId(6), incarnation: Incarnation(1) };
-    assert_eq!(again.watermarks.version(third), Version(0));
 }

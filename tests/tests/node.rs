@@ -358,3 +358,32 @@ fn a_port_that_a_thread_cannot_have_is_named_too() {
         }
     }
 }
+
+// ---- the admin port ------------------------------------------------------------------------------------------------
+
+#[test]
+fn half_requests_hold_the_admin_port_only_for_a_while_and_the_store_not_at_all() {
+    /// Connections that the admin port has at once.
+    const AT_ONCE: usize = 64;
+    let mut daemon = Daemon::new(DAEMON);
+    daemon.start();
+    let files = daemon.open_files();
+    let admin = daemon.at(daemon.ports().admin);
+    let began = Instant::now();
+    let mut idle: Vec<_> = (0..300)
+        .map(|_| {
+            let mut stream = connect(admin);
+            stream.write_all(b"GET /livez HT").unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(daemon.client().call(&["PING"]).unwrap(), Value::Simple("PONG".into()));
+    assert!(daemon.open_files() <= files + AT_ONCE + 4, "connections beyond the limit wait outside the process");
+
+    // The first one is ended although it is never finished; the others go away.
+    assert!(matches!(idle[0].read(&mut [0; 256]), Ok(0) | Err(_)));
+    assert!(began.elapsed() > Duration::from_secs(8), "half a request has some time");
+    drop(idle);
+    assert_eq!(daemon.http("/livez").unwrap(), (200, "ok\n".to_owned()));
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+}

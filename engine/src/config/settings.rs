@@ -137,7 +137,7 @@ pub const SETTINGS: [Row; 18] = [
         flag: "storage-port",
         form: "PORT",
         default: "10600",
-        help: "Port of the store, for Redis clients and the binary protocol",
+        help: "Port of the store, for Redis clients; the binary protocol for storage is reserved",
     },
     Row {
         setting: Setting::CachePort,
@@ -145,7 +145,7 @@ pub const SETTINGS: [Row; 18] = [
         flag: "cache-port",
         form: "PORT",
         default: "10700",
-        help: "Port of the cache, for Redis clients and the binary protocol",
+        help: "Port of the cache, reserved: nothing listens on it yet",
     },
     Row {
         setting: Setting::AdminPort,

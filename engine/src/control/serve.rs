@@ -3,6 +3,7 @@
 use net::ids::RequestId;
 use net::reactor::{Completion, FileJob, Op, Outcome};
 use net::wire::body::{Logs, Refuse, RefuseCode};
+use net::wire::limits::LOGS_MAX;
 use net::wire::message::Message;
 
 use super::link::{OUT_BYTES_MAX, Role};
@@ -18,7 +19,16 @@ const SEGMENT_FILES_MAX: usize = 64;
 
 impl<H: Host> ControlLoop<H> {
     pub(super) fn offer_logs(&mut self, key: LinkKey) {
-        let logs = Logs { logs: self.logs.logs.iter().map(OwnLog::entry).collect() };
+        let all = &self.logs.logs;
+        if all.len() > LOGS_MAX {
+            let left_out = all.len() - LOGS_MAX;
+            tracing::error!(
+                left_out,
+                "this node has had more runs than a peer can be told of; its oldest logs are not offered"
+            );
+        }
+        let newest = &all[all.len().saturating_sub(LOGS_MAX)..];
+        let logs = Logs { logs: newest.iter().map(OwnLog::entry).collect() };
         if let Some(link) = self.link(key) {
             link.push(&Message::Logs(logs), RequestId(0));
         }

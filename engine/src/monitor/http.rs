@@ -1,17 +1,28 @@
 //! The admin port: `/metrics`, `/livez`, `/readyz`, `/api/status`. Runs on the helper thread, never on a loop thread.
+//!
+//! Strangers cost little here: each connection carries one request, ends after [`CONNECTION_LIFE`] whatever it does, and at
+//! most [`CONNECTIONS_MAX`] are open; others wait in the kernel's backlog.
 
 use std::future::Future;
-use std::net::TcpListener;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
 
 use super::metrics;
 use crate::control::status::{Status, StatusBoard};
@@ -19,6 +30,12 @@ use crate::node::{GODWIT_VERSION, NodeFacts};
 
 /// A control thread that has not refreshed the status for this long is stuck. It refreshes ten times a second.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
+
+/// Connections at once, over all addresses.
+const CONNECTIONS_MAX: usize = 64;
+
+/// A connection that is older than this ends.
+const CONNECTION_LIFE: Duration = Duration::from_secs(10);
 
 /// The content type of OpenMetrics 1.0.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -34,6 +51,8 @@ struct Shared {
 pub struct StatusReply {
     /// Of the software.
     pub version: String,
+    /// Of the process; tells a restarted or a foreign daemon at this address apart.
+    pub pid: u32,
     /// The region's name.
     pub region: String,
     /// The node's id, eight hexadecimal digits.
@@ -62,17 +81,21 @@ pub fn router(facts: Arc<NodeFacts>, status: StatusBoard) -> Router {
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/api/status", get(api_status))
+        .layer(map_response(close_after))
         .with_state(Arc::new(Shared { facts, status, registry }))
 }
 
 /// Serves `router` on every listener until `end` resolves.
 pub async fn serve(listeners: Vec<TcpListener>, router: Router, end: impl Future<Output = ()>) {
     let mut servers = Vec::new();
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     for listener in listeners {
         let router = router.clone();
+        let permits = Arc::clone(&permits);
         let server = async move {
             listener.set_nonblocking(true)?;
-            axum::serve(tokio::net::TcpListener::from_std(listener)?, router).await
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            axum::serve(Bounded { listener, permits }, router).await
         };
         servers.push(tokio::spawn(async move {
             if let Err(error) = server.await {
@@ -82,6 +105,71 @@ pub async fn serve(listeners: Vec<TcpListener>, router: Router, end: impl Future
     }
     end.await;
     servers.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// A client that kept its connection would keep others out.
+async fn close_after(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// A listener that takes a connection only when it may open one more.
+struct Bounded {
+    listener: tokio::net::TcpListener,
+    permits: Arc<Semaphore>,
+}
+
+impl axum::serve::Listener for Bounded {
+    type Io = Mortal;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Mortal, SocketAddr) {
+        // Nobody closes the semaphore, so there always is a permit in the end.
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
+        let (stream, addr) = axum::serve::Listener::accept(&mut self.listener).await;
+        (Mortal { stream, end: Box::pin(tokio::time::sleep(CONNECTION_LIFE)), _permit: permit }, addr)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection that fails once its time is over, whether it waits to read or to write.
+struct Mortal {
+    stream: TcpStream,
+    end: Pin<Box<Sleep>>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Mortal {
+    /// The stream while there is time; otherwise the error. Wakes the caller when the time is over.
+    fn living(&mut self, context: &mut Context<'_>) -> io::Result<Pin<&mut TcpStream>> {
+        match self.end.as_mut().poll(context) {
+            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Pending => Ok(Pin::new(&mut self.stream)),
+        }
+    }
+}
+
+impl AsyncRead for Mortal {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.living(context)?.poll_read(context, into)
+    }
+}
+
+impl AsyncWrite for Mortal {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.living(context)?.poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.living(context)?.poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
 }
 
 async fn metrics_text(State(shared): State<Arc<Shared>>) -> Response {
@@ -123,6 +211,7 @@ async fn api_status(State(shared): State<Arc<Shared>>) -> Response {
     let facts = &shared.facts;
     let reply = StatusReply {
         version: GODWIT_VERSION.to_owned(),
+        pid: std::process::id(),
         region: facts.region.clone(),
         node: facts.node.to_string(),
         incarnation: facts.incarnation.to_string(),

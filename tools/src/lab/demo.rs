@@ -1,7 +1,7 @@
 //! The demo: write everywhere, measure, lose a region, delete meanwhile, bring it back, compare, and wait for silence.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use net::resp::Value;
 
@@ -34,20 +34,27 @@ type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
 pub(super) fn run(lab: &mut Lab, keys: u32) -> Result<(), LabError> {
     let keys = usize::try_from(keys).unwrap_or(usize::MAX);
     print("Three regions are up and follow each other.\n");
-    measure_idle(lab)?;
-    measure_loaded(lab, keys)?;
+    let run = token();
+    measure_idle(lab, &run)?;
+    measure_loaded(lab, &run, keys)?;
     lab.check()?;
-    let deleted = lose_a_region(lab, keys)?;
+    let deleted = lose_a_region(lab, &run, keys)?;
     compare(lab, &deleted)?;
     wait_for_silence(lab)?;
     print("Everything held.");
     Ok(())
 }
 
-fn measure_idle(lab: &Lab) -> Result<(), LabError> {
+/// In every key and value of this demo, so that what an earlier one left in the same directory is never taken for new.
+fn token() -> String {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("{:x}-{:x}", since_1970.as_millis(), std::process::id())
+}
+
+fn measure_idle(lab: &Lab, run: &str) -> Result<(), LabError> {
     let mut delays = Vec::new();
     for source in 0..region::COUNT {
-        let prefix = format!("idle:{}", region::name(source));
+        let prefix = format!("idle:{run}:{}", region::name(source));
         let load = Load { source, prefix, count: IDLE_COUNT, rate: IDLE_RATE };
         delays.extend(visibility::measure(&lab.regions, &[load])?);
     }
@@ -56,10 +63,14 @@ fn measure_idle(lab: &Lab) -> Result<(), LabError> {
     Ok(())
 }
 
-fn measure_loaded(lab: &Lab, keys: usize) -> Result<(), LabError> {
+fn load_prefix(run: &str, source: usize) -> String {
+    format!("load:{run}:{}", region::name(source))
+}
+
+fn measure_loaded(lab: &Lab, run: &str, keys: usize) -> Result<(), LabError> {
     let load = |source: usize| {
         let (count, rate) = if source == 0 { (keys, LOAD_RATE) } else { (keys / 10, OTHER_RATE) };
-        Load { source, prefix: format!("load:{}", region::name(source)), count, rate }
+        Load { source, prefix: load_prefix(run, source), count, rate }
     };
     let loads: Vec<Load> = (0..region::COUNT).map(load).collect();
     let delays = visibility::measure(&lab.regions, &loads)?;
@@ -73,17 +84,18 @@ fn measure_loaded(lab: &Lab, keys: usize) -> Result<(), LabError> {
 }
 
 /// Kills the last region, deletes and writes elsewhere meanwhile, and starts it again. Returns the deleted keys.
-fn lose_a_region(lab: &mut Lab, keys: usize) -> Result<Vec<String>, LabError> {
+fn lose_a_region(lab: &mut Lab, run: &str, keys: usize) -> Result<Vec<String>, LabError> {
     let last = region::COUNT - 1;
     let name = region::name(last);
     lab.regions[last].kill()?;
-    let prefix = format!("load:{}", region::name(0));
+    let prefix = load_prefix(run, 0);
     let deleted: Vec<String> = (0..keys).step_by(10).map(|n| key(&prefix, n)).collect();
     let removed = send_all(&lab.regions[0], deleted.iter().map(|key| vec!["DEL".to_owned(), key.clone()]))?;
     if removed.iter().any(|reply| *reply != Value::Integer(1)) {
         return Err(LabError::Failed(format!("{} did not delete every key it held", region::name(0))));
     }
-    let while_dark = (0..keys / 10).map(|n| vec!["SET".to_owned(), key("dark", n), visibility::value("dark", n)]);
+    let dark = format!("dark:{run}");
+    let while_dark = (0..keys / 10).map(|n| vec!["SET".to_owned(), key(&dark, n), visibility::value(&dark, n)]);
     let written = send_all(&lab.regions[1], while_dark)?;
     if written.iter().any(|reply| *reply != Value::Simple("OK".into())) {
         return Err(LabError::Failed(format!("{} refused a write while {name} was dark", region::name(1))));

@@ -40,11 +40,11 @@ pub struct Options {
     /// Keep the data here instead of in a temporary directory
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Keys that the demo writes in the first region
+    /// Keys that the demo writes in the first region, 1000 to 1000000
     #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1_000..=1_000_000))]
     keys: u32,
-    /// `auto`, `uring` or `epoll`, for all regions
-    #[arg(long, value_name = "BACKEND", default_value = "auto")]
+    /// How sockets and files are driven, for all regions
+    #[arg(long, value_name = "BACKEND", default_value = "auto", value_parser = ["auto", "uring", "epoll"])]
     io_backend: String,
 }
 
@@ -149,14 +149,17 @@ impl Lab {
         mut condition: impl FnMut(&Lab) -> bool,
     ) -> Result<(), LabError> {
         let end = Instant::now() + limit;
-        while !condition(self) {
+        loop {
+            // First of all: a region that has ended makes nothing true.
             self.check()?;
+            if condition(self) {
+                return Ok(());
+            }
             if Instant::now() > end {
                 return Err(LabError::Failed(what.to_owned()));
             }
             thread::sleep(Duration::from_millis(50));
         }
-        Ok(())
     }
 
     /// Fails when a daemon has ended by itself or Ctrl-C was pressed.

@@ -99,11 +99,12 @@ impl Region {
         BlockingClient::connect(self.storage(), ANSWER_WITHIN).map_err(io_error(what))
     }
 
-    /// What the daemon says of itself; `None` while it does not answer.
+    /// What the daemon says of itself; `None` while it does not answer. Another process on its address is not it.
     pub(crate) fn status(&self) -> Option<StatusReply> {
         let url = format!("http://{}/api/status", SocketAddr::new(ip(self.index), ADMIN_PORT));
         let text = self.http.get(&url).call().ok()?.into_body().read_to_string().ok()?;
-        serde_json::from_str(&text).ok()
+        let reply: StatusReply = serde_json::from_str(&text).ok()?;
+        (reply.pid == self.child.id()).then_some(reply)
     }
 
     /// Fails if the daemon has ended.

@@ -34,7 +34,7 @@ const SEEN_WITHIN: Duration = Duration::from_secs(20);
 pub(crate) struct Load {
     /// The writing region.
     pub(crate) source: usize,
-    /// Begins every key; distinct between phases.
+    /// Begins every key and is in every value; distinct between phases and between runs.
     pub(crate) prefix: String,
     /// Writes.
     pub(crate) count: usize,
@@ -84,7 +84,7 @@ impl Running<'_> {
 /// Runs all loads at once and observes each from every other region.
 ///
 /// # Errors
-/// When a client fails, a write is refused, or a write is not seen in time.
+/// When a client fails, a write is refused, or a write is not seen in time or earlier than the distance allows.
 pub(crate) fn measure(regions: &[Region], loads: &[Load]) -> Result<Vec<PairDelay>, LabError> {
     let began = Instant::now() + Duration::from_millis(100);
     let running: Vec<Running<'_>> = loads
@@ -173,6 +173,11 @@ fn observe(running: &Running<'_>, target: usize, addr: SocketAddr) -> Result<Pai
                     return Err(LabError::Failed(format!("{name} has {found:?} for {key}")));
                 }
                 let delay = now.saturating_duration_since(running.due(next));
+                if delay.as_secs_f64() * 1000.0 < region::one_way_ms(load.source, target) {
+                    let (key, name) = (key(&load.prefix, next), region::name(target));
+                    let text = format!("{key} was seen in {name} after {delay:?}, before it can have arrived");
+                    return Err(LabError::Failed(text));
+                }
                 micros.saturating_record(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX));
                 next += 1;
                 progress = now;

@@ -218,6 +218,14 @@ impl<M: Mapping> KeyCommand<'_, M> {
     fn expire(&mut self, verb: KeyVerb, key: &[u8], args: Args<'_>, out: &mut ReplyQueue) -> Result<(), WriteError> {
         let seconds = matches!(verb, KeyVerb::Expire | KeyVerb::ExpireAt);
         let absolute = matches!(verb, KeyVerb::ExpireAt | KeyVerb::PExpireAt);
+        // The options are judged before the time, as in Redis.
+        let condition = match ExpireCondition::parse(args.from(3)) {
+            Ok(condition) => condition,
+            Err(text) => {
+                error(out, &text);
+                return Ok(());
+            }
+        };
         let Some(time) = parse_integer(&args[2]) else {
             error(out, NOT_AN_INTEGER);
             return Ok(());
@@ -226,13 +234,6 @@ impl<M: Mapping> KeyCommand<'_, M> {
         let Some(at) = set_options::to_unix_ms(time, seconds, absolute, self.time.unix_ms) else {
             error(out, &format!("ERR invalid expire time in '{name}' command"));
             return Ok(());
-        };
-        let condition = match ExpireCondition::parse(args.from(3)) {
-            Ok(condition) => condition,
-            Err(text) => {
-                error(out, &text);
-                return Ok(());
-            }
         };
         let (present, barrier) = self.present(key);
         let Some(present) = present.filter(|present| condition.holds(present.expiry, at)) else {
@@ -258,7 +259,7 @@ impl<M: Mapping> KeyCommand<'_, M> {
                 let shown = match verb {
                     KeyVerb::Ttl => (left + 500) / 1000,
                     KeyVerb::PTtl => left,
-                    KeyVerb::ExpireTime => at / 1000,
+                    KeyVerb::ExpireTime => at.saturating_add(500) / 1000,
                     _ => at,
                 };
                 i64::try_from(shown).unwrap_or(i64::MAX)
@@ -296,7 +297,7 @@ impl<M: Mapping> KeyCommand<'_, M> {
     fn increment_float(&mut self, key: &[u8], by: &[u8], out: &mut ReplyQueue) -> Result<(), WriteError> {
         let number = |text: &[u8]| -> Option<f64> {
             let value: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
-            value.is_finite().then_some(value)
+            (!value.is_nan()).then_some(value)
         };
         let (present, _) = self.present(key);
         let (old, expiry) = match &present {

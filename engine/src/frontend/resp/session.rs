@@ -1,5 +1,7 @@
 //! Commands about the connection and the server.
 
+use std::sync::LazyLock;
+
 use net::resp::{Args, Protocol, parse_integer, reply};
 use wal::Lsn;
 
@@ -9,6 +11,12 @@ use super::{NOT_AN_INTEGER, SYNTAX_ERROR};
 use crate::clock::Time;
 use crate::frontend::replies::ReplyQueue;
 use crate::node::{Durability, GODWIT_VERSION, NodeFacts, REDIS_COMPATIBLE_VERSION};
+
+/// Redis' text for a password that nobody asked for.
+const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the default user. \
+                           Are you sure your configuration is correct?";
+/// Redis' text for a user that does not exist.
+const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 
 /// What a connection remembers.
 #[derive(Debug, Default)]
@@ -71,6 +79,12 @@ impl Session {
             },
             // What cluster-aware clients ask for first, and the words by which they know that there is none.
             SessionVerb::Cluster => return Err("ERR This instance has cluster support disabled".into()),
+            SessionVerb::Auth => match args.len() {
+                2 => return Err(NO_PASSWORD.into()),
+                3 if &args[1] == b"default".as_slice() => reply::simple(out, "OK"),
+                3 => return Err(WRONG_PASSWORD.into()),
+                _ => return Err(SYNTAX_ERROR.into()),
+            },
             SessionVerb::Hello => return self.hello(args, out),
             SessionVerb::Client => return self.client(args, out),
             SessionVerb::Config => return config(args, node, self.protocol, out),
@@ -109,7 +123,7 @@ impl Session {
                 let user = words.next().ok_or_else(option_error)?;
                 words.next().ok_or_else(option_error)?;
                 if user != b"default" {
-                    return Err("WRONGPASS invalid username-password pair or user is disabled.".into());
+                    return Err(WRONG_PASSWORD.into());
                 }
             } else if word.eq_ignore_ascii_case(b"SETNAME") {
                 name = Some(valid_name(words.next().ok_or_else(option_error)?)?);
@@ -235,24 +249,48 @@ fn command(args: Args<'_>, protocol: Protocol, out: &mut Vec<u8>) -> Answer {
             reply::array_header(out, table::COMMANDS.len());
             table::COMMANDS.iter().for_each(|command| reply::bulk(out, command.name.as_bytes()));
         }
-        b"COUNT" | b"LIST" => return Err(SYNTAX_ERROR.into()),
+        b"COUNT" => return Err(super::wrong_arity("command|count")),
+        b"LIST" => return Err(SYNTAX_ERROR.into()),
         _ => return Err(unknown_subcommand(sub, "COMMAND")),
     }
     Ok(())
+}
+
+/// System, release and architecture, as Redis shows them.
+static OPERATING_SYSTEM: LazyLock<String> = LazyLock::new(|| {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("Linux {} {}", release.trim(), std::env::consts::ARCH)
+});
+
+/// A number of bytes with two decimals, as Redis shows it.
+fn human(bytes: u64) -> String {
+    let units = ["K", "M", "G", "T", "P", "E"];
+    let Some(power) = bytes.checked_ilog2().map(|log| log / 10).filter(|power| *power > 0) else {
+        return format!("{bytes}B");
+    };
+    let hundredths = (u128::from(bytes) * 100) >> (10 * power);
+    format!("{}.{:02}{}", hundredths / 100, hundredths % 100, units[power as usize - 1])
 }
 
 /// The text of INFO; `wanted` names sections, none means all.
 fn info(wanted: Args<'_>, node: &NodeFacts, time: Time) -> String {
     let uptime_s = time.unix_ms.saturating_sub(node.started_unix_ms) / 1000;
     let live = node.sum(|core| &core.live_keys);
+    let index_bytes = node.sum(|core| &core.index_bytes);
+    let disk_full = node.sum(|core| &core.disk_full);
     let sections = [
         (
             "Server",
             format!(
-                "redis_version:{REDIS_COMPATIBLE_VERSION}\r\nredis_mode:standalone\r\ngodwit_version:{GODWIT_VERSION}\r\n\
+                "redis_version:{REDIS_COMPATIBLE_VERSION}\r\nredis_mode:standalone\r\nos:{}\r\narch_bits:{}\r\n\
+             run_id:{:08x}{:032x}\r\ngodwit_version:{GODWIT_VERSION}\r\n\
              godwit_region:{}\r\ngodwit_node:{:08x}\r\ngodwit_incarnation:{:016x}\r\ngodwit_cores:{}\r\n\
              godwit_io_backend:{}\r\nprocess_id:{}\r\ntcp_port:{}\r\nuptime_in_seconds:{uptime_s}\r\n\
              uptime_in_days:{}\r\n",
+                *OPERATING_SYSTEM,
+                usize::BITS,
+                node.node.0,
+                node.incarnation.0,
                 node.region,
                 node.node.0,
                 node.incarnation.0,
@@ -263,22 +301,29 @@ fn info(wanted: Args<'_>, node: &NodeFacts, time: Time) -> String {
                 uptime_s / 86_400,
             ),
         ),
-        ("Clients", format!("connected_clients:{}\r\n", node.connections())),
-        ("Memory", format!("godwit_index_bytes:{}\r\nmaxmemory:0\r\n", node.sum(|core| &core.index_bytes))),
+        ("Clients", format!("connected_clients:{}\r\nblocked_clients:0\r\n", node.connections())),
+        (
+            "Memory",
+            format!(
+                "used_memory:{index_bytes}\r\nused_memory_human:{}\r\ngodwit_index_bytes:{index_bytes}\r\nmaxmemory:0\r\n",
+                human(index_bytes),
+            ),
+        ),
         (
             "Persistence",
             format!(
-                "loading:0\r\naof_enabled:1\r\naof_last_write_status:{}\r\ngodwit_syncs:{}\r\ngodwit_disk_full:{}\r\n",
-                if node.sum(|core| &core.log_failed) == 0 { "ok" } else { "err" },
+                "loading:0\r\naof_enabled:1\r\naof_last_write_status:{}\r\ngodwit_syncs:{}\r\ngodwit_disk_full:{disk_full}\r\n",
+                if node.sum(|core| &core.log_failed) == 0 && disk_full == 0 { "ok" } else { "err" },
                 node.sum(|core| &core.syncs),
-                node.sum(|core| &core.disk_full),
             ),
         ),
         (
             "Stats",
             format!(
-                "total_commands_processed:{}\r\ngodwit_records_originated:{}\r\ngodwit_records_followed:{}\r\n\
+                "total_connections_received:{}\r\ntotal_commands_processed:{}\r\ngodwit_records_originated:{}\r\ngodwit_records_followed:{}\r\n\
              godwit_records_already_applied:{}\r\ngodwit_records_superseded:{}\r\n",
+                // Past connections are not counted; the present ones are at least no invention.
+                node.connections(),
                 node.sum(|core| &core.commands),
                 node.sum(|core| &core.originated),
                 node.sum(|core| &core.followed),

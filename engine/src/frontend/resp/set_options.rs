@@ -45,6 +45,8 @@ pub struct SetOptions {
 /// Redis' error text.
 pub fn parse(args: Args<'_>, now_unix_ms: u64) -> Result<SetOptions, String> {
     let mut options = SetOptions::default();
+    // Judged last: a syntax error counts for more than a wrong time. One unit may be repeated, the last time holds.
+    let mut unit_and_time: Option<(&[u8], &[u8])> = None;
     let mut words = args.iter();
     while let Some(word) = words.next() {
         let is = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
@@ -54,16 +56,21 @@ pub fn parse(args: Args<'_>, now_unix_ms: u64) -> Result<SetOptions, String> {
             options.condition = Condition::IfPresent;
         } else if is("GET") {
             options.get = true;
-        } else if is("KEEPTTL") && matches!(options.expiry, Expiry::None | Expiry::Keep) {
+        } else if is("KEEPTTL") && unit_and_time.is_none() {
             options.expiry = Expiry::Keep;
-        } else if (is("EX") || is("PX") || is("EXAT") || is("PXAT")) && options.expiry == Expiry::None {
-            let time = words.next().ok_or(SYNTAX_ERROR)?;
-            let (seconds, absolute) = (is("EX") || is("EXAT"), is("EXAT") || is("PXAT"));
-            let at = expiry_at(time, seconds, absolute, now_unix_ms, "set")?;
-            options.expiry = Expiry::At(at);
+        } else if (is("EX") || is("PX") || is("EXAT") || is("PXAT"))
+            && options.expiry == Expiry::None
+            && unit_and_time.as_ref().is_none_or(|(unit, _)| unit.eq_ignore_ascii_case(word))
+        {
+            unit_and_time = Some((word, words.next().ok_or(SYNTAX_ERROR)?));
         } else {
             return Err(SYNTAX_ERROR.into());
         }
+    }
+    if let Some((unit, time)) = unit_and_time {
+        let unit = unit.to_ascii_uppercase();
+        let (seconds, absolute) = (unit.starts_with(b"EX"), unit.ends_with(b"AT"));
+        options.expiry = Expiry::At(expiry_at(time, seconds, absolute, now_unix_ms, "set")?);
     }
     Ok(options)
 }

@@ -61,6 +61,7 @@ pub enum ManyVerb {
 #[expect(missing_docs, reason = "each is the Redis command of that name")]
 pub enum SessionVerb {
     Hello,
+    Auth,
     Ping,
     Echo,
     Select,
@@ -96,6 +97,7 @@ pub struct Command {
 }
 
 const WRITE: &[&str] = &["write", "denyoom", "fast"];
+const WRITE_MANY: &[&str] = &["write", "denyoom"];
 const READ: &[&str] = &["readonly", "fast"];
 const ADMIN: &[&str] = &["loading", "stale", "fast"];
 const ONE: (i64, i64, i64) = (1, 1, 1);
@@ -115,7 +117,7 @@ pub const COMMANDS: &[Command] = commands! {
     "set" -3 ONE WRITE "string" Kind::Key(KeyVerb::Set), "Sets the string value of a key, ignoring its type. The key is created if it doesn't exist.";
     "del" -2 ALL WRITE "generic" Kind::Many(ManyVerb::Del), "Deletes one or more keys.";
     "mget" -2 ALL READ "string" Kind::Many(ManyVerb::MGet), "Atomically per key returns the string values of one or more keys.";
-    "mset" -3 PAIRS WRITE "string" Kind::Many(ManyVerb::MSet), "Sets the string values of one or more keys; each key on its own.";
+    "mset" -3 PAIRS WRITE_MANY "string" Kind::Many(ManyVerb::MSet), "Sets the string values of one or more keys; each key on its own.";
     "incr" 2 ONE WRITE "string" Kind::Key(KeyVerb::Incr), "Increments the integer value of a key by one. Uses 0 as initial value if the key doesn't exist.";
     "decr" 2 ONE WRITE "string" Kind::Key(KeyVerb::Decr), "Decrements the integer value of a key by one. Uses 0 as initial value if the key doesn't exist.";
     "incrby" 3 ONE WRITE "string" Kind::Key(KeyVerb::IncrBy), "Increments the integer value of a key by a number.";
@@ -143,6 +145,7 @@ pub const COMMANDS: &[Command] = commands! {
     "ping" -1 NONE ADMIN "connection" Kind::Session(SessionVerb::Ping), "Returns the server's liveliness response.";
     "echo" 2 NONE ADMIN "connection" Kind::Session(SessionVerb::Echo), "Returns the given string.";
     "hello" -1 NONE ADMIN "connection" Kind::Session(SessionVerb::Hello), "Handshakes with the server.";
+    "auth" -2 NONE ADMIN "connection" Kind::Session(SessionVerb::Auth), "Authenticates the connection; there are no passwords yet.";
     "select" 2 NONE ADMIN "connection" Kind::Session(SessionVerb::Select), "Changes the selected database; only 0 exists.";
     "quit" -1 NONE ADMIN "connection" Kind::Session(SessionVerb::Quit), "Closes the connection.";
     "reset" 1 NONE ADMIN "connection" Kind::Session(SessionVerb::Reset), "Resets the connection.";
@@ -214,7 +217,7 @@ pub fn describe_all<'a>(names: Option<impl ExactSizeIterator<Item = &'a [u8]>>, 
             for name in names {
                 match find(name) {
                     Some(command) => command.describe(out, protocol),
-                    None => reply::null_array(out, protocol),
+                    None => reply::null(out, protocol),
                 }
             }
         }
