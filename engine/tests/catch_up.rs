@@ -117,6 +117,18 @@ fn versions(runs: &[Bytes]) -> Vec<u64> {
     found
 }
 
+/// Serves the follower until there is nothing to do.
+fn drain(sender: &mut Sender, logs: &OwnLogs, core: &Core, seen: &mut Vec<u64>) {
+    loop {
+        match sender.step(logs) {
+            Step::Records { runs, .. } => seen.extend(versions(&runs)),
+            Step::Claim(_) => {}
+            Step::Read(request) => sender.read_done(&core.read(&request)).expect("what the log holds"),
+            Step::Idle => return,
+        }
+    }
+}
+
 /// A follower stops exactly at the end of a segment, served from memory, and falls out of memory there: what lies behind the
 /// segment's last frame is not the log, and nothing may be missing afterwards.
 #[test]
@@ -132,27 +144,15 @@ fn a_cursor_that_leaves_memory_at_the_end_of_a_segment_goes_on_in_the_next() {
                 following = true;
                 follow(&mut sender, logs);
             }
-            while !stopped {
-                match sender.step(logs) {
-                    Step::Records { runs, .. } => seen.extend(versions(&runs)),
-                    Step::Claim(_) => {}
-                    Step::Read(request) => sender.read_done(&core.read(&request)).expect("the log"),
-                    Step::Idle => break,
-                }
+            if !stopped {
+                drain(&mut sender, logs, core, &mut seen);
             }
             let in_second = core.shard.log().append_position().0 == SegmentNumber(2);
             stopped |= in_second && core.shard.log().durable().0 < SEGMENT_BYTES as u64;
         });
     }
     assert!(stopped, "the rotation synced the first segment by itself");
-    loop {
-        match sender.step(&logs) {
-            Step::Records { runs, .. } => seen.extend(versions(&runs)),
-            Step::Claim(_) => {}
-            Step::Read(request) => sender.read_done(&core.read(&request)).expect("what the log holds"),
-            Step::Idle => break,
-        }
-    }
+    drain(&mut sender, &logs, &core, &mut seen);
     seen.sort_unstable();
     seen.dedup();
     assert_eq!(seen.len() as u64, core.written);

@@ -1,7 +1,5 @@
 //! Commands about the connection and the server.
 
-use std::sync::LazyLock;
-
 use net::resp::{Args, Protocol, parse_integer, reply};
 use wal::Lsn;
 
@@ -256,12 +254,6 @@ fn command(args: Args<'_>, protocol: Protocol, out: &mut Vec<u8>) -> Answer {
     Ok(())
 }
 
-/// System, release and architecture, as Redis shows them.
-static OPERATING_SYSTEM: LazyLock<String> = LazyLock::new(|| {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("Linux {} {}", release.trim(), std::env::consts::ARCH)
-});
-
 /// A number of bytes with two decimals, as Redis shows it.
 fn human(bytes: u64) -> String {
     let units = ["K", "M", "G", "T", "P", "E"];
@@ -287,7 +279,7 @@ fn info(wanted: Args<'_>, node: &NodeFacts, time: Time) -> String {
              godwit_region:{}\r\ngodwit_node:{:08x}\r\ngodwit_incarnation:{:016x}\r\ngodwit_cores:{}\r\n\
              godwit_io_backend:{}\r\nprocess_id:{}\r\ntcp_port:{}\r\nuptime_in_seconds:{uptime_s}\r\n\
              uptime_in_days:{}\r\n",
-                *OPERATING_SYSTEM,
+                "Linux",
                 usize::BITS,
                 node.node.0,
                 node.incarnation.0,
