@@ -1,7 +1,7 @@
 //! The admin port: `/metrics`, `/livez`, `/readyz`, `/api/status`. Runs on the helper thread, never on a loop thread.
 //!
-//! Strangers cost little here: each connection carries one request, ends after [`CONNECTION_LIFE`] whatever it does, and at
-//! most [`CONNECTIONS_MAX`] are open; others wait in the kernel's backlog.
+//! Strangers cost little here: each connection carries one request, ends after `CONNECTION_LIFE` whatever it does, and at
+//! most `CONNECTIONS_MAX` are open; others wait in the kernel's backlog.
 
 use std::future::Future;
 use std::io;
