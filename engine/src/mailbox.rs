@@ -141,10 +141,4 @@ impl<T> Outbox<T> {
         }
         false
     }
-
-    /// Messages that wait for room; what callers bound their intake by.
-    #[must_use]
-    pub fn backlog(&self) -> usize {
-        self.waiting.len()
-    }
 }

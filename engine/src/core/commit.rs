@@ -228,12 +228,6 @@ impl<H: Host> CoreLoop<H> {
         self.tell(CoreEvent::Failed(reason.to_owned()));
     }
 
-    /// Whether the log failed.
-    #[must_use]
-    pub fn has_failed(&self) -> bool {
-        self.commit.failed
-    }
-
     fn keep_segment_ready(&mut self) {
         let now = self.now();
         if self.stopping

@@ -108,12 +108,6 @@ impl CoreLog {
         let index = after.checked_sub(1)?;
         Some((index, self.segments[index]))
     }
-
-    /// Bytes of frames kept in hand.
-    #[must_use]
-    pub fn recent_bytes(&self) -> usize {
-        self.recent_bytes
-    }
 }
 
 /// One own log.

@@ -391,12 +391,6 @@ impl Receiver {
         Some(StreamOffset(credit))
     }
 
-    /// Payload bytes received and not yet appended.
-    #[must_use]
-    pub fn in_flight_bytes(&self) -> u64 {
-        self.received - self.appended
-    }
-
     /// The highest version any claim on its way promises for `log`.
     #[must_use]
     pub fn announced(&self, log: LogId) -> Option<Version> {

@@ -134,7 +134,7 @@ pub struct SourceDamage {
 }
 
 impl Sender {
-    /// The follower asks for streams; replaces what it asked before on this connection.
+    /// The follower asks for streams; what it asked for before on this connection goes on.
     pub fn follow(&mut self, logs: &OwnLogs, wanted: &[FollowLog], credit: StreamOffset) {
         self.credit = self.credit.max(credit.0);
         for entry in wanted {
