@@ -448,7 +448,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         let first = shard.open(self.settings.cores, self.time).map_err(StartError::Open)?;
         shard.seal_group().map_err(StartError::Open)?;
         let mut log = OwnLog::new(self.node, incarnation, first, self.settings.cores);
-        while shard.next_sync().is_some() {
+        while shard.next_commit().is_some() {
             self.disk.sync(file).map_err(io_error(&self.settings.data_dir, "the new log cannot be synced"))?;
             let frames = shard.sync_done();
             log.cores[0].extend(shard.log().durable(), shard.complete(), frames);

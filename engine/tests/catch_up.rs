@@ -77,7 +77,7 @@ impl Core {
             self.written += 1;
         }
         self.shard.seal_group().expect("room for the ceiling");
-        while self.shard.next_sync().is_some() {
+        while self.shard.next_commit().is_some() {
             let frames = self.shard.sync_done();
             let (durable, complete) = (self.shard.log().durable(), self.shard.complete());
             logs.logs[0].cores[usize::from(self.core)].extend(durable, complete, frames);
@@ -201,7 +201,7 @@ fn a_group_is_sealed_when_the_ceiling_finds_no_room() {
         match core.shard.put(SECRET.hash(b"k"), b"k", &[1; 10_000], None, time) {
             Ok(end) => {
                 core.shard.seal_group().expect("what was taken can be sealed");
-                while core.shard.next_sync().is_some() {
+                while core.shard.next_commit().is_some() {
                     core.shard.sync_done();
                 }
                 assert!(core.shard.log().durable() >= end, "what was taken becomes durable");
@@ -219,7 +219,7 @@ fn a_group_is_sealed_when_the_ceiling_finds_no_room() {
     }
     let staged = core.shard.log().staged();
     assert!(core.shard.seal_group().is_err(), "no room for the ceiling");
-    while core.shard.next_sync().is_some() {
+    while core.shard.next_commit().is_some() {
         core.shard.sync_done();
     }
     assert!(core.shard.log().durable() >= staged, "{small} small records were sealed all the same");

@@ -188,8 +188,8 @@ fn a_claim_waits_for_the_sync_and_is_never_followed_by_a_lower_version() {
     shard.put(hash, b"k", b"v", None, now()).expect("a write");
     assert_eq!(shard.complete(), Version::ZERO);
     shard.seal_group().expect("sealed");
-    assert!(shard.next_sync().is_some());
-    assert!(shard.next_sync().is_none(), "one sync in flight");
+    assert!(shard.next_commit().is_some());
+    assert!(shard.next_commit().is_none(), "one sync in flight");
     assert_eq!(shard.complete(), Version::ZERO);
     let frames = shard.sync_done();
     let claimed = shard.complete();

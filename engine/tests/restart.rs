@@ -52,7 +52,7 @@ impl Node {
 fn sync(running: &mut Running) {
     let (shard, _, file) = &mut running.shards[0];
     shard.seal_group().unwrap();
-    while shard.next_sync().is_some() {
+    while shard.next_commit().is_some() {
         OsDisk.sync(file).unwrap();
         shard.sync_done();
     }

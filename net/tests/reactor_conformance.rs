@@ -356,9 +356,19 @@ fn file_jobs_work_and_report_errors<R: Rig>(driver: &mut Driver<R>) {
             assert_eq!(&got[..], b"head");
         }
     }
+    assert!(matches!(driver.job(FileJob::Warm { file: again.clone() }), Ok(Outcome::Done)));
     let huge = FileJob::ReadBulk { file: again, offset: 0, len: u32::MAX };
     assert_eq!(driver.job(huge).unwrap_err().kind(), ErrorKind::InvalidInput);
+    // Used again: a new head, the old body.
+    let recycle = |len| FileJob::Recycle { path: second.clone(), len, head: Bytes::from_static(b"new head") };
+    assert_eq!(driver.job(recycle(1 << 19)).unwrap_err().kind(), ErrorKind::InvalidInput);
+    let recycled = driver.opened(recycle(1 << 20));
+    let Ok(Outcome::Bulk(got)) = driver.job(FileJob::ReadBulk { file: recycled, offset: 0, len: 9096 }) else {
+        panic!("bulk read failed")
+    };
+    assert!(got.starts_with(b"new head") && got[4096..] == bytes[..]);
     assert!(matches!(driver.job(FileJob::Unlink { path: second.clone() }), Ok(Outcome::Done)));
+    assert_eq!(driver.job(recycle(1 << 20)).unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(driver.job(FileJob::Open { path: second }).unwrap_err().kind(), ErrorKind::NotFound);
 }
 

@@ -20,6 +20,13 @@ pub const SEGMENT_BYTES_MIN: u32 = 8192;
 /// Segments are multiples of a page, because they are mapped.
 pub const SEGMENT_BYTES_STEP: u32 = 4096;
 
+/// Segments kept ready beside the one that is appended to: one is taken at the rotation, and while the next is prepared, which
+/// takes longer than a burst needs to fill a segment, the other one is there.
+pub const SPARE_SEGMENTS: usize = 2;
+
+/// Offsets, lengths and memory of direct writes are multiples of this: enough for devices with sectors of 4 KiB.
+pub const DIRECT_ALIGN_BYTES: usize = 4096;
+
 /// Whether `segment_bytes` is a size that this format allows.
 #[must_use]
 pub fn is_segment_size(segment_bytes: u64) -> bool {
@@ -31,3 +38,6 @@ const _: () = assert!(SEGMENT_HEADER_BYTES.is_multiple_of(FRAME_ALIGN_BYTES));
 const _: () = assert!(FRAME_HEADER_BYTES == FRAME_ALIGN_BYTES);
 const _: () = assert!(SEGMENT_BYTES_MIN as usize == 2 * SEGMENT_HEADER_BYTES);
 const _: () = assert!(SEGMENT_BYTES_MAX.is_multiple_of(SEGMENT_BYTES_STEP));
+// The header page is never part of a group's write.
+const _: () = assert!(SEGMENT_HEADER_BYTES.is_multiple_of(DIRECT_ALIGN_BYTES));
+const _: () = assert!((SEGMENT_BYTES_STEP as usize).is_multiple_of(DIRECT_ALIGN_BYTES));

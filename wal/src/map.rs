@@ -22,7 +22,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use memmap2::{Advice, MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 
 /// A segment's bytes. Cheap to clone; clones are the same memory.
 pub trait Mapping: Clone + fmt::Debug {
@@ -62,12 +62,29 @@ pub trait Mapping: Clone + fmt::Debug {
 
     /// Makes the pages of the range present, so that the first store does not wait for the disk. A hint: errors are ignored.
     fn populate(&self, range: Range<usize>);
+
+    /// Everything that was stored is on the disk: memory that only this process holds may be given back. The bytes stay as they
+    /// are.
+    fn settle(&self);
+
+    /// Whether nobody else holds a clone or bytes that were lent: the file may then be used again for other bytes.
+    fn is_unique(&self) -> bool;
+}
+
+/// How a file is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sharing {
+    /// Stores reach the page cache of the file.
+    Shared,
+    /// Stores stay in memory of the process; somebody else writes them to the file.
+    Private,
 }
 
 /// A file mapped for reading and writing.
 #[derive(Clone)]
 pub struct MappedFile {
     map: Arc<MmapRaw>,
+    sharing: Sharing,
 }
 
 impl fmt::Debug for MappedFile {
@@ -97,11 +114,33 @@ impl MappedFile {
     /// # Errors
     /// Those of mmap; `InvalidInput` if the file is shorter than `len`.
     pub fn map(file: &File, len: usize) -> io::Result<MappedFile> {
+        MappedFile::map_as(file, len, Sharing::Shared)
+    }
+
+    /// Maps the first `len` bytes of `file` so that stores stay in memory of this process, for [`CommitPath::Direct`]. Until
+    /// [`Mapping::settle`] every page that was stored to costs memory that the kernel cannot take back.
+    ///
+    /// # Errors
+    /// As [`MappedFile::map`].
+    ///
+    /// [`CommitPath::Direct`]: crate::CommitPath::Direct
+    pub fn map_private(file: &File, len: usize) -> io::Result<MappedFile> {
+        MappedFile::map_as(file, len, Sharing::Private)
+    }
+
+    fn map_as(file: &File, len: usize, sharing: Sharing) -> io::Result<MappedFile> {
         if file.metadata()?.len() < len as u64 {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a segment file is shorter than its mapping"));
         }
-        let map = MmapOptions::new().len(len).map_raw(file)?;
-        Ok(MappedFile { map: Arc::new(map) })
+        let mut options = MmapOptions::new();
+        options.len(len);
+        let map: MmapRaw = match sharing {
+            Sharing::Shared => options.map_raw(file)?,
+            // SAFETY: the file is not truncated while it is mapped, and nobody else writes it (point 4 of the module
+            // documentation) but the log's own direct writes, of bytes that were stored here before.
+            Sharing::Private => unsafe { options.map_copy(file)? }.into(),
+        };
+        Ok(MappedFile { map: Arc::new(map), sharing })
     }
 
     fn check(&self, range: &Range<usize>) {
@@ -149,8 +188,26 @@ impl Mapping for MappedFile {
         if range.is_empty() {
             return;
         }
-        // Refused before Linux 5.14: then the first store faults, which is slower and no less correct.
-        let _ = self.map.advise_range(Advice::PopulateRead, range.start, range.len());
+        // A private page has to be copied before the first store, a shared one must not be made dirty. Refused before Linux 5.14:
+        // then the first store faults, which is slower and no less correct.
+        let advice = match self.sharing {
+            Sharing::Shared => Advice::PopulateRead,
+            Sharing::Private => Advice::PopulateWrite,
+        };
+        let _ = self.map.advise_range(advice, range.start, range.len());
+    }
+
+    fn settle(&self) {
+        if self.sharing == Sharing::Shared {
+            return;
+        }
+        // SAFETY: the copies are dropped and the pages come from the file again, which holds the same bytes: the log calls this
+        // when everything that was stored is durable in the file. Readers of lent bytes see no change.
+        let _ = unsafe { self.map.unchecked_advise(UncheckedAdvice::DontNeed) };
+    }
+
+    fn is_unique(&self) -> bool {
+        Arc::strong_count(&self.map) == 1
     }
 }
 
@@ -215,6 +272,13 @@ impl Mapping for MemoryMap {
     }
 
     fn populate(&self, _: Range<usize>) {}
+
+    fn settle(&self) {}
+
+    fn is_unique(&self) -> bool {
+        // Lent bytes are copies.
+        true
+    }
 }
 
 #[cfg(test)]
@@ -247,6 +311,28 @@ mod tests {
         file.rewind().expect("seek");
         file.read_to_end(&mut contents).expect("read");
         assert_eq!(&contents[4096..4105], b"recordtwo");
+    }
+
+    #[test]
+    fn private_stores_stay_in_memory_and_settled_pages_come_from_the_file() {
+        use std::os::unix::fs::FileExt;
+
+        let file = scratch_file(12288);
+        let map = MappedFile::map_private(&file, 12288).expect("map");
+        map.populate(4096..8192);
+        map.store(4096, b"record");
+        let pinned = map.bytes(4096..4102);
+        let mut found = [0; 6];
+        file.read_exact_at(&mut found, 4096).expect("read");
+        assert_eq!(&found, &[0; 6], "a private store does not reach the file");
+        assert_eq!(pinned, &b"record"[..]);
+        // What the log's direct write does.
+        file.write_all_at(b"record", 4096).expect("write");
+        map.settle();
+        assert_eq!(pinned, &b"record"[..]);
+        assert!(!map.is_unique(), "lent bytes hold the mapping");
+        drop(pinned);
+        assert!(map.is_unique());
     }
 
     #[test]

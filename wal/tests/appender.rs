@@ -34,7 +34,7 @@ fn the_next_group_fills_while_one_sync_is_in_flight() {
     let late = test.put(FrameKind::Originated, 10);
     let second = test.seal().expect("a second group");
     test.put(FrameKind::Originated, 10);
-    assert_eq!(test.log.next_sync(), None, "one sync at a time");
+    assert_eq!(test.log.next_commit(), None, "one sync at a time");
     test.finish_sync();
     assert_eq!(test.log.durable(), first.upto, "what was sealed after the sync began is not durable by it");
     assert!(late.end > test.log.durable());
@@ -68,12 +68,12 @@ fn a_frame_says_how_far_the_log_was_durable_when_it_was_sealed() {
 fn nothing_appended_is_nothing_to_seal_or_sync() {
     let mut test = TestLog::new();
     assert_eq!(test.seal(), None);
-    assert_eq!(test.log.next_sync(), None);
+    assert_eq!(test.log.next_commit(), None);
     assert!(!test.idle(), "an empty log has nothing to declare");
     test.put(FrameKind::Originated, 10);
     test.commit();
     assert_eq!(test.seal(), None);
-    assert_eq!(test.log.next_sync(), None);
+    assert_eq!(test.log.next_commit(), None);
 }
 
 #[test]
@@ -164,10 +164,10 @@ fn a_failed_sync_is_final() {
     let durable = test.log.durable();
     test.put(FrameKind::Originated, 10);
     test.seal();
-    test.log.next_sync().expect("a sync");
+    test.log.next_commit().expect("a sync");
     test.log.sync_failed();
     assert!(test.log.is_dead() && !test.log.needs_segment());
-    assert_eq!(test.log.next_sync(), None, "no retry: the second sync would succeed without the bytes being on disk");
+    assert_eq!(test.log.next_commit(), None, "no retry: the second sync would succeed without the bytes being on disk");
     assert_eq!(test.try_put(FrameKind::Originated, 10), Err(AppendError::Dead));
     let foreign = draft(5, b"k", b"v").to_vec();
     assert_eq!(test.log.append(FrameKind::Followed, &foreign), Err(AppendError::Dead));

@@ -200,7 +200,7 @@ fn a_seal_with_more_origins_than_entries_says_that_it_does_not_know() {
         }
         log.append_draft(FrameKind::Originated, &draft(1, b"k", &vec![0; 60_000])).expect("a next segment");
         log.seal_group(version(1)).expect("a group");
-        log.next_sync().expect("of segment 1");
+        log.next_commit().expect("of segment 1");
         log.sync_done();
         let [(number, block)] = &log.take_seals()[..] else { panic!("one seal") };
         let mut page = vec![0; BODY];

@@ -136,7 +136,7 @@ impl<H: Host> CoreLoop<H> {
             return;
         }
         self.seal_group();
-        let Some(request) = self.shard.next_sync() else {
+        let Some(request) = self.shard.next_commit() else {
             self.seal_idle(now);
             return;
         };
@@ -168,7 +168,7 @@ impl<H: Host> CoreLoop<H> {
             self.commit.idle_sealed = true;
             self.shard.seal_idle();
             // The empty frame itself is synced like any group, by the next tick.
-            if let Some(request) = self.shard.next_sync()
+            if let Some(request) = self.shard.next_commit()
                 && let Some((_, file)) = self.commit.files.iter().rev().find(|(number, _)| *number == request.segment)
             {
                 self.commit.syncing = true;

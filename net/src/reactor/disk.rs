@@ -2,9 +2,11 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use super::{FileJob, OsFile, Outcome, file_job};
 
@@ -46,6 +48,13 @@ pub trait Disk {
     /// # Errors
     /// Those of open and read.
     fn read_durable(&self, file: &Self::File, offset: u64, len: usize) -> io::Result<Vec<u8>>;
+    /// Makes each file durable as the cache shows it, then gives `work` its index and everything the device holds of it, as
+    /// [`Disk::read_durable`] reads. Several files at a time, as many as there are CPUs, each in memory of its own.
+    fn each_durable<T: Send>(
+        &self,
+        files: &[Self::File],
+        work: &(dyn Fn(usize, &[u8]) -> T + Sync),
+    ) -> Vec<Result<T, DurableError>>;
     /// Does a file job here and now.
     ///
     /// # Errors
@@ -56,6 +65,17 @@ pub trait Disk {
     /// # Errors
     /// `WouldBlock` if another process (or node) holds it.
     fn lock(&self, path: &Path) -> io::Result<Self::Lock>;
+}
+
+/// Which step of [`Disk::each_durable`] failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DurableError {
+    /// fdatasync.
+    #[error("cannot be synced: {0}")]
+    Sync(io::Error),
+    /// Length or contents.
+    #[error("cannot be read: {0}")]
+    Read(io::Error),
 }
 
 /// The real disk.
@@ -119,15 +139,46 @@ impl Disk for OsDisk {
     }
 
     fn read_durable(&self, file: &OsFile, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        // The descriptor's own link, since the path may have been renamed.
-        let link = format!("/proc/self/fd/{}", file.as_file().as_raw_fd());
-        let direct = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(link);
-        match direct.and_then(|direct| read_direct(&direct, offset, len)) {
+        match open_for_direct_reads(file).and_then(|direct| read_direct(&direct, offset, len)) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                 file_job::read_bulk(file.as_file(), offset, len)
             }
             result => result,
         }
+    }
+
+    fn each_durable<T: Send>(
+        &self,
+        files: &[OsFile],
+        work: &(dyn Fn(usize, &[u8]) -> T + Sync),
+    ) -> Vec<Result<T, DurableError>> {
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(files.len());
+        let next = AtomicUsize::new(0);
+        let take_turns = || {
+            let mut done = Vec::new();
+            let mut memory = Vec::new();
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(file) = files.get(index) else { return done };
+                let range = self.sync(file).map_err(DurableError::Sync).and_then(|()| {
+                    read_whole(file, &mut memory).map_err(DurableError::Read)
+                });
+                done.push((index, range.map(|range| work(index, &memory[range]))));
+            }
+        };
+        let mut done: Vec<(usize, Result<T, DurableError>)> = thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(take_turns)).collect();
+            let mut done = take_turns();
+            for other in others {
+                match other.join() {
+                    Ok(more) => done.extend(more),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            done
+        });
+        done.sort_unstable_by_key(|(index, _)| *index);
+        done.into_iter().map(|(_, result)| result).collect()
     }
 
     fn run(&self, job: FileJob<OsFile>) -> io::Result<Outcome<OsFile>> {
@@ -142,6 +193,47 @@ impl Disk for OsDisk {
             Err(fs::TryLockError::Error(error)) => Err(error),
         }
     }
+}
+
+fn open_for_direct_reads(file: &OsFile) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(file.link())
+}
+
+/// Everything the device holds of `file`, into `memory`; where in it. Where the file system has no direct reads, what the
+/// cache holds.
+fn read_whole(file: &OsFile, memory: &mut Vec<u8>) -> io::Result<Range<usize>> {
+    let len = usize::try_from(file.len()?).map_err(io::Error::other)?;
+    let aligned = len.next_multiple_of(DIRECT_ALIGN);
+    if memory.len() < aligned + DIRECT_ALIGN {
+        *memory = vec![0; aligned + DIRECT_ALIGN];
+    }
+    let start = memory.as_ptr().align_offset(DIRECT_ALIGN);
+    let room = &mut memory[start..start + aligned];
+    let direct = open_for_direct_reads(file).and_then(|direct| fill(&direct, room, len));
+    let done = match direct {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => fill(file.as_file(), room, len)?,
+        result => result?,
+    };
+    if done < len {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(start..start + len)
+}
+
+/// Reads into `room` until `len` bytes are there or the file ends.
+fn fill(file: &File, room: &mut [u8], len: usize) -> io::Result<usize> {
+    let mut done = 0;
+    while done < len {
+        // Large enough for the device's bandwidth, small enough to leave it to others now and then.
+        let step = room.len().min(done + DIRECT_BYTES);
+        match file.read_at(&mut room[done..step], done as u64) {
+            Ok(0) => break,
+            Ok(read) => done += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
 }
 
 /// Aligned reads through an aligned buffer that cover `offset..offset + len`.
@@ -195,6 +287,25 @@ mod tests {
         assert_eq!(OsDisk.read_durable(&file, 2_999_990, 100).unwrap(), &bytes[2_999_990..]);
         assert!(OsDisk.read_durable(&file, 3_000_000, 100).unwrap().is_empty());
         assert!(OsDisk.read_durable(&file, 1 << 40, 100).unwrap().is_empty());
+    }
+
+    #[test]
+    fn whole_files_come_in_order_whoever_reads_them_and_a_missing_one_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let files: Vec<OsFile> = (0..9usize)
+            .map(|number| {
+                let path = directory.path().join(number.to_string());
+                fs::write(&path, vec![u8::try_from(number).unwrap(); 1_300_000 * number + number]).unwrap();
+                OsDisk.open(&path).unwrap()
+            })
+            .collect();
+        let work = |index: usize, bytes: &[u8]| {
+            assert!(bytes.iter().all(|byte| usize::from(*byte) == index));
+            (index, bytes.len())
+        };
+        let found: Vec<_> = OsDisk.each_durable(&files, &work).into_iter().map(Result::unwrap).collect();
+        assert_eq!(found, (0..9).map(|number| (number, 1_300_000 * number + number)).collect::<Vec<_>>());
+        assert!(OsDisk.each_durable(&[], &work).is_empty());
     }
 
     #[test]

@@ -14,6 +14,8 @@ use super::{FileJob, OsFile, Outcome, misuse};
 const ZERO_BYTES: usize = 4096;
 /// Bytes of zeros per step; a step stays below about a millisecond, so that the helper's other work goes on between.
 const STEP_BYTES: u64 = 1024 * 1024;
+/// Bytes per step of reading a file into the page cache.
+pub(crate) const WARM_BYTES: usize = 256 * 1024;
 /// Most bytes of one bulk read; a caller that asks for more has lost count.
 pub(crate) const BULK_BYTES_MAX: u32 = 64 * 1024 * 1024;
 
@@ -27,6 +29,15 @@ pub(crate) fn run(job: FileJob<OsFile>) -> io::Result<Outcome<OsFile>> {
                     return Ok(Outcome::Opened(file));
                 }
             }
+        }
+        FileJob::Recycle { path, len, head } => recycle(path, len, &head),
+        FileJob::Warm { file } => {
+            let mut scratch = vec![0; WARM_BYTES];
+            let mut at = 0;
+            while let Some(next) = warm_step(&file, at, &mut scratch)? {
+                at = next;
+            }
+            Ok(Outcome::Done)
         }
         FileJob::WriteSync { file, offset, bytes } => {
             file.as_file().write_all_at(&bytes, offset)?;
@@ -48,6 +59,26 @@ pub(crate) fn run(job: FileJob<OsFile>) -> io::Result<Outcome<OsFile>> {
             check_bulk(len)?;
             read_bulk(file.as_file(), offset, len as usize).map(|bytes| Outcome::Bulk(bytes.into()))
         }
+    }
+}
+
+fn recycle(path: PathBuf, len: u64, head: &[u8]) -> io::Result<Outcome<OsFile>> {
+    let file = OpenOptions::new().read(true).write(true).open(&path)?;
+    if file.metadata()?.len() != len || head.len() as u64 > len {
+        return Err(misuse("a recycled file has the length of its next use"));
+    }
+    file.write_all_at(head, 0)?;
+    file.sync_data()?;
+    Ok(Outcome::Opened(OsFile::new(file, path)))
+}
+
+/// Reads the stretch at `at` into the page cache; where to go on, `None` at the end of the file.
+pub(crate) fn warm_step(file: &OsFile, at: u64, scratch: &mut [u8]) -> io::Result<Option<u64>> {
+    match file.as_file().read_at(scratch, at) {
+        Ok(0) => Ok(None),
+        Ok(step) => Ok(Some(at + step as u64)),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Some(at)),
+        Err(error) => Err(error),
     }
 }
 

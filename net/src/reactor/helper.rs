@@ -128,6 +128,7 @@ async fn serve(backend: Backend, extra: LocalFuture, mut queue: mpsc::Receiver<R
                 };
                 reply.send(tag, result);
             }
+            FileJob::Warm { file } => reply.send(tag, warm_kindly(&file).await.map(|()| Outcome::Done)),
             FileJob::ReadBulk { file, offset, len } if backend == Backend::Uring => {
                 let Ok(permit) = Arc::clone(&bulk_reads).acquire_owned().await else { return };
                 tokio::task::spawn_local(async move {
@@ -153,6 +154,17 @@ async fn prepare_kindly(mut prepare: Prepare) -> io::Result<Outcome<OsFile>> {
         }
         tokio::task::yield_now().await;
     }
+}
+
+/// As [`prepare_kindly`].
+async fn warm_kindly(file: &OsFile) -> io::Result<()> {
+    let mut scratch = vec![0; file_job::WARM_BYTES];
+    let mut at = 0;
+    while let Some(next) = file_job::warm_step(file, at, &mut scratch)? {
+        at = next;
+        tokio::task::yield_now().await;
+    }
+    Ok(())
 }
 
 async fn read_bulk_uring(file: &OsFile, offset: u64, len: u32) -> io::Result<Outcome<OsFile>> {

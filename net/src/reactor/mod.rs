@@ -163,6 +163,22 @@ pub enum FileJob<F> {
         /// First bytes of the file.
         head: Bytes,
     },
+    /// Makes a file that [`FileJob::Prepare`] made, and that was used since, ready for another use: opens it, stores `head` at
+    /// offset 0, fdatasyncs. What stands behind `head` stays. Completes with [`Outcome::Opened`] (read and write).
+    /// `InvalidInput` if the file is not `len` bytes long.
+    Recycle {
+        /// The file.
+        path: PathBuf,
+        /// Its length in bytes.
+        len: u64,
+        /// First bytes of the file.
+        head: Bytes,
+    },
+    /// Reads the whole file into the page cache.
+    Warm {
+        /// The file.
+        file: F,
+    },
     /// Writes `bytes` at `offset` and fdatasyncs.
     WriteSync {
         /// The file.

@@ -1,8 +1,9 @@
 //! An open file of the operating system.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -49,6 +50,21 @@ impl OsFile {
     /// Those of fstat.
     pub fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
+    }
+
+    /// The same file opened once more, for reading and writing around the page cache: offsets, lengths and memory have to be
+    /// aligned.
+    ///
+    /// # Errors
+    /// Those of open; `EINVAL` where the file system has no direct I/O.
+    pub fn open_direct(&self) -> io::Result<OsFile> {
+        let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(self.link())?;
+        Ok(OsFile::new(file, self.0.path.clone()))
+    }
+
+    /// The descriptor's own link, since the path may have been renamed.
+    pub(crate) fn link(&self) -> String {
+        format!("/proc/self/fd/{}", self.raw_fd())
     }
 
     pub(crate) fn raw_fd(&self) -> RawFd {

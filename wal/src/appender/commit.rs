@@ -2,12 +2,38 @@
 
 use bytes::Bytes;
 
-use super::{ClosedFrame, FrameRef, LiveSegment, Log, Sealed, SyncRequest, narrow};
+use super::{ClosedFrame, Commit, CommitPath, FrameRef, LiveSegment, Log, Sealed, SyncRequest, narrow};
 use crate::checksum::crc32c;
-use crate::format::{FRAME_HEADER_BYTES, FrameFlags, FrameHeader, SealBlock, frame_bytes};
+use crate::format::{FRAME_HEADER_BYTES, FrameFlags, FrameHeader, SealBlock, frame_bytes, round_up};
 use crate::ids::{SegmentLink, SegmentNumber};
+use crate::limits::DIRECT_ALIGN_BYTES;
+use crate::lsn::Lsn;
 use crate::map::Mapping;
 use crate::version::Version;
+
+impl<M: Mapping> LiveSegment<M> {
+    /// A copy of what is sealed and not durable, widened to what direct I/O can write. What lies behind the sealed end in the last
+    /// block may be part of the next group: without a header it is nothing yet, as with a mapping that is synced.
+    fn write(&self, request: SyncRequest, segment_bytes: usize) -> Commit {
+        let offset_of = |position: Lsn| {
+            let offset = position.offset_from(self.segment.base).and_then(|offset| usize::try_from(offset).ok());
+            offset.expect("a position of this segment")
+        };
+        let start = offset_of(self.synced) / DIRECT_ALIGN_BYTES * DIRECT_ALIGN_BYTES;
+        let end = round_up(offset_of(self.written), DIRECT_ALIGN_BYTES).min(segment_bytes);
+        let bytes = self.segment.map.with(start..end, aligned_copy);
+        Commit::Write { request, offset: start as u64, bytes }
+    }
+}
+
+/// A copy that begins at a multiple of [`DIRECT_ALIGN_BYTES`] in memory.
+fn aligned_copy(bytes: &[u8]) -> Bytes {
+    let mut room = vec![0u8; bytes.len() + DIRECT_ALIGN_BYTES];
+    let start = room.as_ptr().align_offset(DIRECT_ALIGN_BYTES);
+    room[start..start + bytes.len()].copy_from_slice(bytes);
+    // The vector is as long as its allocation, so that it is not moved.
+    Bytes::from(room).slice(start..start + bytes.len())
+}
 
 impl<M: Mapping> Log<M> {
     /// Seals the group: gives its frames their headers, so that they can be recovered, and moves *written* to *staged*. `hlc` is
@@ -101,22 +127,26 @@ impl<M: Mapping> Log<M> {
         });
     }
 
-    /// The next sync to perform; `None` while one is in flight or when everything sealed is durable. Segments are synced in
-    /// order, so that durable is always a prefix.
-    pub fn next_sync(&mut self) -> Option<SyncRequest> {
+    /// What to do for the next group; `None` while something is in flight or when everything sealed is durable. Segments are
+    /// committed in order, so that durable is always a prefix.
+    pub fn next_commit(&mut self) -> Option<Commit> {
         if self.dead || self.in_flight.is_some() {
             return None;
         }
         let live = self.retiring.iter().chain([&self.current]).find(|live| live.written > live.synced)?;
         let request = SyncRequest { segment: live.segment.number, upto: live.written };
+        let commit = match self.path {
+            CommitPath::Mmap => Commit::Sync(request),
+            CommitPath::Direct => live.write(request, self.segment_bytes),
+        };
         self.in_flight = Some(request);
-        Some(request)
+        Some(commit)
     }
 
-    /// The sync in flight succeeded: everything up to its end is durable.
+    /// The sync or write in flight succeeded: everything up to its end is durable.
     ///
     /// # Panics
-    /// If no sync is in flight.
+    /// If nothing is in flight.
     pub fn sync_done(&mut self) {
         let request = self.in_flight.take().expect("a sync was requested before it is done");
         let live =
@@ -129,7 +159,7 @@ impl<M: Mapping> Log<M> {
         self.retire_synced();
     }
 
-    /// The sync in flight failed. The log is dead from now on: the kernel may have dropped the dirty pages, so that a second sync
+    /// The sync or write in flight failed. The log is dead from now on: the kernel may have dropped the dirty pages, so that a second sync
     /// would succeed without the bytes being on disk.
     pub fn sync_failed(&mut self) {
         self.in_flight = None;

@@ -13,7 +13,7 @@ use crate::format::{
     record_facts, round_up,
 };
 use crate::ids::{Cookie, CoreId, Incarnation, NodeId, SegmentLink, SegmentNumber};
-use crate::limits::{FRAME_ALIGN_BYTES, is_segment_size};
+use crate::limits::{FRAME_ALIGN_BYTES, SPARE_SEGMENTS, is_segment_size};
 use crate::lsn::Lsn;
 use crate::map::Mapping;
 use crate::version::Version;
@@ -91,6 +91,17 @@ pub struct Sealed {
     pub upto: Lsn,
 }
 
+/// How sealed groups reach the disk. The bytes there are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum CommitPath {
+    /// Records are stored into a shared mapping of the file, which is then synced.
+    #[default]
+    Mmap,
+    /// Records are stored into memory that is private to the process (a private mapping of the file); each group is written
+    /// from there around the page cache, durable at completion.
+    Direct,
+}
+
 /// A sync to perform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SyncRequest {
@@ -98,6 +109,33 @@ pub struct SyncRequest {
     pub segment: SegmentNumber,
     /// The log will be durable up to here.
     pub upto: Lsn,
+}
+
+/// What makes the next group durable; answer with [`Log::sync_done`] or [`Log::sync_failed`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Commit {
+    /// Sync the segment's file.
+    Sync(SyncRequest),
+    /// Write to the segment's file, durable at completion.
+    Write {
+        /// Which segment, and what is durable afterwards.
+        request: SyncRequest,
+        /// Byte offset in the file, a multiple of [`DIRECT_ALIGN_BYTES`](crate::limits::DIRECT_ALIGN_BYTES).
+        offset: u64,
+        /// What to write: as long, and as aligned in memory, as direct I/O needs. It begins with bytes that are durable already
+        /// when the group does not begin at such an offset.
+        bytes: Bytes,
+    },
+}
+
+impl Commit {
+    /// Which segment, and what is durable afterwards.
+    #[must_use]
+    pub fn request(&self) -> SyncRequest {
+        match self {
+            Commit::Sync(request) | Commit::Write { request, .. } => *request,
+        }
+    }
 }
 
 /// A sealed frame.
@@ -182,6 +220,7 @@ struct ClosedFrame {
 #[derive(Debug)]
 pub struct Log<M: Mapping> {
     identity: LogIdentity,
+    path: CommitPath,
     segment_bytes: usize,
     current: LiveSegment<M>,
     /// Rotated out, not yet sealed and synced throughout; oldest first.
@@ -209,6 +248,20 @@ impl<M: Mapping> Log<M> {
     /// If the sizes do not fit the format, or `first` does not begin at position 0.
     #[must_use]
     pub fn new(identity: LogIdentity, segment_bytes: u64, first: Segment<M>) -> Self {
+        Log::with_commit_path(identity, segment_bytes, first, CommitPath::Mmap)
+    }
+
+    /// As [`Log::new`], on a path of the caller's choice. For [`CommitPath::Direct`] every segment's mapping is private.
+    ///
+    /// # Panics
+    /// As [`Log::new`].
+    #[must_use]
+    pub fn with_commit_path(
+        identity: LogIdentity,
+        segment_bytes: u64,
+        first: Segment<M>,
+        path: CommitPath,
+    ) -> Self {
         assert!(is_segment_size(segment_bytes), "a segment size outside the format's limits: {segment_bytes}");
         assert_eq!(first.base, Lsn(0), "a run begins its log at position 0");
         let segment_bytes = usize::try_from(segment_bytes).expect("bounded by SEGMENT_BYTES_MAX");
@@ -217,6 +270,7 @@ impl<M: Mapping> Log<M> {
         let start = current.written;
         Log {
             identity,
+            path,
             segment_bytes,
             current,
             retiring: VecDeque::new(),
@@ -277,11 +331,23 @@ impl<M: Mapping> Log<M> {
         if self.current.end.is_some() { 0 } else { self.segment_bytes - self.tail }
     }
 
-    /// Whether no successor of the current segment is ready. Prepare one by [`Log::next_segment_plan`] and
-    /// [`supply`](Log::supply) it.
+    /// Whether fewer than [`SPARE_SEGMENTS`](crate::limits::SPARE_SEGMENTS) successors of the current segment are ready. Prepare
+    /// one by [`Log::next_segment_plan`] and [`supply`](Log::supply) it.
     #[must_use]
     pub fn needs_segment(&self) -> bool {
-        self.successors.is_empty() && !self.dead
+        self.successors.len() < SPARE_SEGMENTS && !self.dead
+    }
+
+    /// How the log is committed.
+    #[must_use]
+    pub fn commit_path(&self) -> CommitPath {
+        self.path
+    }
+
+    /// The oldest segment that is not durable and sealed throughout: everything before it is immutable.
+    #[must_use]
+    pub fn oldest_live_segment(&self) -> SegmentNumber {
+        self.retiring.front().unwrap_or(&self.current).segment.number
     }
 
     /// What the next segment to be supplied has to be.

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use wal::limits::SECTOR_BYTES;
+use wal::limits::{DIRECT_ALIGN_BYTES, SECTOR_BYTES};
 use wal::recovery::{Recovery, RecoveryError, judge, scan_segment};
 use wal::{
-    AppendError, Cookie, CoreId, FrameHeader, FrameKind, FrameRef, FrameView, Incarnation, Log, LogIdentity, Lsn,
+    AppendError, Commit, CommitPath, Cookie, CoreId, FrameHeader, FrameKind, FrameRef, FrameView, Incarnation, Log, LogIdentity, Lsn,
     Mapping, MemoryMap, NodeId, Placement, RecordDraft, RecordOp, SEAL_OFFSET, SEGMENT_HEADER_BYTES, Sealed, Segment,
     SegmentHeader, SegmentLink, SegmentNumber, SyncRequest, Version, crc32c, frames, segment_file_name,
 };
@@ -94,6 +94,7 @@ pub(crate) struct TestLog {
     pub(crate) seals: Vec<SegmentNumber>,
     in_flight: Option<(SyncRequest, Covered)>,
     old: fn(usize) -> Vec<u8>,
+    path: CommitPath,
     pub(crate) ms: u64,
 }
 
@@ -104,10 +105,18 @@ impl TestLog {
 
     /// The log of `run` from segment `first` on, in files that held `old` before.
     pub(crate) fn on(run: Incarnation, first: u64, old: fn(usize) -> Vec<u8>) -> TestLog {
+        TestLog::on_path(run, first, old, CommitPath::Mmap)
+    }
+
+    pub(crate) fn on_path(run: Incarnation, first: u64, old: fn(usize) -> Vec<u8>, path: CommitPath) -> TestLog {
         let identity = LogIdentity { node: NODE, incarnation: run, core: CORE };
-        let (segment, file) = prepare(run, SegmentNumber(first), Lsn(0), None, old);
+        let (mut segment, file) = prepare(run, SegmentNumber(first), Lsn(0), None, old);
+        if path == CommitPath::Direct {
+            segment.map = MemoryMap::from(segment.map.to_vec());
+        }
         TestLog {
-            log: Log::new(identity, SEGMENT_BYTES, segment),
+            log: Log::with_commit_path(identity, SEGMENT_BYTES, segment, path),
+            path,
             run,
             files: BTreeMap::from([(SegmentNumber(first), file)]),
             appended: Vec::new(),
@@ -121,7 +130,10 @@ impl TestLog {
 
     pub(crate) fn supply(&mut self) {
         let plan = self.log.next_segment_plan();
-        let (segment, file) = prepare(self.run, plan.number, plan.base, plan.previous, self.old);
+        let (mut segment, file) = prepare(self.run, plan.number, plan.base, plan.previous, self.old);
+        if self.path == CommitPath::Direct {
+            segment.map = MemoryMap::from(segment.map.to_vec());
+        }
         self.files.insert(plan.number, file);
         self.log.supply(segment);
     }
@@ -155,8 +167,17 @@ impl TestLog {
     }
 
     pub(crate) fn start_sync(&mut self) -> Option<SyncRequest> {
-        let request = self.log.next_sync()?;
-        let file = &self.files[&request.segment];
+        let commit = self.log.next_commit()?;
+        let request = commit.request();
+        let file = self.files.get_mut(&request.segment).expect("the file of a segment");
+        if let Commit::Write { offset, bytes, .. } = &commit {
+            // Any of its sectors may reach the disk before it completes, in any order.
+            assert!(offset.is_multiple_of(DIRECT_ALIGN_BYTES as u64) && bytes.len().is_multiple_of(DIRECT_ALIGN_BYTES));
+            assert_eq!(bytes.as_ptr().align_offset(DIRECT_ALIGN_BYTES), 0, "direct I/O needs aligned memory");
+            let at = usize::try_from(*offset).expect("small");
+            file.memory.lock().expect("see live()")[at..at + bytes.len()].copy_from_slice(bytes);
+            file.observe();
+        }
         let covered = file.unsynced.iter().map(|(sector, held)| (*sector, held.len())).collect();
         self.in_flight = Some((request, covered));
         Some(request)

@@ -95,13 +95,27 @@ impl Drop for DiskThread {
 fn perform(request: Request) -> io::Result<Option<Vec<u8>>> {
     match request {
         Request::Read { file, offset, len } => file_job::read_bulk(file.as_file(), offset, len as usize).map(Some),
-        Request::Write { file, offset, bytes, dsync } => {
-            file.as_file().write_all_at(&bytes, offset)?;
-            if dsync {
-                file.as_file().sync_data()?;
-            }
-            Ok(None)
+        Request::Write { file, offset, bytes, dsync: false } => {
+            file.as_file().write_all_at(&bytes, offset).map(|()| None)
         }
+        Request::Write { file, offset, bytes, dsync: true } => write_durable(&file, offset, &bytes).map(|()| None),
         Request::Sync { file } => file.as_file().sync_data().map(|()| None),
     }
+}
+
+/// One call for the write and its sync; a short write goes on where it ended.
+fn write_durable(file: &OsFile, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let run = [io::IoSlice::new(bytes)];
+        match rustix::io::pwritev2(file.as_file(), &run, offset, rustix::io::ReadWriteFlags::DSYNC) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(done) => {
+                offset += done as u64;
+                bytes = &bytes[done..];
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }

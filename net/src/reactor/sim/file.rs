@@ -277,6 +277,19 @@ impl DiskState {
                 }
                 return Ok(Some(Outcome::Opened(file)));
             }
+            (FileJob::Recycle { path, len, head }, 0) => {
+                let file = self.open(path)?;
+                if self.len(&file) != *len || head.len() as u64 > *len {
+                    return Err(misuse("a recycled file has the length of its next use"));
+                }
+                self.write(&file, 0, head)?;
+            }
+            (FileJob::Recycle { path, .. }, _) => {
+                let file = self.open(path)?;
+                self.sync_now(file.inode)?;
+                return Ok(Some(Outcome::Opened(file)));
+            }
+            (FileJob::Warm { .. }, _) => return Ok(Some(Outcome::Done)),
             (FileJob::WriteSync { file, offset, bytes }, 0) => self.write(file, *offset, bytes)?,
             (FileJob::WriteSync { file, .. }, _) => {
                 self.sync_now(file.inode)?;

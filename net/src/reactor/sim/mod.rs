@@ -21,7 +21,7 @@ use self::file::{DiskState, Step};
 use self::random::Random;
 use self::socket::SimListener;
 use self::world::{DiskWork, Inner};
-use super::disk::Disk;
+use super::disk::{Disk, DurableError};
 use super::{
     Completion, FileJob, Full, Io, Lease, Listener, Mono, Op, Outcome, RECV_BUFFER_BYTES, ReactorConfig, Socket,
     StreamKind, Tag, Wait, Waker, cancelled, misuse,
@@ -427,6 +427,20 @@ impl Disk for SimDisk {
 
     fn read_durable(&self, file: &SimFile, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         Ok(self.with(|disk| disk.read_durable(file, offset, len)))
+    }
+
+    fn each_durable<T: Send>(
+        &self,
+        files: &[SimFile],
+        work: &(dyn Fn(usize, &[u8]) -> T + Sync),
+    ) -> Vec<Result<T, DurableError>> {
+        let one = |(index, file): (usize, &SimFile)| {
+            self.sync(file).map_err(DurableError::Sync)?;
+            let len = usize::try_from(self.len(file).map_err(DurableError::Read)?).expect("64-bit target");
+            let bytes = self.read_durable(file, 0, len).map_err(DurableError::Read)?;
+            Ok(work(index, &bytes))
+        };
+        files.iter().enumerate().map(one).collect()
     }
 
     fn run(&self, job: FileJob<SimFile>) -> io::Result<Outcome<SimFile>> {
