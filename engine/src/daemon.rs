@@ -52,6 +52,14 @@ impl<I: Io<File = OsFile> + 'static> Host for Os<I> {
     fn map(file: &OsFile, len: u64) -> io::Result<MappedFile> {
         MappedFile::map(file.as_file(), usize::try_from(len).map_err(io::Error::other)?)
     }
+
+    fn map_private(file: &OsFile, len: u64) -> io::Result<MappedFile> {
+        MappedFile::map_private(file.as_file(), usize::try_from(len).map_err(io::Error::other)?)
+    }
+
+    fn open_direct(file: &OsFile) -> io::Result<OsFile> {
+        file.open_direct()
+    }
 }
 
 /// A reactor of the real machine.
@@ -175,6 +183,7 @@ fn run_on<I: OsIo>(config: &Config, stop: &StopFlag, name: &str, backend: Backen
         cores: config.cores,
         segment_bytes: config.segment_bytes,
         value_bytes_max: config.value_bytes_max,
+        commit_path: config.commit_path,
         index_table_bits: INDEX_TABLE_BITS,
     };
     let began = std::time::Instant::now();
@@ -240,6 +249,7 @@ impl<I: OsIo> Node<I> {
             incarnation: started.incarnation,
             cores,
             durability: config.durability,
+            commit_path: config.commit_path,
             io_backend: backend_name.to_owned(),
             storage_port: config.ports.storage,
             started_unix_ms: unix_ms(),
@@ -424,7 +434,8 @@ fn core_thread<I: OsIo>(
     let cores = boxes.iter().enumerate().map(|(index, mailbox)| Outbox::new(mailbox.sender(wakers[&index].clone())));
     let parts = (seed.parts)(cores.collect(), Outbox::new(control.sender(wakers[&boxes.len()].clone())));
     let mut core = CoreLoop::<Os<I>>::new(io, parts);
-    core.add_segment_file(seed.file.0, seed.file.1);
+    core.add_segment_file(seed.file.0, seed.file.1)
+        .map_err(|source| DaemonError::Thread { what: format!("the first segment of {what}"), source })?;
     for addr in seed.listen {
         core.listen(addr, seed.shared).map_err(|source| DaemonError::Listen { addr, what: "storage", source })?;
     }

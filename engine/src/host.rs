@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use net::reactor::Io;
-use wal::Mapping;
+use wal::{CommitPath, Mapping};
 
 /// A reactor with its files and mappings.
 pub trait Host: 'static {
@@ -20,6 +20,29 @@ pub trait Host: 'static {
     /// # Errors
     /// Those of mmap.
     fn map(file: &Self::File, len: u64) -> io::Result<Self::Map>;
+
+    /// Maps `len` bytes of `file` so that stores stay in memory.
+    ///
+    /// # Errors
+    /// Those of mmap.
+    fn map_private(file: &Self::File, len: u64) -> io::Result<Self::Map>;
+
+    /// Opens `file` once more, for writes around the page cache.
+    ///
+    /// # Errors
+    /// Those of open; `EINVAL` where the file system has no direct I/O.
+    fn open_direct(file: &Self::File) -> io::Result<Self::File>;
+}
+
+/// Maps a segment that a log will append to.
+///
+/// # Errors
+/// Those of mmap.
+pub(crate) fn map_segment<H: Host>(file: &H::File, len: u64, path: CommitPath) -> io::Result<H::Map> {
+    match path {
+        CommitPath::Mmap => H::map(file, len),
+        CommitPath::Direct => H::map_private(file, len),
+    }
 }
 
 /// Where the segments of a core lie.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use wal::{ControlRecord, Cookie, Lsn, SegmentNumber, Version};
 
-use crate::shard::DurableFrame;
+use crate::shard::{DurableFrame, Removable};
 
 /// Messages a mailbox holds; a full one makes senders keep theirs and slow down.
 pub const MAILBOX_MESSAGES: usize = 4096;
@@ -60,6 +60,8 @@ pub enum ToCore {
         /// The record.
         record: ControlRecord,
     },
+    /// Nobody reads this segment, which [`CoreEvent::Removable`] named: it may be used again.
+    RemoveSegment(SegmentNumber),
     /// Finish: seal, sync, stop.
     Stop,
 }
@@ -109,6 +111,8 @@ pub enum CoreEvent {
         /// Its base.
         base: Lsn,
     },
+    /// Nothing in this segment counts any more; answer with [`ToCore::RemoveSegment`] once nobody reads it.
+    Removable(Removable),
     /// The log failed; nothing is acknowledged any more.
     Failed(String),
     /// The core has stopped cleanly.

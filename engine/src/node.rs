@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use wal::{Incarnation, NodeId};
+use wal::{CommitPath, Incarnation, NodeId};
+
+use crate::core::stages::StageLatencies;
 
 /// The Redis version whose behaviour the RESP front end follows; what INFO and HELLO tell clients.
 pub const REDIS_COMPATIBLE_VERSION: &str = "7.0.15";
@@ -53,6 +55,14 @@ pub struct CoreGauges {
     pub log_failed: AtomicU64,
     /// 1 while no segment can be prepared.
     pub disk_full: AtomicU64,
+    /// New segment files made.
+    pub segments_prepared: AtomicU64,
+    /// Segment files used again.
+    pub segments_recycled: AtomicU64,
+    /// Segments given up because nothing in them counted any more.
+    pub segments_removed: AtomicU64,
+    /// Latencies of group commit.
+    pub stages: StageLatencies,
 }
 
 /// Facts about the node; shared by all its loops.
@@ -68,6 +78,8 @@ pub struct NodeFacts {
     pub cores: u16,
     /// Reply policy.
     pub durability: Durability,
+    /// How groups reach the disk.
+    pub commit_path: CommitPath,
     /// The reactor in use, and why if it is a fallback.
     pub io_backend: String,
     /// TCP port of the storage service.

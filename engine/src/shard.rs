@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use wal::{
-    AppendError, ControlRecord, Cookie, CoreId, FrameKind, FrameRef, Incarnation, Log, LogIdentity, Lsn, Mapping,
-    NodeId, Placement, RecordDraft, RecordOp, RecordView, Segment, SegmentNumber, SyncRequest, Version,
+    AppendError, Commit, CommitPath, ControlRecord, Cookie, CoreId, FrameKind, FrameRef, Incarnation, Log, LogIdentity,
+    Lsn, Mapping, NodeId, Placement, RecordDraft, RecordOp, RecordView, Segment, SegmentNumber, Version, planted,
 };
 
 use crate::clock::{AHEAD_MS_MAX, Hlc, Time, is_far_future};
@@ -28,6 +28,28 @@ pub struct ShardIdentity {
     pub core: CoreId,
     /// Keys placement and index.
     pub secret: NodeSecret,
+}
+
+/// Sizes and choices of one shard.
+#[derive(Clone, Copy, Debug)]
+pub struct ShardSettings {
+    /// Size of a segment.
+    pub segment_bytes: u64,
+    /// Largest value that is accepted.
+    pub value_bytes_max: usize,
+    /// How groups reach the disk.
+    pub commit_path: CommitPath,
+}
+
+/// A segment of this run in which nothing counts any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Removable {
+    /// Its number.
+    pub number: SegmentNumber,
+    /// Position behind it: the log begins there afterwards.
+    pub end: Lsn,
+    /// Every version that was originated in it is at or below this, and so is every one that superseded them.
+    pub upto: Version,
 }
 
 /// Why a write was not taken. Nothing was changed.
@@ -84,6 +106,13 @@ impl HeldKey {
     }
 }
 
+/// What a kept control record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum KeptKey {
+    Run,
+    Watermark(NodeId, Incarnation),
+}
+
 /// Counters of one shard; monotonic.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ShardCounters {
@@ -120,6 +149,13 @@ pub struct Shard<M: Mapping> {
     frames: VecDeque<FrameRef>,
     /// Far-future records: appended, claimed, but not visible until due.
     held: BTreeMap<HeldKey, Location>,
+    /// What the log says of this run and of others' logs, by the newest record of each: a segment that is removed must not take the
+    /// only copy along, so that each segment begins by repeating it.
+    kept: BTreeMap<KeptKey, ControlRecord>,
+    /// The segment that repeats it last, and where that ends.
+    repeated: (SegmentNumber, Lsn),
+    /// The oldest segment, once nothing in it counted any more, and the staged end then: what superseded its records.
+    emptied: Option<(SegmentNumber, Lsn)>,
     value_bytes_max: usize,
     disk_full: bool,
     counters: ShardCounters,
@@ -130,11 +166,10 @@ impl<M: Mapping> Shard<M> {
     #[must_use]
     pub fn new(
         identity: ShardIdentity,
-        segment_bytes: u64,
+        settings: ShardSettings,
         first: Segment<M>,
         mut store: Store<M>,
         floor: Version,
-        value_bytes_max: usize,
     ) -> Self {
         let slot = store.add_segment(Some(first.base), first.map.clone());
         let slots = vec![(first.number, slot, first.map.clone(), first.base)];
@@ -142,7 +177,8 @@ impl<M: Mapping> Shard<M> {
         let log_identity = LogIdentity { node: identity.node, incarnation: identity.incarnation, core: identity.core };
         Shard {
             identity,
-            log: Log::new(log_identity, segment_bytes, first),
+            repeated: (first.number, Lsn(0)),
+            log: Log::with_commit_path(log_identity, settings.segment_bytes, first, settings.commit_path),
             store,
             clock: Hlc::new(floor, tag_of(identity.node)),
             slots,
@@ -152,7 +188,9 @@ impl<M: Mapping> Shard<M> {
             complete: Version::ZERO,
             frames: VecDeque::new(),
             held: BTreeMap::new(),
-            value_bytes_max,
+            kept: BTreeMap::new(),
+            emptied: None,
+            value_bytes_max: settings.value_bytes_max,
             disk_full: false,
             counters: ShardCounters::default(),
         }
@@ -324,6 +362,7 @@ impl<M: Mapping> Shard<M> {
         let control =
             ControlRecord::Open { node: self.identity.node, incarnation: self.identity.incarnation, first, cores };
         self.append_control(FrameKind::Originated, &control, first)?;
+        self.kept.insert(KeptKey::Run, control);
         Ok(first)
     }
 
@@ -332,7 +371,30 @@ impl<M: Mapping> Shard<M> {
     /// # Errors
     /// See [`WriteError`].
     pub fn append_local(&mut self, control: &ControlRecord) -> Result<Lsn, WriteError> {
-        self.append_control(FrameKind::Local, control, self.clock.last())
+        let end = self.append_control(FrameKind::Local, control, self.clock.last())?;
+        if let ControlRecord::Watermark { node, incarnation, .. } = control {
+            self.kept.insert(KeptKey::Watermark(*node, *incarnation), control.clone());
+        }
+        Ok(end)
+    }
+
+    /// Repeats in the current segment what earlier ones say, so that they can be removed.
+    fn repeat_kept(&mut self) -> Result<(), WriteError> {
+        let (segment, _) = self.log.append_position();
+        if segment == self.repeated.0 {
+            return Ok(());
+        }
+        if planted::is(planted::Fault::RepeatNothing) {
+            self.repeated = (segment, Lsn(0));
+            return Ok(());
+        }
+        let ceiling = ControlRecord::ClockCeiling { version: self.ceiling };
+        let mut end = self.append_control(FrameKind::Local, &ceiling, self.clock.last())?;
+        for control in self.kept.values().cloned().collect::<Vec<_>>() {
+            end = self.append_control(FrameKind::Local, &control, self.clock.last())?;
+        }
+        self.repeated = (segment, end);
+        Ok(())
     }
 
     fn append_control(
@@ -372,7 +434,7 @@ impl<M: Mapping> Shard<M> {
         let verdict = self.store.judge(hash, record);
         match verdict {
             Verdict::Same => self.counters.already_applied += 1,
-            Verdict::Older => self.counters.superseded += 1,
+            Verdict::Older(_) => self.counters.superseded += 1,
             Verdict::First | Verdict::Newer(_) => {
                 let far_future = is_far_future(record.version, time);
                 if far_future && self.held.contains_key(&HeldKey::of(record, hash)) {
@@ -397,7 +459,9 @@ impl<M: Mapping> Shard<M> {
 
     /// Keeps a far-future record out of sight until it is due (also used by recovery).
     pub fn hold(&mut self, key: HeldKey, location: Location) {
-        self.held.insert(key, location);
+        if self.held.insert(key, location).is_none() {
+            self.store.pin(location.segment);
+        }
         self.counters.held_back += 1;
     }
 
@@ -411,6 +475,7 @@ impl<M: Mapping> Shard<M> {
             let hash = KeyHash(hash);
             let verdict = self.store.judge_at(hash, location);
             self.store.install(hash, verdict, location);
+            self.store.unpin(location.segment);
             self.clock.observe(version);
         }
         !self.held.is_empty()
@@ -444,7 +509,7 @@ impl<M: Mapping> Shard<M> {
     /// [`WriteError::NoSegment`] and the like when the ceiling record finds no room. The group is closed all the same: what
     /// was originated in it lies below the present ceiling; only the promise stays there.
     pub fn seal_group(&mut self) -> Result<(), WriteError> {
-        let raised = self.raise_ceiling(self.clock.last());
+        let raised = self.raise_ceiling(self.clock.last()).and_then(|()| self.repeat_kept());
         if let Some(sealed) = self.log.seal_group(self.clock.last()) {
             self.sealed.push_back((sealed.upto, self.clock.last().min(self.ceiling)));
         }
@@ -457,9 +522,9 @@ impl<M: Mapping> Shard<M> {
         self.log.staged() > self.log.written() || self.clock.last() > self.ceiling
     }
 
-    /// The next sync to perform, if none is in flight and something needs it.
-    pub fn next_sync(&mut self) -> Option<SyncRequest> {
-        self.log.next_sync()
+    /// What makes the next group durable, if nothing is in flight and something needs it.
+    pub fn next_commit(&mut self) -> Option<Commit> {
+        self.log.next_commit()
     }
 
     /// The sync in flight succeeded. Returns the originated frames that became durable, in order.
@@ -521,6 +586,36 @@ impl<M: Mapping> Shard<M> {
         self.slots.push((segment.number, slot, segment.map.clone(), segment.base));
         self.log.supply(segment);
         self.disk_full = false;
+    }
+
+    /// The oldest segment of this run, if nothing in it counts any more and what took its place is durable.
+    pub fn removable(&mut self) -> Option<Removable> {
+        let &[(number, slot, ..), (_, _, _, end), ..] = &self.slots[..] else { return None };
+        let immutable = number < self.log.oldest_live_segment() && number < self.repeated.0;
+        if !immutable || !self.store.is_dead(slot) {
+            return None;
+        }
+        let (_, superseded_at) = match self.emptied {
+            Some(emptied) if emptied.0 == number => emptied,
+            _ => *self.emptied.insert((number, self.log.staged())),
+        };
+        let durable = self.log.durable();
+        let replaced = durable >= superseded_at && durable >= self.repeated.1;
+        (replaced || planted::is(planted::Fault::RemoveBeforeReplaced)).then(|| Removable {
+            number,
+            end,
+            upto: self.clock.last(),
+        })
+    }
+
+    /// Forgets the oldest segment, which [`Shard::removable`] named. Its mapping, unless there is another oldest by now.
+    pub fn remove(&mut self, number: SegmentNumber) -> Option<M> {
+        if self.removable()?.number != number {
+            return None;
+        }
+        let (_, slot, map, _) = self.slots.remove(0);
+        self.store.remove_segment(slot);
+        Some(map)
     }
 
     /// The segment this run started with.

@@ -8,22 +8,22 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use net::reactor::disk::Disk;
+use net::reactor::disk::{Disk, DurableError};
 use net::reactor::{FileJob, Outcome};
 use wal::recovery::{RecoveredLog, RecoveryError, judge, scan_segment};
 use wal::{
-    ControlRecord, Cookie, CoreId, FrameKind, Incarnation, Lsn, Mapping, NodeId, RecordOp, RecordView, Segment,
-    SegmentHeader, SegmentNumber, Version,
+    Commit, CommitPath, ControlRecord, Cookie, CoreId, FrameKind, Incarnation, Lsn, Mapping, NodeId, RecordOp,
+    RecordView, Segment, SegmentHeader, SegmentNumber, Version,
 };
 
 use crate::clock::{Time, is_far_future};
-use crate::host::{Host, segment_path};
+use crate::host::{Host, map_segment, segment_path};
 use crate::replication::logs::{OwnLog, OwnLogs, SegmentRef};
 use crate::replication::watermarks::Watermarks;
 use crate::replication::{log_id, to_wire};
-use crate::shard::{HeldKey, Shard, ShardIdentity, WriteError};
+use crate::shard::{HeldKey, Shard, ShardIdentity, ShardSettings, WriteError};
 use crate::storage::NodeSecret;
-use crate::storage::index::Location;
+use crate::storage::index::{Location, SegmentSlot};
 use crate::storage::store::Store;
 
 /// The file that names the node.
@@ -44,6 +44,8 @@ pub struct StartSettings {
     pub segment_bytes: u32,
     /// Largest value in bytes.
     pub value_bytes_max: u32,
+    /// How groups reach the disk.
+    pub commit_path: CommitPath,
     /// Tables of each index, as a power of two.
     pub index_table_bits: u32,
 }
@@ -64,6 +66,9 @@ pub enum StartError {
     /// Another process has the directory.
     #[error("{} is in use by another godwit process; stop it or set another DATA_DIR", .0.display())]
     InUse(PathBuf),
+    /// The file system has no direct I/O.
+    #[error("{}: COMMIT_PATH=direct does not work on this file system ({_1}); set COMMIT_PATH=mmap", .0.display())]
+    NoDirect(PathBuf, std::io::Error),
     /// Logs without an identity.
     #[error("{} holds logs but no NODE file: their owner is unknown; restore NODE, or move the directory away to start empty", .0.display())]
     IdentityMissing(PathBuf),
@@ -81,6 +86,9 @@ pub enum StartError {
     Open(WriteError),
 }
 
+/// A core's shard, its first segment and that segment's file.
+pub type StartedShard<H> = (Shard<<H as Host>::Map>, SegmentNumber, <H as Host>::File);
+
 /// A node that has recovered and opened its new incarnation.
 #[derive(Debug)]
 pub struct Started<H: Host, L> {
@@ -90,8 +98,8 @@ pub struct Started<H: Host, L> {
     pub incarnation: Incarnation,
     /// Keys placement.
     pub secret: NodeSecret,
-    /// By core: the shard, its first segment and that segment's file.
-    pub shards: Vec<(Shard<H::Map>, SegmentNumber, H::File)>,
+    /// By core.
+    pub shards: Vec<StartedShard<H>>,
     /// Own logs, the new one last.
     pub logs: OwnLogs,
     /// The recovered vector.
@@ -223,11 +231,20 @@ struct Recovering<'a, H: Host, D: Disk<File = H::File>> {
     floor: Version,
     records: u64,
     report: Vec<String>,
+    /// Segments of earlier runs, by run; oldest first for each core.
+    retired: BTreeMap<u64, Vec<RetiredSegment>>,
+}
+
+/// A segment of an earlier run.
+struct RetiredSegment {
+    file_name: String,
+    /// By core of this run.
+    slots: Vec<SegmentSlot>,
 }
 
 impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
     fn new(disk: &'a D, settings: &'a StartSettings, node: NodeId, secret: NodeSecret, time: Time) -> Self {
-        let stores = std::iter::repeat_with(|| Store::new(settings.index_table_bits));
+        let stores = std::iter::repeat_with(|| Store::new(settings.index_table_bits, node));
         Recovering {
             disk,
             settings,
@@ -244,6 +261,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             floor: Version::ZERO,
             records: 0,
             report: Vec::new(),
+            retired: BTreeMap::new(),
         }
     }
 
@@ -254,7 +272,6 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
     /// Reads, judges and indexes what the directory holds.
     fn read(&mut self, names: &[String]) -> Result<(), StartError> {
         let mut files: BTreeMap<String, H::File> = BTreeMap::new();
-        let mut scans = Vec::new();
         for name in names {
             match wal::directory::file_kind(name) {
                 wal::directory::FileKind::Temporary => self.unlink(name)?,
@@ -264,15 +281,21 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
                     *highest = (*highest).max(number.0);
                     let path = self.path(name);
                     let file = self.disk.open(&path).map_err(io_error(&path, "cannot be opened"))?;
-                    // A killed process's last frames may exist only in memory: make them durable, then trust the disk.
-                    self.disk.sync(&file).map_err(io_error(&path, "cannot be synced"))?;
-                    let len = self.disk.len(&file).map_err(io_error(&path, "has no length"))?;
-                    let len = usize::try_from(len).expect("64-bit target");
-                    let bytes = self.disk.read_durable(&file, 0, len).map_err(io_error(&path, "cannot be read"))?;
-                    scans.push(scan_segment(name, &bytes));
                     files.insert(name.clone(), file);
                 }
             }
+        }
+        let (names, handles): (Vec<&String>, Vec<H::File>) =
+            files.iter().map(|(name, file)| (name, file.clone())).unzip();
+        // A killed process's last frames may exist only in memory: they are made durable, then the disk is trusted.
+        let scanned = self.disk.each_durable(&handles, &|index, bytes| scan_segment(names[index], bytes));
+        let mut scans = Vec::new();
+        for (name, scan) in names.into_iter().zip(scanned) {
+            let path = self.path(name);
+            scans.push(scan.map_err(|error| match error {
+                DurableError::Sync(source) => StartError::Io { path, what: "cannot be synced", source },
+                DurableError::Read(source) => StartError::Io { path, what: "cannot be read", source },
+            })?);
         }
         let recovery = judge(self.node, scans)?;
         self.report.extend(recovery.report.iter().map(ToString::to_string));
@@ -313,6 +336,8 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             let map = H::map(&files[&segment.file_name], segment.segment_bytes)
                 .map_err(io_error(&path, "cannot be mapped"))?;
             let slots: Vec<_> = self.stores.iter_mut().map(|store| store.add_segment(None, map.clone())).collect();
+            let retired = RetiredSegment { file_name: segment.file_name.clone(), slots: slots.clone() };
+            self.retired.entry(log.incarnation.0).or_default().push(retired);
             core.segments.push(SegmentRef {
                 core: log.core,
                 number: segment.number,
@@ -354,7 +379,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         kind: FrameKind,
         record: &RecordView<'_>,
         offset: usize,
-        slots: &[crate::storage::index::SegmentSlot],
+        slots: &[SegmentSlot],
     ) -> Result<(), StartError> {
         self.records += 1;
         let far_future = is_far_future(record.version, self.time);
@@ -398,9 +423,11 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         let control =
             ControlRecord::decode(record.key, record.value).map_err(|error| StartError::Record(error.to_string()))?;
         match (kind, control) {
-            (FrameKind::Originated, ControlRecord::Open { node, incarnation: opened, first, cores })
-                if node == self.node && opened == incarnation =>
-            {
+            // A local one repeats it, for a log whose first segment is gone.
+            (
+                FrameKind::Originated | FrameKind::Local,
+                ControlRecord::Open { node, incarnation: opened, first, cores },
+            ) if node == self.node && opened == incarnation => {
                 self.runs.entry(incarnation.0).or_default().first = Some((first, cores));
             }
             (FrameKind::Local, ControlRecord::Watermark { node, incarnation, version, rests_on, .. }) => {
@@ -423,22 +450,21 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         random: &mut dyn FnMut() -> u64,
         lock: L,
     ) -> Result<Started<H, L>, StartError> {
+        let dead = self.dead_runs();
         let mut logs = self.own_logs();
-        let watermarks = self.recovered_watermarks();
+        let (watermarks, kept) = self.recovered_watermarks();
         let mut shards = Vec::new();
         let stores = std::mem::take(&mut self.stores);
         for (core, store) in (0..self.settings.cores).zip(stores) {
             let number = SegmentNumber(self.numbers.get(&core).copied().unwrap_or(0) + 1);
             let (segment, file) = self.first_segment(incarnation, CoreId(core), number, random)?;
             let identity = ShardIdentity { node: self.node, incarnation, core: CoreId(core), secret: self.secret };
-            let mut shard = Shard::new(
-                identity,
-                u64::from(self.settings.segment_bytes),
-                segment,
-                store,
-                self.floor,
-                self.settings.value_bytes_max as usize,
-            );
+            let settings = ShardSettings {
+                segment_bytes: u64::from(self.settings.segment_bytes),
+                value_bytes_max: self.settings.value_bytes_max as usize,
+                commit_path: self.settings.commit_path,
+            };
+            let mut shard = Shard::new(identity, settings, segment, store, self.floor);
             for (_, key, location) in self.held.iter().filter(|(owner, ..)| *owner == usize::from(core)) {
                 shard.hold(*key, *location);
             }
@@ -446,10 +472,20 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         }
         let (shard, _, file) = shards.first_mut().expect("a node has at least one core");
         let first = shard.open(self.settings.cores, self.time).map_err(StartError::Open)?;
+        // What earlier runs knew of other nodes' logs stands in the new run, too, so that they may go.
+        for ((node, incarnation), version) in kept {
+            let control = ControlRecord::Watermark { node, incarnation, version, flags: 0, rests_on: Vec::new() };
+            shard.append_local(&control).map_err(StartError::Open)?;
+        }
         shard.seal_group().map_err(StartError::Open)?;
         let mut log = OwnLog::new(self.node, incarnation, first, self.settings.cores);
-        while shard.next_commit().is_some() {
-            self.disk.sync(file).map_err(io_error(&self.settings.data_dir, "the new log cannot be synced"))?;
+        while let Some(commit) = shard.next_commit() {
+            if let Commit::Write { offset, bytes, .. } = commit {
+                let job = FileJob::WriteSync { file: file.clone(), offset, bytes };
+                self.disk.run(job).map_err(io_error(&self.settings.data_dir, "the new log cannot be written"))?;
+            } else {
+                self.disk.sync(file).map_err(io_error(&self.settings.data_dir, "the new log cannot be synced"))?;
+            }
             let frames = shard.sync_done();
             log.cores[0].extend(shard.log().durable(), shard.complete(), frames);
         }
@@ -458,6 +494,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         for (shard, ..) in &mut shards {
             shard.raise(first);
         }
+        self.remove(&dead, &mut shards)?;
         Ok(Started {
             node: self.node,
             incarnation,
@@ -469,6 +506,40 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             records: self.records,
             lock,
         })
+    }
+
+    /// Earlier runs in which nothing counts any more. They are not offered: a log that nobody is told of counts as held.
+    fn dead_runs(&mut self) -> Vec<u64> {
+        let is_held = |core: usize, slot: SegmentSlot| {
+            self.held.iter().any(|(owner, _, location)| *owner == core && location.segment == slot)
+        };
+        let is_dead = |segment: &RetiredSegment| {
+            let mut slots = self.stores.iter().zip(&segment.slots).enumerate();
+            slots.all(|(core, (store, slot))| store.is_dead(*slot) && !is_held(core, *slot))
+        };
+        let runs = self.retired.iter().filter(|(_, segments)| segments.iter().all(is_dead));
+        let dead: Vec<u64> = runs.map(|(incarnation, _)| *incarnation).collect();
+        self.order.retain(|incarnation| !dead.contains(incarnation));
+        dead
+    }
+
+    /// Removes the files of dead runs; what took their place, and what they knew, is durable.
+    fn remove(&mut self, dead: &[u64], shards: &mut [StartedShard<H>]) -> Result<(), StartError> {
+        for incarnation in dead {
+            let segments = self.retired.remove(incarnation).unwrap_or_default();
+            self.report.push(format!(
+                "incarnation {}: nothing in it counts any more, {} segments removed",
+                Incarnation(*incarnation),
+                segments.len()
+            ));
+            for segment in segments {
+                for ((shard, ..), slot) in shards.iter_mut().zip(&segment.slots) {
+                    shard.store().remove_segment(*slot);
+                }
+                self.unlink(&segment.file_name)?;
+            }
+        }
+        Ok(())
     }
 
     fn first_segment(
@@ -500,7 +571,11 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         self.disk
             .run(FileJob::Rename { from: temporary, to: path.clone() })
             .map_err(io_error(&path, "the first segment cannot be named"))?;
-        let map = H::map(&file, len).map_err(io_error(&path, "cannot be mapped"))?;
+        let commit_path = self.settings.commit_path;
+        if commit_path == CommitPath::Direct {
+            H::open_direct(&file).map_err(|source| StartError::NoDirect(path.clone(), source))?;
+        }
+        let map = map_segment::<H>(&file, len, commit_path).map_err(io_error(&path, "cannot be mapped"))?;
         Ok((Segment { number, cookie, base: Lsn(0), map }, file))
     }
 
@@ -519,6 +594,9 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
                 slot.segments = found.segments;
                 slot.marks = found.marks;
                 slot.retire(found.end, end);
+                if slot.segments.first().is_some_and(|oldest| oldest.base > Lsn(0)) {
+                    slot.removed = end;
+                }
             }
             for core in &mut log.cores {
                 core.complete = end;
@@ -529,8 +607,8 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         logs
     }
 
-    /// Watermarks whose positions were all recovered.
-    fn recovered_watermarks(&mut self) -> Watermarks {
+    /// Watermarks whose positions were all recovered, and the highest of them for each log.
+    fn recovered_watermarks(&mut self) -> (Watermarks, BTreeMap<(NodeId, Incarnation), Version>) {
         let ends = &self.ends;
         let mut discarded = 0;
         let genuine = self.watermarks.iter().filter(|(_, _, _, rests_on)| {
@@ -540,13 +618,18 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             discarded += usize::from(!rests);
             rests
         });
+        let mut highest: BTreeMap<(NodeId, Incarnation), Version> = BTreeMap::new();
+        for (node, incarnation, version, _) in genuine {
+            let known = highest.entry((*node, *incarnation)).or_default();
+            *known = (*known).max(*version);
+        }
         let watermarks = Watermarks::recovered(
-            genuine.map(|(node, incarnation, version, _)| (log_id(*node, *incarnation), to_wire(*version))),
+            highest.iter().map(|((node, incarnation), version)| (log_id(*node, *incarnation), to_wire(*version))),
         );
         if discarded > 0 {
             self.report.push(format!("{discarded} watermarks rested on positions that were not recovered"));
         }
-        watermarks
+        (watermarks, highest)
     }
 }
 

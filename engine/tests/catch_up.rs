@@ -4,14 +4,14 @@ use bytes::Bytes;
 use engine::clock::Time;
 use engine::replication::logs::{OwnLog, OwnLogs, SegmentRef};
 use engine::replication::send::{ReadRequest, Sender, Step};
-use engine::shard::{Shard, ShardIdentity, WriteError};
+use engine::shard::{Shard, ShardIdentity, ShardSettings, WriteError};
 use engine::storage::NodeSecret;
 use engine::storage::store::Store;
 use net::ids::{StreamOffset, Version as WireVersion};
 use net::reactor::Mono;
 use net::wire::body::FollowLog;
 use wal::{
-    Cookie, CoreId, EPOCH_2020_UNIX_MS, Incarnation, Lsn, MemoryMap, NodeId, RecordOp, RecordView, Segment,
+    CommitPath, Cookie, CoreId, EPOCH_2020_UNIX_MS, Incarnation, Lsn, MemoryMap, NodeId, RecordOp, RecordView, Segment,
     SegmentNumber, Version,
 };
 
@@ -33,8 +33,12 @@ impl Core {
             ShardIdentity { node: NodeId(9), incarnation: Incarnation(1), core: CoreId(core), secret: SECRET };
         let map = MemoryMap::new(SEGMENT_BYTES);
         let first = Segment { number: SegmentNumber(1), cookie: Cookie(1), base: Lsn(0), map: map.clone() };
-        let store = Store::new(4);
-        let shard = Shard::new(identity, SEGMENT_BYTES as u64, first, store, Version::ZERO, SEGMENT_BYTES / 4);
+        let settings = ShardSettings {
+            segment_bytes: SEGMENT_BYTES as u64,
+            value_bytes_max: SEGMENT_BYTES / 4,
+            commit_path: CommitPath::Mmap,
+        };
+        let shard = Shard::new(identity, settings, first, Store::new(4, NodeId(9)), Version::ZERO);
         let mut core = Core { shard, files: vec![map], core, ms: 0, written: 0 };
         core.announce(1, logs);
         core

@@ -1,14 +1,14 @@
 //! The merge of a shard: whatever order, however many copies, the same record of each key remains.
 
 use engine::clock::Time;
-use engine::shard::{Shard, ShardIdentity};
+use engine::shard::{Shard, ShardIdentity, ShardSettings};
 use engine::storage::NodeSecret;
 use engine::storage::store::Store;
 use net::reactor::Mono;
 use proptest::prelude::*;
 use wal::{
-    Cookie, CoreId, EPOCH_2020_UNIX_MS, Incarnation, Lsn, MemoryMap, NodeId, RecordDraft, RecordOp, RecordView,
-    Segment, SegmentNumber, Version,
+    CommitPath, Cookie, CoreId, EPOCH_2020_UNIX_MS, Incarnation, Lsn, MemoryMap, NodeId, RecordDraft, RecordOp,
+    RecordView, Segment, SegmentNumber, Version,
 };
 
 const SEGMENT_BYTES: usize = 1024 * 1024;
@@ -22,7 +22,12 @@ fn shard() -> Shard<MemoryMap> {
     let identity = ShardIdentity { node: NodeId(9), incarnation: Incarnation(1), core: CoreId(0), secret: SECRET };
     let first =
         Segment { number: SegmentNumber(1), cookie: Cookie(1), base: Lsn(0), map: MemoryMap::new(SEGMENT_BYTES) };
-    Shard::new(identity, SEGMENT_BYTES as u64, first, Store::new(4), Version::ZERO, 64 * 1024)
+    let settings = ShardSettings {
+        segment_bytes: SEGMENT_BYTES as u64,
+        value_bytes_max: 64 * 1024,
+        commit_path: CommitPath::Mmap,
+    };
+    Shard::new(identity, settings, first, Store::new(4, NodeId(9)), Version::ZERO)
 }
 
 /// The bytes of a record, padded.

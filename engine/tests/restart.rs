@@ -7,7 +7,7 @@ use net::ids::{Incarnation, LogId, NodeId, Version};
 use net::reactor::Mono;
 use net::reactor::disk::{Disk, OsDisk};
 use net::reactor::epoll::EpollIo;
-use wal::{ControlRecord, EPOCH_2020_UNIX_MS, RecordDraft, RecordOp, RecordView};
+use wal::{CommitPath, ControlRecord, EPOCH_2020_UNIX_MS, RecordDraft, RecordOp, RecordView};
 
 type Host = Os<EpollIo>;
 type Running = Started<Host, <OsDisk as Disk>::Lock>;
@@ -28,6 +28,7 @@ impl Node {
             cores: 1,
             segment_bytes: 1 << 20,
             value_bytes_max: 1 << 18,
+            commit_path: CommitPath::Mmap,
             index_table_bits: 4,
         };
         Node { settings, drawn: 77, unix_ms: EPOCH_2020_UNIX_MS + 10_000_000, _directory: directory }

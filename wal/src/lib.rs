@@ -16,7 +16,9 @@ mod reader;
 pub mod recovery;
 mod version;
 
-pub use appender::{AppendError, Commit, CommitPath, FrameRef, Log, LogIdentity, NextSegment, Placement, Sealed, Segment, SyncRequest};
+pub use appender::{
+    AppendError, Commit, CommitPath, FrameRef, Log, LogIdentity, NextSegment, Placement, Sealed, Segment, SyncRequest,
+};
 pub use checksum::crc32c;
 pub use directory::{FileKind, file_kind, segment_file_name, temporary_file_name};
 pub use format::*;

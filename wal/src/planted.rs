@@ -10,6 +10,12 @@ pub enum Fault {
     ClaimBeforeSlowestCore,
     /// A record that is here already counts as durable although it may only be staged.
     HaveItBeforeSync,
+    /// A segment is given up before what superseded its records is durable.
+    RemoveBeforeReplaced,
+    /// A segment is given up although it holds the newest word on other nodes' logs.
+    RepeatNothing,
+    /// The file of a segment is used again before its old name is gone from the disk.
+    RecycleBeforeRename,
 }
 
 #[cfg(feature = "planted")]

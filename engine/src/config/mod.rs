@@ -25,6 +25,7 @@ use clap::ArgMatches;
 use net::ids::RegionName;
 use net::reactor::IoBackend;
 use tracing::Level;
+use wal::CommitPath;
 
 use self::addresses::Network;
 use self::interfaces::{Interfaces, Machine, Routes};
@@ -156,6 +157,8 @@ pub struct Config {
     pub io_backend: IoBackend,
     /// When writes are acknowledged.
     pub durability: Durability,
+    /// How groups reach the disk.
+    pub commit_path: CommitPath,
     /// The ports.
     pub ports: Ports,
     /// Bytes of a segment, a power of two.
@@ -205,6 +208,8 @@ impl Config {
         refuse_self(&given, &discovery_peers, &[advertise.value], ports)?;
 
         let (segment_bytes, value_bytes_max) = sizes(&given)?;
+        let durability =
+            given.parsed(Setting::Durability, |text| values::choice(text, DURABILITIES))?.unwrap_or(Durability::Fsync);
         let lab_link_delays =
             given.parsed(Setting::LabLinkDelays, |text| match bind_addresses.iter().find(|ip| !ip.is_loopback()) {
                 None => values::link_delays(text),
@@ -219,9 +224,16 @@ impl Config {
             data_dir: given.text(Setting::DataDir).unwrap_or(Setting::DataDir.row().default).into(),
             cores: given.parsed(Setting::Cores, values::cores)?.unwrap_or_else(|| cores_default(around.cpus)),
             io_backend: given.parsed(Setting::IoBackend, |text| values::choice(text, IO_BACKENDS))?.unwrap_or_default(),
-            durability: given
-                .parsed(Setting::Durability, |text| values::choice(text, DURABILITIES))?
-                .unwrap_or(Durability::Fsync),
+            durability,
+            commit_path: given
+                .parsed(Setting::CommitPath, |text| match values::choice(text, COMMIT_PATHS)? {
+                    CommitPath::Direct if durability == Durability::Os => {
+                        Err("DURABILITY=os leaves the bytes to the operating system, which needs COMMIT_PATH=mmap"
+                            .into())
+                    }
+                    path => Ok(path),
+                })?
+                .unwrap_or_default(),
             ports,
             segment_bytes,
             value_bytes_max,
@@ -250,6 +262,7 @@ impl Config {
             Setting::Cores => self.cores.to_string(),
             Setting::IoBackend => word(IO_BACKENDS, self.io_backend),
             Setting::Durability => word(DURABILITIES, self.durability),
+            Setting::CommitPath => word(COMMIT_PATHS, self.commit_path),
             Setting::DiscoveryPort => self.ports.discovery.to_string(),
             Setting::ReplicationPort => self.ports.replication.to_string(),
             Setting::StoragePort => self.ports.storage.to_string(),
@@ -288,6 +301,7 @@ impl Config {
 const IO_BACKENDS: &[(&str, IoBackend)] =
     &[("auto", IoBackend::Auto), ("uring", IoBackend::Uring), ("epoll", IoBackend::Epoll)];
 const DURABILITIES: &[(&str, Durability)] = &[("fsync", Durability::Fsync), ("os", Durability::Os)];
+const COMMIT_PATHS: &[(&str, CommitPath)] = &[("mmap", CommitPath::Mmap), ("direct", CommitPath::Direct)];
 const LOG_LEVELS: &[(&str, Level)] = &[
     ("error", Level::ERROR),
     ("warn", Level::WARN),

@@ -13,6 +13,7 @@ pub enum Setting {
     Cores,
     IoBackend,
     Durability,
+    CommitPath,
     DiscoveryPort,
     ReplicationPort,
     StoragePort,
@@ -42,7 +43,7 @@ pub struct Row {
 }
 
 /// All settings, in the order of [`Setting`].
-pub const SETTINGS: [Row; 18] = [
+pub const SETTINGS: [Row; 19] = [
     Row {
         setting: Setting::Region,
         key: "REGION",
@@ -114,6 +115,14 @@ pub const SETTINGS: [Row; 18] = [
         form: "fsync|os",
         default: "fsync",
         help: "When a write is acknowledged: once it is on the disk, or once the operating system has it",
+    },
+    Row {
+        setting: Setting::CommitPath,
+        key: "COMMIT_PATH",
+        flag: "commit-path",
+        form: "mmap|direct",
+        default: "mmap",
+        help: "How groups reach the disk: through a mapping that is synced, or by writes around the page cache",
     },
     Row {
         setting: Setting::DiscoveryPort,

@@ -34,6 +34,7 @@ use crate::replication::lag::LagClock;
 use crate::replication::logs::{OwnLogs, SegmentRef};
 use crate::replication::receive::Cores;
 use crate::replication::watermarks::Watermarks;
+use crate::shard::Removable;
 use crate::storage::NodeSecret;
 
 /// A changed watermark is made durable this long after it changed, at the latest with the next one.
@@ -190,6 +191,8 @@ pub struct ControlLoop<H: Host> {
     /// Versions idle cores were asked to reach.
     raised: Vec<wal::Version>,
     segment_files: HashMap<SegmentRef, H::File>,
+    /// Segments that their cores would give up, by core.
+    removable: Vec<(u16, Removable)>,
     /// Listeners that accept nothing until `rest_until`.
     resting: Vec<(Listener, Port)>,
     rest_until: Mono,
@@ -248,6 +251,7 @@ impl<H: Host> ControlLoop<H> {
             lag: LagClock::default(),
             past_traffic: BTreeMap::new(),
             segment_files: HashMap::new(),
+            removable: Vec::new(),
             resting: Vec::new(),
             rest_until: Mono(0),
             serve: BTreeSet::new(),
@@ -338,6 +342,7 @@ impl<H: Host> ControlLoop<H> {
         self.run_discovery();
         self.dial();
         self.serve_followers();
+        self.let_segments_go();
         self.persist_watermarks();
         self.keep_links();
         self.send_all();
@@ -407,6 +412,7 @@ impl<H: Host> ControlLoop<H> {
                     let segment = SegmentRef { core: core_id, number, cookie, base, end: None };
                     self.logs.current().cores[index].segments.push(segment);
                 }
+                CoreEvent::Removable(removable) => self.removable.push((core, removable)),
                 CoreEvent::Failed(reason) => {
                     // No acknowledgement after it anywhere on the node.
                     if self.failed.is_none() {

@@ -139,6 +139,27 @@ impl<H: Host> ControlLoop<H> {
         }
     }
 
+    /// Lets cores give up segments that no follower is still to be sent from.
+    pub(super) fn let_segments_go(&mut self) {
+        if self.removable.is_empty() {
+            return;
+        }
+        let log = self.logs.current().id;
+        for (core, removable) in std::mem::take(&mut self.removable) {
+            let is_read = self.links.iter().any(|(_, link)| match &link.role {
+                Role::Serving { sender, .. } => !sender.has_passed(log, core, removable.end),
+                _ => false,
+            });
+            if is_read {
+                self.removable.push((core, removable));
+                continue;
+            }
+            self.logs.current().cores[usize::from(core)].remove_before(removable.end, removable.upto);
+            self.segment_files.retain(|segment, _| segment.core.0 != core || segment.number != removable.number);
+            self.cores[usize::from(core)].send(ToCore::RemoveSegment(removable.number));
+        }
+    }
+
     fn read_segment(&mut self, key: LinkKey, request: ReadRequest) {
         let Some(link) = self.link(key) else { return };
         link.reading = Some(request);

@@ -1,13 +1,13 @@
-//! The log's disk work of one core: group commit, the next segment, seals.
+//! Group commit of one core: sealing, one sync or direct write at a time, and what its completion sets free.
 
-use std::path::PathBuf;
-
-use net::reactor::{Completion, FileJob, Io, Mono, Op, Outcome};
-use wal::{Cookie, Mapping, Segment, SegmentHeader, SegmentNumber};
+use net::reactor::{Completion, Io, Mono, Op, Outcome};
+use wal::{CommitPath, SegmentNumber};
 
 use super::CoreLoop;
 use super::ops::Context;
-use crate::host::{Host, segment_path};
+use super::segments::Segments;
+use super::stages::GroupClock;
+use crate::host::Host;
 use crate::messages::CoreEvent;
 use crate::node::Durability;
 
@@ -20,38 +20,29 @@ const UNSHIPPED_REPORT_MS: u64 = 100;
 /// How long a log is quiet before its last group is sealed by an empty frame.
 const IDLE_SEAL_MS: u64 = 50;
 
-/// How long after a failure to prepare a segment the next attempt comes.
-const PREPARE_RETRY_MS: u64 = 1000;
-
-/// Pages are made present this far ahead of the appends.
-const POPULATE_BYTES: usize = 1024 * 1024;
-
-/// A segment on its way to the log.
+/// A file of a segment that may still be committed to or sealed.
 #[derive(Debug)]
-struct Preparing<H: Host> {
-    number: SegmentNumber,
-    cookie: Cookie,
-    base: wal::Lsn,
-    file: Option<H::File>,
+pub(super) struct SegmentFile<F> {
+    pub(super) number: SegmentNumber,
+    pub(super) file: F,
+    /// The same file around the page cache, for direct writes.
+    pub(super) direct: Option<F>,
 }
 
 /// The state of a core's disk work.
 #[derive(Debug)]
 pub(crate) struct Commit<H: Host> {
-    data_dir: PathBuf,
-    segment_bytes: u64,
-    /// Files of segments that may still be synced or sealed, newest last.
-    files: Vec<(SegmentNumber, H::File)>,
+    pub(super) segments: Segments,
+    /// Newest last.
+    pub(super) files: Vec<SegmentFile<H::File>>,
+    pub(super) clock: GroupClock,
     syncing: bool,
     last_sync: Mono,
     last_append: Mono,
     idle_sealed: bool,
-    preparing: Option<Preparing<H>>,
-    prepare_after: Mono,
-    populated: (SegmentNumber, usize),
     /// The first segment was announced to the control thread.
     announced: bool,
-    failed: bool,
+    pub(super) failed: bool,
     /// Un-synced bytes wait for the background sync.
     background: bool,
     /// No room for the clock's ceiling, and that was said.
@@ -61,18 +52,15 @@ pub(crate) struct Commit<H: Host> {
 }
 
 impl<H: Host> Commit<H> {
-    pub(super) fn new(data_dir: PathBuf, segment_bytes: u64) -> Self {
+    pub(super) fn new(segments: Segments) -> Self {
         Commit {
-            data_dir,
-            segment_bytes,
+            segments,
             files: Vec::new(),
+            clock: GroupClock::default(),
             syncing: false,
             last_sync: Mono(0),
             last_append: Mono(0),
             idle_sealed: false,
-            preparing: None,
-            prepare_after: Mono(0),
-            populated: (SegmentNumber(0), 0),
             announced: false,
             failed: false,
             background: false,
@@ -85,17 +73,11 @@ impl<H: Host> Commit<H> {
     pub(super) fn deadline(&self) -> Option<Mono> {
         let idle = (!self.idle_sealed && !self.syncing).then(|| self.last_append.plus_ms(IDLE_SEAL_MS));
         let background = (!self.syncing && self.background).then(|| self.last_sync.plus_ms(BACKGROUND_SYNC_MS));
-        let retry = (self.prepare_after > Mono(0)).then_some(self.prepare_after);
-        [idle, background, retry].into_iter().flatten().min()
+        [idle, background, self.segments.deadline()].into_iter().flatten().min()
     }
 }
 
 impl<H: Host> CoreLoop<H> {
-    /// Registers the file of a segment that the log starts with.
-    pub fn add_segment_file(&mut self, number: SegmentNumber, file: H::File) {
-        self.commit.files.push((number, file));
-    }
-
     /// Commits what was staged in this tick and keeps the next segment ready.
     pub(super) fn commit(&mut self) {
         if self.commit.failed {
@@ -108,9 +90,7 @@ impl<H: Host> CoreLoop<H> {
             self.tell(CoreEvent::Segment { number, cookie, base });
         }
         self.start_sync();
-        self.keep_segment_ready();
-        self.populate_ahead();
-        self.write_seals();
+        self.keep_segments();
         self.finish_if_stopping();
     }
 
@@ -119,6 +99,7 @@ impl<H: Host> CoreLoop<H> {
         if self.shard.has_unsealed() {
             self.commit.last_append = now;
             self.commit.idle_sealed = false;
+            self.commit.clock.appended(now);
         }
         if self.facts.durability == Durability::Os {
             // What is shown must be in a sealed frame: recovery sees no other, and the process may die at any time.
@@ -128,6 +109,7 @@ impl<H: Host> CoreLoop<H> {
             return;
         }
         self.commit.background = self.facts.durability == Durability::Os
+            && self.shard.log().commit_path() == CommitPath::Mmap
             && !self.ships
             && !self.stopping
             && self.shard.log().written() > self.shard.log().durable()
@@ -135,19 +117,34 @@ impl<H: Host> CoreLoop<H> {
         if self.commit.background {
             return;
         }
+        let sealing = self.io.now();
         self.seal_group();
-        let Some(request) = self.shard.next_commit() else {
+        if !self.submit_commit(sealing) {
             self.seal_idle(now);
-            return;
-        };
-        let file = self.commit.files.iter().rev().find(|(number, _)| *number == request.segment);
-        let Some((_, file)) = file else {
-            self.fail(&format!("segment {} has no file", request.segment.0));
-            return;
+        }
+    }
+
+    /// Submits what makes the next group durable, whose sealing began at `sealing`. Whether there was one.
+    fn submit_commit(&mut self, sealing: Mono) -> bool {
+        let Some(commit) = self.shard.next_commit() else { return false };
+        let number = commit.request().segment;
+        let file = self.commit.files.iter().rev().find(|file| file.number == number);
+        let op = match (commit, file) {
+            (wal::Commit::Sync(_), Some(SegmentFile { file, .. })) => Op::Sync { file: file.clone() },
+            (wal::Commit::Write { offset, bytes, .. }, Some(SegmentFile { direct: Some(file), .. })) => {
+                Op::Write { file: file.clone(), offset, bytes, dsync: true }
+            }
+            _ => {
+                self.fail(&format!("segment {} has no file to commit to", number.0));
+                return true;
+            }
         };
         self.commit.syncing = true;
-        self.commit.last_sync = now;
-        self.ops.submit(&mut self.io, Op::Sync { file: file.clone() }, Context::Sync);
+        self.commit.last_sync = self.now();
+        self.ops.submit(&mut self.io, op, Context::Sync);
+        let submitted = self.io.now();
+        self.commit.clock.submitted(sealing, submitted);
+        true
     }
 
     /// Closes what was staged, so that recovery finds it.
@@ -167,13 +164,8 @@ impl<H: Host> CoreLoop<H> {
         if !self.commit.idle_sealed && quiet {
             self.commit.idle_sealed = true;
             self.shard.seal_idle();
-            // The empty frame itself is synced like any group, by the next tick.
-            if let Some(request) = self.shard.next_commit()
-                && let Some((_, file)) = self.commit.files.iter().rev().find(|(number, _)| *number == request.segment)
-            {
-                self.commit.syncing = true;
-                self.ops.submit(&mut self.io, Op::Sync { file: file.clone() }, Context::Sync);
-            }
+            // The empty frame itself is committed like any group.
+            self.submit_commit(now);
         }
     }
 
@@ -181,6 +173,7 @@ impl<H: Host> CoreLoop<H> {
         match (context, completion.result) {
             (Context::Sync, Ok(_)) => {
                 self.commit.syncing = false;
+                self.commit.clock.completed(self.io.now());
                 let frames = self.shard.sync_done();
                 if self.ships {
                     self.report_durable(frames);
@@ -195,27 +188,15 @@ impl<H: Host> CoreLoop<H> {
             }
             (Context::Sync, Err(error)) => {
                 self.commit.syncing = false;
-                self.fail(&format!("fdatasync of the log failed: {error}"));
+                let what = match self.shard.log().commit_path() {
+                    CommitPath::Mmap => "fdatasync of the log",
+                    CommitPath::Direct => "a write to the log",
+                };
+                self.fail(&format!("{what} failed: {error}"));
             }
             (Context::Prepare, Ok(Outcome::Opened(file))) => self.prepared(file),
             (Context::Rename, Ok(_)) => self.renamed(),
-            (Context::Prepare | Context::Rename, result) => {
-                let error = result.err().map_or_else(|| "unexpected answer".to_owned(), |error| error.to_string());
-                tracing::error!(
-                    core = self.core,
-                    error,
-                    "no log segment can be prepared; writes are refused when this one is full"
-                );
-                self.commit.preparing = None;
-                self.commit.prepare_after = self.now().plus_ms(PREPARE_RETRY_MS);
-                self.shard.set_disk_full(true);
-                self.gauges.disk_full.store(1, std::sync::atomic::Ordering::Relaxed);
-            }
-            (Context::Seal, Err(error)) => {
-                // Recovery closes an unsealed segment as well; nothing depends on this write.
-                tracing::warn!(core = self.core, %error, "a segment's seal was not written");
-            }
-            _ => {}
+            (context, result) => self.segment_job_ended(context, result.err()),
         }
     }
 
@@ -226,90 +207,6 @@ impl<H: Host> CoreLoop<H> {
         self.shard.sync_failed();
         self.gauges.log_failed.store(1, std::sync::atomic::Ordering::Relaxed);
         self.tell(CoreEvent::Failed(reason.to_owned()));
-    }
-
-    fn keep_segment_ready(&mut self) {
-        let now = self.now();
-        if self.stopping
-            || self.commit.preparing.is_some()
-            || !self.shard.log().needs_segment()
-            || now < self.commit.prepare_after
-        {
-            return;
-        }
-        self.commit.prepare_after = Mono(0);
-        let plan = self.shard.log().next_segment_plan();
-        let cookie = Cookie(self.io.random() | 1);
-        let identity = self.shard.identity();
-        let head = SegmentHeader {
-            segment_bytes: self.commit.segment_bytes,
-            node: identity.node,
-            incarnation: identity.incarnation,
-            core: identity.core,
-            number: plan.number,
-            cookie,
-            base: plan.base,
-            previous: plan.previous,
-        }
-        .encode_page();
-        self.commit.preparing = Some(Preparing { number: plan.number, cookie, base: plan.base, file: None });
-        let job = FileJob::Prepare { path: self.temporary_path(plan.number), len: self.commit.segment_bytes, head };
-        self.ops.submit(&mut self.io, Op::File(job), Context::Prepare);
-    }
-
-    fn temporary_path(&self, number: SegmentNumber) -> PathBuf {
-        self.commit.data_dir.join(wal::temporary_file_name(self.shard.identity().core, number))
-    }
-
-    fn prepared(&mut self, file: H::File) {
-        let Some(preparing) = &mut self.commit.preparing else { return };
-        preparing.file = Some(file);
-        let number = preparing.number;
-        let job = FileJob::Rename {
-            from: self.temporary_path(number),
-            to: segment_path(&self.commit.data_dir, self.shard.identity().core, number),
-        };
-        self.ops.submit(&mut self.io, Op::File(job), Context::Rename);
-    }
-
-    fn renamed(&mut self) {
-        let Some(Preparing { number, cookie, base, file: Some(file) }) = self.commit.preparing.take() else { return };
-        match H::map(&file, self.commit.segment_bytes) {
-            Ok(map) => {
-                self.commit.files.push((number, file));
-                self.shard.supply(Segment { number, cookie, base, map });
-                self.gauges.disk_full.store(0, std::sync::atomic::Ordering::Relaxed);
-                self.tell(CoreEvent::Segment { number, cookie, base });
-            }
-            Err(error) => self.fail(&format!("a prepared segment cannot be mapped: {error}")),
-        }
-    }
-
-    /// Makes the pages of the next stretch present before appends reach them.
-    fn populate_ahead(&mut self) {
-        let (segment, offset) = self.shard.log().append_position();
-        let segment_bytes = usize::try_from(self.commit.segment_bytes).expect("64-bit target");
-        if self.commit.populated.0 != segment {
-            self.commit.populated = (segment, 0);
-        }
-        let wanted = (offset as usize + POPULATE_BYTES / 2).min(segment_bytes);
-        if self.commit.populated.1 < wanted {
-            let start = self.commit.populated.1;
-            let end = (start.max(offset as usize) + POPULATE_BYTES).min(segment_bytes);
-            if let Some(map) = self.shard.map_of(segment) {
-                map.populate(start..end);
-            }
-            self.commit.populated.1 = end;
-        }
-    }
-
-    fn write_seals(&mut self) {
-        for (number, seal) in self.shard.log_mut().take_seals() {
-            let Some(at) = self.commit.files.iter().position(|(have, _)| *have == number) else { continue };
-            let (_, file) = self.commit.files.remove(at);
-            let job = FileJob::WriteSync { file, offset: wal::SEAL_OFFSET, bytes: seal };
-            self.ops.submit(&mut self.io, Op::File(job), Context::Seal);
-        }
     }
 
     fn finish_if_stopping(&mut self) {

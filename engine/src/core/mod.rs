@@ -6,6 +6,8 @@
 mod clients;
 mod commit;
 pub(crate) mod ops;
+mod segments;
+pub mod stages;
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,11 +18,12 @@ use std::sync::atomic::Ordering;
 
 use net::reactor::{Completion, Io, Listener, Mono, StreamKind, Wait};
 use net::resp::Protocol;
-use wal::{Lsn, RecordView, planted};
+use wal::{CommitPath, Lsn, RecordView, planted};
 
 use self::clients::Clients;
 use self::commit::Commit;
 use self::ops::{Context, Ops};
+use self::segments::Segments;
 use crate::clock::{PhysicalClock, Time};
 use crate::frontend::replies::ReplyQueue;
 use crate::host::Host;
@@ -111,7 +114,7 @@ impl<H: Host> CoreLoop<H> {
             physical,
             time: Time::default(),
             shard: parts.shard,
-            commit: Commit::new(parts.data_dir, parts.segment_bytes),
+            commit: Commit::new(Segments::new(parts.data_dir, parts.segment_bytes)),
             clients,
             mailbox: parts.mailbox,
             cores: parts.cores,
@@ -173,6 +176,7 @@ impl<H: Host> CoreLoop<H> {
         self.commit();
         self.answer_guests();
         self.send_replies();
+        self.commit.clock.told(|| self.io.now(), &self.gauges.stages);
         self.ops.resubmit(&mut self.io);
         self.publish();
         Ok(())
@@ -207,9 +211,7 @@ impl<H: Host> CoreLoop<H> {
             Context::Send(connection) => self.sent(connection, completion),
             Context::Close(connection) => self.clients.closed(connection),
             Context::CloseRefused => {}
-            Context::Sync | Context::Seal | Context::Prepare | Context::Rename => {
-                self.disk_completed(context, completion)
-            }
+            context => self.disk_completed(context, completion),
         }
     }
 
@@ -276,6 +278,7 @@ impl<H: Host> CoreLoop<H> {
                 }
                 Err(error) => self.tell(CoreEvent::Failed(error.to_string())),
             },
+            ToCore::RemoveSegment(number) => self.remove_segment(number),
             ToCore::Stop => self.stopping = true,
         }
         Ok(())
@@ -333,7 +336,9 @@ impl<H: Host> CoreLoop<H> {
     fn shown(&self) -> Lsn {
         match self.facts.durability {
             Durability::Fsync => self.shard.log().durable(),
-            Durability::Os => self.shard.log().written(),
+            Durability::Os if self.shard.log().commit_path() == CommitPath::Mmap => self.shard.log().written(),
+            // What a direct write has not completed is in this process only.
+            Durability::Os => self.shard.log().durable(),
         }
     }
 

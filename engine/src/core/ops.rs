@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use net::reactor::{Completion, Io, Listener, Op, Tag};
 use slab::Slab;
+use wal::SegmentNumber;
 
 use crate::messages::ConnectionKey;
 
@@ -15,10 +16,20 @@ pub(crate) enum Context {
     Send(ConnectionKey),
     Close(ConnectionKey),
     CloseRefused,
+    /// The sync or direct write of a group.
     Sync,
-    Seal,
+    /// A full segment's seal.
+    Seal(SegmentNumber),
+    /// A full segment is read into the page cache.
+    Warm(SegmentNumber),
+    /// The next segment's file.
     Prepare,
+    /// The next segment's name.
     Rename,
+    /// A segment loses its name, to be used again.
+    Retire,
+    /// A segment is unlinked.
+    Remove,
 }
 
 /// The table of operations, with those that the reactor had no room for.

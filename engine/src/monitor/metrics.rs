@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::control::status::{PeerStatus, Status, StatusBoard};
+use crate::core::stages::Stage;
 use crate::node::{CoreGauges, NodeFacts};
 
 /// How a metric behaves.
@@ -72,7 +73,21 @@ pub const CORE_METRICS: &[Metric<CoreGauges>] = &[
     counter("log_durable_bytes", "Bytes of this run's log that are durable.", |core| load(&core.durable_lsn)),
     gauge("log_failed", "1 after a failed sync: nothing is acknowledged any more.", |core| load(&core.log_failed)),
     gauge("disk_full", "1 while no log segment can be prepared.", |core| load(&core.disk_full)),
+    counter("segments_prepared", "New segment files made.", |core| load(&core.segments_prepared)),
+    counter("segments_recycled", "Segment files used again.", |core| load(&core.segments_recycled)),
+    counter("segments_removed", "Segments given up because nothing in them counted any more.", |core| {
+        load(&core.segments_removed)
+    }),
 ];
+
+/// Latency of group commit by stage; labels `core`, `stage` and `quantile`.
+pub const STAGE_LATENCY: (&str, &str) = (
+    "commit_stage_nanoseconds",
+    "Time of a group in one stage of its commit (staged, written, synced, woken) since the start; label quantile.",
+);
+
+/// The quantiles that are shown, as labels and as fractions.
+const QUANTILES: [(&str, f64); 5] = [("0.5", 0.5), ("0.99", 0.99), ("0.999", 0.999), ("0.9999", 0.9999), ("1", 1.0)];
 
 /// Metrics of one configured peer; labels `peer` (its discovery address) and `region`.
 pub const PEER_METRICS: &[Metric<PeerStatus>] = &[
@@ -132,11 +147,28 @@ impl Collector for NodeCollector {
         let cores: Vec<_> =
             self.facts.gauges.iter().enumerate().map(|(core, gauges)| (core.to_string(), &**gauges)).collect();
         encode_all(&mut encoder, CORE_METRICS, &cores, |(core, _)| [Some(("core", core.as_str())), None])?;
+        encode_stages(&mut encoder, &cores)?;
         let peers: Vec<_> = status.peers.iter().map(|peer| (peer.address.clone(), peer)).collect();
         encode_all(&mut encoder, PEER_METRICS, &peers, |(address, peer)| {
             [Some(("peer", address.as_str())), Some(("region", peer.region.as_str()))]
         })
     }
+}
+
+fn encode_stages(encoder: &mut DescriptorEncoder<'_>, cores: &[(String, &CoreGauges)]) -> fmt::Result {
+    let (name, help) = STAGE_LATENCY;
+    let mut family = encoder.encode_descriptor(name, help, None, ConstGauge::new(0i64).metric_type())?;
+    for (core, gauges) in cores {
+        for stage in Stage::ALL {
+            for (label, quantile) in QUANTILES {
+                let labels = [("core", core.as_str()), ("stage", stage.name()), ("quantile", label)];
+                let latency_ns = gauges.stages.quantile_ns(stage, quantile);
+                let entry = family.encode_family(&labels)?;
+                ConstGauge::new(i64::try_from(latency_ns).unwrap_or(i64::MAX)).encode(entry)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The labels of one source; at most two.
@@ -177,7 +209,9 @@ pub fn document_rows() -> Vec<String> {
         };
         format!("| `godwit_{}{suffix}` | {kind} | {} |", metric.name, metric.help)
     }
+    let (name, help) = STAGE_LATENCY;
     let rows = NODE_METRICS.iter().map(row).chain(CORE_METRICS.iter().map(row));
+    let rows = rows.chain([format!("| `godwit_{name}` | gauge | {help} |")]);
     rows.chain(PEER_METRICS.iter().map(row)).collect()
 }
 
@@ -200,6 +234,7 @@ mod tests {
             incarnation: wal::Incarnation(2),
             cores: 2,
             durability: crate::node::Durability::Fsync,
+            commit_path: wal::CommitPath::Mmap,
             io_backend: "sim".into(),
             storage_port: 0,
             started_unix_ms: 0,

@@ -39,6 +39,9 @@ pub struct CoreLog {
     pub durable: Lsn,
     /// Every version ≤ this is durable and none will be originated again.
     pub complete: Version,
+    /// Segments at the log's beginning were removed: every version in them, and every version of this log that superseded one, is
+    /// ≤ this.
+    pub removed: Version,
     /// (version, position): every originated version at or after the position is greater. Rising.
     pub marks: Vec<(Version, Lsn)>,
     /// Every originated durable frame at or after this position is in `recent`.
@@ -71,6 +74,17 @@ impl CoreLog {
         match after.checked_sub(1) {
             Some(at) => self.marks[at].1,
             None => self.segments.first().map_or(Lsn(0), |segment| segment.base),
+        }
+    }
+
+    /// The log begins at `end` from now on; what was removed, and what of this log superseded it, is ≤ `upto`.
+    pub fn remove_before(&mut self, end: Lsn, upto: Version) {
+        self.removed = self.removed.max(upto);
+        self.segments.retain(|segment| segment.base >= end);
+        self.marks.retain(|(_, at)| *at >= end);
+        while let Some(old) = self.recent.pop_front_if(|frame| frame.frame.lsn < end) {
+            self.recent_bytes -= old.payload.len();
+            self.recent_start = old.frame.end;
         }
     }
 
@@ -151,6 +165,15 @@ impl OwnLog {
     #[must_use]
     pub fn highest_complete(&self) -> Version {
         self.cores.iter().map(|core| core.complete).max().unwrap_or(Version::ZERO)
+    }
+
+    /// What a follower that holds everything up to `from` may claim first. Removed segments hold nothing that counts, but a
+    /// follower that still needs them holds what superseded their records only when it has everything up to here: the highest
+    /// version at this moment, since removal came first.
+    #[must_use]
+    pub fn claims_begin_at(&self, from: Version) -> Version {
+        let needs_removed = self.cores.iter().any(|core| from < core.removed);
+        if needs_removed { self.end.unwrap_or(self.highest_complete()) } else { Version::ZERO }
     }
 
     /// The node's own claim: the minimum over its cores.

@@ -77,6 +77,8 @@ struct Stream {
     /// Where the follower started: frames that end their clock at or below this are skipped.
     from: Version,
     claimed: Version,
+    /// No claim below this: [`OwnLog::claims_begin_at`](super::logs::OwnLog::claims_begin_at).
+    claims_begin_at: Version,
     cursors: Vec<Cursor>,
     next_core: usize,
 }
@@ -155,7 +157,8 @@ impl Sender {
                     from_memory: false,
                 })
                 .collect();
-            self.streams.push(Stream { log: entry.log, from, claimed: from, cursors, next_core: 0 });
+            let claims_begin_at = log.claims_begin_at(from);
+            self.streams.push(Stream { log: entry.log, from, claimed: from, claims_begin_at, cursors, next_core: 0 });
         }
     }
 
@@ -174,6 +177,13 @@ impl Sender {
     #[must_use]
     pub fn claimed(&self, log: LogId) -> Option<Version> {
         self.streams.iter().find(|stream| stream.log == log).map(|stream| stream.claimed)
+    }
+
+    /// Whether nothing of `core`'s part of `log` before `end` will be read any more.
+    #[must_use]
+    pub fn has_passed(&self, log: LogId, core: u16, end: Lsn) -> bool {
+        let streams = self.streams.iter().filter(|stream| stream.log == log);
+        streams.filter_map(|stream| stream.cursors.get(usize::from(core))).all(|cursor| cursor.next >= end)
     }
 
     /// The next thing to send or read.
@@ -299,7 +309,7 @@ impl Sender {
             if all { core.complete } else { cursor.shipped.min(core.complete) }
         };
         let to = stream.cursors.iter().zip(&log.cores).map(reached).min()?;
-        if to <= stream.claimed {
+        if to <= stream.claimed || to < stream.claims_begin_at {
             return None;
         }
         let claim =

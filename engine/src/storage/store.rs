@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use wal::{Lsn, Mapping, RecordOp, RecordView, Version};
+use wal::{Lsn, Mapping, NodeId, RecordOp, RecordView, Version};
 
 use super::KeyHash;
 use super::index::{Index, Location, ScanPosition, SegmentSlot, Slot, SlotRef};
@@ -14,6 +14,11 @@ struct ResidentSegment<M> {
     map: M,
     /// Its first byte's position when it belongs to the running incarnation; retired ones are durable throughout.
     base: Option<Lsn>,
+    /// Index entries that name it, and records held back in it.
+    entries: u32,
+    /// A record that this node originated, and that lies here, lost against another node's. Whoever follows only this node's log
+    /// would miss the winner if the loser were gone.
+    lost_to_others: bool,
 }
 
 /// What [`Store::judge`] found. Valid until the next change of the store.
@@ -23,8 +28,8 @@ pub enum Verdict {
     First,
     /// Newer than the present one, or equal and winning the tie by crc and bytes.
     Newer(SlotRef),
-    /// Older, or losing the tie: nothing to do.
-    Older,
+    /// Older than the present one, or losing the tie.
+    Older(SlotRef),
     /// The very same record is here already. It need not be durable yet.
     Same,
 }
@@ -32,8 +37,11 @@ pub enum Verdict {
 /// The index with its segments, and what DBSIZE has to know.
 #[derive(Debug)]
 pub struct Store<M> {
+    own: NodeId,
     index: Index,
-    segments: Vec<ResidentSegment<M>>,
+    /// By slot; a slot whose segment was removed is used again.
+    segments: Vec<Option<ResidentSegment<M>>>,
+    free: Vec<SegmentSlot>,
     live: u64,
     /// Live records by expiry, until the clock passes it.
     expiring: BTreeMap<u64, u64>,
@@ -54,10 +62,12 @@ impl Liveness {
 }
 
 impl<M: Mapping> Store<M> {
-    /// An empty store of `2^table_bits` tables.
+    /// An empty store of `2^table_bits` tables, of the node `own`.
     #[must_use]
-    pub fn new(table_bits: u32) -> Self {
+    pub fn new(table_bits: u32, own: NodeId) -> Self {
         Store {
+            own,
+            free: Vec::new(),
             index: Index::new(table_bits),
             segments: Vec::new(),
             live: 0,
@@ -68,10 +78,51 @@ impl<M: Mapping> Store<M> {
 
     /// Makes a segment known. `base` is given for segments of the running incarnation.
     pub fn add_segment(&mut self, base: Option<Lsn>, map: M) -> SegmentSlot {
+        let resident = Some(ResidentSegment { map, base, entries: 0, lost_to_others: false });
+        if let Some(slot) = self.free.pop() {
+            self.segments[slot.0 as usize] = resident;
+            return slot;
+        }
         assert!(self.segments.len() < SegmentSlot::COUNT_MAX, "one core names at most 2^17 segments");
         let slot = SegmentSlot(u32::try_from(self.segments.len()).expect("bounded above"));
-        self.segments.push(ResidentSegment { map, base });
+        self.segments.push(resident);
         slot
+    }
+
+    /// Whether nothing in the segment counts any more: no entry names it, and every record of this node in it lost against a
+    /// record of this node.
+    #[must_use]
+    pub fn is_dead(&self, slot: SegmentSlot) -> bool {
+        let segment = self.resident(slot);
+        segment.entries == 0 && !segment.lost_to_others
+    }
+
+    /// Forgets a segment.
+    ///
+    /// # Panics
+    /// If an entry names it.
+    pub fn remove_segment(&mut self, slot: SegmentSlot) {
+        assert_eq!(self.resident(slot).entries, 0, "an index entry names a segment that is to be removed");
+        self.segments[slot.0 as usize] = None;
+        self.free.push(slot);
+    }
+
+    /// Counts a record that is kept without an entry.
+    pub fn pin(&mut self, slot: SegmentSlot) {
+        self.resident_mut(slot).entries += 1;
+    }
+
+    /// Undoes [`Store::pin`].
+    pub fn unpin(&mut self, slot: SegmentSlot) {
+        self.resident_mut(slot).entries -= 1;
+    }
+
+    fn resident(&self, slot: SegmentSlot) -> &ResidentSegment<M> {
+        self.segments[slot.0 as usize].as_ref().expect("a segment is known for as long as something names it")
+    }
+
+    fn resident_mut(&mut self, slot: SegmentSlot) -> &mut ResidentSegment<M> {
+        self.segments[slot.0 as usize].as_mut().expect("a segment is known for as long as something names it")
     }
 
     /// Keys that can be read at `now`, which must not step back.
@@ -105,7 +156,7 @@ impl<M: Mapping> Store<M> {
 
     /// Runs `read` on the record at `location`.
     pub fn with_record<R>(&self, location: Location, read: impl FnOnce(&RecordView<'_>) -> R) -> R {
-        let map = &self.segments[location.segment.0 as usize].map;
+        let map = &self.resident(location.segment).map;
         map.with(location.offset as usize..map.len(), |bytes| {
             let record = RecordView::parse_trusted(bytes)
                 .expect("an index entry points at a record that was verified when it was written or recovered");
@@ -115,9 +166,7 @@ impl<M: Mapping> Store<M> {
 
     /// The end of the record in the running incarnation's log; `None` if it was recovered, hence durable.
     fn end_lsn(&self, location: Location, padded_len: usize) -> Option<Lsn> {
-        self.segments[location.segment.0 as usize]
-            .base
-            .map(|base| Lsn(base.0 + u64::from(location.offset) + padded_len as u64))
+        self.resident(location.segment).base.map(|base| Lsn(base.0 + u64::from(location.offset) + padded_len as u64))
     }
 
     fn find(&self, hash: KeyHash, key: &[u8]) -> Option<(SlotRef, Slot)> {
@@ -157,7 +206,7 @@ impl<M: Mapping> Store<M> {
             wanted.then_some((record.bytes.len(), record.value.len()))
         })?;
         let end = location.offset as usize + record_len;
-        let value = self.segments[location.segment.0 as usize].map.bytes(end - value_len..end);
+        let value = self.resident(location.segment).map.bytes(end - value_len..end);
         Some((value, self.end_lsn(location, record_len.next_multiple_of(8)).unwrap_or(Lsn(0))))
     }
 
@@ -167,12 +216,12 @@ impl<M: Mapping> Store<M> {
         let Some((at, slot)) = self.find(hash, incoming.key) else { return Verdict::First };
         match incoming.version.cmp(&slot.version()) {
             std::cmp::Ordering::Greater => Verdict::Newer(at),
-            std::cmp::Ordering::Less => Verdict::Older,
+            std::cmp::Ordering::Less => Verdict::Older(at),
             std::cmp::Ordering::Equal => self.with_record(slot.location(), |present| {
                 // The crc is the first thing after the length, so that comparing (crc, bytes) is the tie of DESIGN §6.
                 match (incoming.crc(), incoming.bytes).cmp(&(present.crc(), present.bytes)) {
                     std::cmp::Ordering::Greater => Verdict::Newer(at),
-                    std::cmp::Ordering::Less => Verdict::Older,
+                    std::cmp::Ordering::Less => Verdict::Older(at),
                     std::cmp::Ordering::Equal => Verdict::Same,
                 }
             }),
@@ -202,21 +251,33 @@ impl<M: Mapping> Store<M> {
 
     /// Puts a record that was appended at `location` in the place that `verdict` found for it.
     pub fn install(&mut self, hash: KeyHash, verdict: Verdict, location: Location) {
-        let (liveness, version) = self.with_record(location, |record| (Liveness::of(record), record.version));
+        let (liveness, version, origin) =
+            self.with_record(location, |record| (Liveness::of(record), record.version, record.origin));
         match verdict {
             Verdict::First => self.index.insert(hash.0, location, version),
             Verdict::Newer(at) => {
-                let previous = self.present_at(at);
+                let place = self.index.slot(at).location();
+                let (previous, loser) = self.with_record(place, |record| (Liveness::of(record), record.origin));
                 self.count(previous, false);
+                self.resident_mut(place.segment).entries -= 1;
+                self.lost(place.segment, loser, origin);
                 self.index.replace(at, location, version);
             }
-            Verdict::Older | Verdict::Same => return,
+            Verdict::Older(at) => {
+                let winner = self.with_record(self.index.slot(at).location(), |record| record.origin);
+                self.lost(location.segment, origin, winner);
+                return;
+            }
+            Verdict::Same => return,
         }
+        self.resident_mut(location.segment).entries += 1;
         self.count(liveness, true);
     }
 
-    fn present_at(&self, at: SlotRef) -> Liveness {
-        self.with_record(self.index.slot(at).location(), Liveness::of)
+    fn lost(&mut self, slot: SegmentSlot, loser: NodeId, winner: NodeId) {
+        if loser == self.own && winner != self.own {
+            self.resident_mut(slot).lost_to_others = true;
+        }
     }
 
     fn count(&mut self, liveness: Liveness, add: bool) {

@@ -160,9 +160,10 @@ impl Disk for OsDisk {
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 let Some(file) = files.get(index) else { return done };
-                let range = self.sync(file).map_err(DurableError::Sync).and_then(|()| {
-                    read_whole(file, &mut memory).map_err(DurableError::Read)
-                });
+                let range = self
+                    .sync(file)
+                    .map_err(DurableError::Sync)
+                    .and_then(|()| read_whole(file, &mut memory).map_err(DurableError::Read));
                 done.push((index, range.map(|range| work(index, &memory[range]))));
             }
         };

@@ -29,7 +29,8 @@ fn show(out: &mut impl Write, report: &Report, verbose: bool) -> std::io::Result
     let outcome = if report.violation.is_some() { "VIOLATED" } else { "holds" };
     writeln!(
         out,
-        "seed {} {outcome}: trace {:016x}, {} faults, {} acknowledged, {} unknown, {} refused, {} records, {} virtual ms",
+        "seed {} {outcome}: trace {:016x}, {} faults, {} acknowledged, {} unknown, {} refused, {} records, {}/{} segments \
+         given up/reused, {} virtual ms",
         report.seed,
         report.trace_hash,
         report.faults,
@@ -37,6 +38,8 @@ fn show(out: &mut impl Write, report: &Report, verbose: bool) -> std::io::Result
         report.unknown,
         report.refused,
         report.records,
+        report.segments.0,
+        report.segments.1,
         report.virtual_ms,
     )?;
     if let Some(violation) = &report.violation {

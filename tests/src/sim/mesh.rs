@@ -8,7 +8,7 @@ use std::rc::Rc;
 use engine::startup::StartError;
 use net::reactor::Mono;
 use net::reactor::sim::{LoopId, NodeIndex, World};
-use wal::Version;
+use wal::{CommitPath, Version};
 
 use super::check::finals::{self, CONVERGED, L1, SILENCE};
 use super::check::{Checks, Violation, recovery};
@@ -53,6 +53,9 @@ pub struct Mesh {
     pub(crate) violation: Option<Violation>,
     /// What happened, a line each.
     pub story: Vec<String>,
+    /// Segments that nodes which have ended gave up, and how many of the files they used again.
+    removed: u64,
+    recycled: u64,
     owners: HashMap<LoopId, Owner>,
     ids: Rc<Cell<u64>>,
     /// What consoles learnt, by operation.
@@ -106,6 +109,7 @@ impl Mesh {
                 ip: ips[index],
                 peers: ips.iter().copied().filter(|ip| *ip != ips[index]).collect(),
                 segment_bytes: SEGMENT_BYTES,
+                commit_path: CommitPath::Mmap,
             },
             node: None,
             cores: cores[index],
@@ -119,6 +123,8 @@ impl Mesh {
             checks: Checks::new(&REGIONS),
             violation: None,
             story: Vec::new(),
+            removed: 0,
+            recycled: 0,
             owners: HashMap::new(),
             ids: Rc::default(),
             answers: Vec::new(),
@@ -166,8 +172,11 @@ impl Mesh {
     /// Starts the node of a region on what its disk holds. A node that refuses what it reads is a violation: no fault of the
     /// simulator destroys what was durable. One whose disk answers with an error only has to be started again.
     pub(crate) fn start(&mut self, region: usize) {
+        // The bytes are the same: a node may change the path with every run.
+        let direct = self.world.random_below(2) == 0;
         let state = &mut self.regions[region];
         assert!(state.node.is_none(), "a region has one node");
+        state.settings.commit_path = if direct { CommitPath::Direct } else { CommitPath::Mmap };
         self.world.set_wall_offset(state.settings.machine, state.wall_offset_ms);
         let disk = self.world.disk(state.settings.machine);
         match Node::start(&self.world, &state.settings, state.cores) {
@@ -176,7 +185,9 @@ impl Mesh {
                     self.owners.insert(id, Owner::Node(region, part));
                 }
                 let checked = self.checks.started(region, &mut node, &disk);
-                let text = format!("{} starts with {} cores", REGIONS[region], self.regions[region].cores);
+                let state = &self.regions[region];
+                let text =
+                    format!("{} starts with {} cores, {:?}", REGIONS[region], state.cores, state.settings.commit_path);
                 self.regions[region].node = Some(node);
                 // Scenarios do not want to wait until their console notices.
                 self.clients[self.consoles[region]].reconnect();
@@ -199,6 +210,8 @@ impl Mesh {
     /// Power loss, or only the end of the process.
     pub(crate) fn stop(&mut self, region: usize, power: bool) {
         let Some(node) = self.regions[region].node.take() else { return };
+        self.removed += node.facts.sum(|core| &core.segments_removed);
+        self.recycled += node.facts.sum(|core| &core.segments_recycled);
         let machine = self.regions[region].settings.machine;
         if power {
             self.world.crash(machine);
@@ -221,6 +234,15 @@ impl Mesh {
                 None => return,
             }
         }
+    }
+
+    /// How many segments were given up so far because nothing in them counted any more, and how many files were used again.
+    #[must_use]
+    pub fn segments_given_up(&self) -> (u64, u64) {
+        let facts = || self.regions.iter().filter_map(|state| state.node.as_ref()).map(|node| &node.facts);
+        let removed: u64 = facts().map(|facts| facts.sum(|core| &core.segments_removed)).sum();
+        let recycled: u64 = facts().map(|facts| facts.sum(|core| &core.segments_recycled)).sum();
+        (self.removed + removed, self.recycled + recycled)
     }
 
     /// Lets virtual time pass.

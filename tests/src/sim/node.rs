@@ -19,7 +19,7 @@ use engine::storage::NodeSecret;
 use net::reactor::disk::Disk;
 use net::reactor::sim::{LoopId, NodeIndex, SimDisk, SimFile, SimIo, SimLock, World};
 use net::reactor::{FileJob, Io, Waker};
-use wal::MemoryMap;
+use wal::{CommitPath, MemoryMap};
 
 /// TCP ports, the same on every simulated node as on real ones.
 pub const STORAGE_PORT: u16 = 10_600;
@@ -45,6 +45,14 @@ impl Host for SimHost {
     fn map(file: &SimFile, _len: u64) -> io::Result<MemoryMap> {
         Ok(MemoryMap::shared(file.live()))
     }
+
+    fn map_private(file: &SimFile, _len: u64) -> io::Result<MemoryMap> {
+        Ok(MemoryMap::from(MemoryMap::shared(file.live()).to_vec()))
+    }
+
+    fn open_direct(file: &SimFile) -> io::Result<SimFile> {
+        Ok(file.clone())
+    }
 }
 
 /// Where a node keeps its data on its simulated disk.
@@ -66,6 +74,8 @@ pub struct NodeSettings {
     pub peers: Vec<IpAddr>,
     /// Segment size in bytes.
     pub segment_bytes: u32,
+    /// How groups reach the disk.
+    pub commit_path: CommitPath,
 }
 
 /// Whose turn it is inside a node.
@@ -94,6 +104,8 @@ pub struct Node {
     pub status: StatusBoard,
     /// What recovery said.
     pub report: Vec<String>,
+    /// Its gauges.
+    pub facts: Arc<NodeFacts>,
     parts: Vec<(LoopId, Part)>,
     core_sleep: Vec<(Receiver<ToCore>, Waker)>,
     control_sleep: (Receiver<ToControl>, Waker),
@@ -115,6 +127,7 @@ impl Node {
             cores,
             segment_bytes: settings.segment_bytes,
             value_bytes_max: VALUE_BYTES_MAX,
+            commit_path: settings.commit_path,
             index_table_bits: 2,
         };
         let time = Time { mono: world.now(), unix_ms: control_io.wall_unix_ms() };
@@ -128,6 +141,7 @@ impl Node {
             incarnation: started.incarnation,
             cores,
             durability: Durability::Fsync,
+            commit_path: settings.commit_path,
             io_backend: "sim".to_owned(),
             storage_port: STORAGE_PORT,
             started_unix_ms: time.unix_ms,
@@ -166,7 +180,7 @@ impl Node {
                     ships: true,
                 },
             );
-            core.add_segment_file(number, file);
+            core.add_segment_file(number, file).expect("simulated files open again");
             core.listen(SocketAddr::new(settings.ip, STORAGE_PORT), cores > 1).expect("the storage port is free");
             loops.push(core);
         }
@@ -174,7 +188,7 @@ impl Node {
         let mut control = ControlLoop::<SimHost>::new(
             control_io,
             ControlParts {
-                facts,
+                facts: Arc::clone(&facts),
                 mesh: mesh_settings(settings),
                 data_dir: PathBuf::from(data_dir()),
                 logs: started.logs,
@@ -196,6 +210,7 @@ impl Node {
             secret: started.secret,
             status,
             report: started.report,
+            facts,
             parts,
             core_sleep,
             control_sleep,

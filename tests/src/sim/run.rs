@@ -35,6 +35,8 @@ pub struct Report {
     pub refused: u64,
     /// Records originated by all regions.
     pub records: u64,
+    /// Segments given up because nothing in them counted any more, and files used again.
+    pub segments: (u64, u64),
     /// Virtual milliseconds.
     pub virtual_ms: u64,
 }
@@ -59,6 +61,7 @@ pub fn run_seed(seed: u64) -> Report {
         unknown: ledger.unknown_count,
         refused: ledger.refused_count,
         records: mesh.checks.history.records,
+        segments: mesh.segments_given_up(),
         virtual_ms: mesh.world.now().0 / 1_000_000,
         violation: mesh.violation.clone(),
         story: mesh.story,

@@ -256,12 +256,7 @@ impl<M: Mapping> Log<M> {
     /// # Panics
     /// As [`Log::new`].
     #[must_use]
-    pub fn with_commit_path(
-        identity: LogIdentity,
-        segment_bytes: u64,
-        first: Segment<M>,
-        path: CommitPath,
-    ) -> Self {
+    pub fn with_commit_path(identity: LogIdentity, segment_bytes: u64, first: Segment<M>, path: CommitPath) -> Self {
         assert!(is_segment_size(segment_bytes), "a segment size outside the format's limits: {segment_bytes}");
         assert_eq!(first.base, Lsn(0), "a run begins its log at position 0");
         let segment_bytes = usize::try_from(segment_bytes).expect("bounded by SEGMENT_BYTES_MAX");

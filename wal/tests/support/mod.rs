@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex};
 use wal::limits::{DIRECT_ALIGN_BYTES, SECTOR_BYTES};
 use wal::recovery::{Recovery, RecoveryError, judge, scan_segment};
 use wal::{
-    AppendError, Commit, CommitPath, Cookie, CoreId, FrameHeader, FrameKind, FrameRef, FrameView, Incarnation, Log, LogIdentity, Lsn,
-    Mapping, MemoryMap, NodeId, Placement, RecordDraft, RecordOp, SEAL_OFFSET, SEGMENT_HEADER_BYTES, Sealed, Segment,
-    SegmentHeader, SegmentLink, SegmentNumber, SyncRequest, Version, crc32c, frames, segment_file_name,
+    AppendError, Commit, CommitPath, Cookie, CoreId, FrameHeader, FrameKind, FrameRef, FrameView, Incarnation, Log,
+    LogIdentity, Lsn, Mapping, MemoryMap, NodeId, Placement, RecordDraft, RecordOp, SEAL_OFFSET, SEGMENT_HEADER_BYTES,
+    Sealed, Segment, SegmentHeader, SegmentLink, SegmentNumber, SyncRequest, Version, crc32c, frames,
+    segment_file_name,
 };
 
 pub(crate) const NODE: NodeId = NodeId(0x0a00_0001);

@@ -1,0 +1,288 @@
+//! The segments of one core's log: spares are prepared before they are needed, full ones are sealed, those in which nothing
+//! counts any more are used again or removed.
+//!
+//! Every step is crash-safe by its order: a file gets a segment's name only when its header is durable; a segment loses its
+//! name, durably, before a byte of it changes; the oldest goes first. The jobs of a node run in the order of their submission.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use net::reactor::{FileJob, Io, Mono, Op};
+use wal::{CommitPath, Cookie, Mapping, Segment, SegmentHeader, SegmentNumber, planted};
+
+use super::CoreLoop;
+use super::commit::SegmentFile;
+use super::ops::Context;
+use crate::host::{Host, map_segment, segment_path};
+use crate::messages::CoreEvent;
+
+/// How long after a failure to prepare a segment the next attempt comes.
+const PREPARE_RETRY_MS: u64 = 1000;
+
+/// Pages of a shared mapping are made present this far ahead of the appends.
+const POPULATE_BYTES: usize = 1024 * 1024;
+
+/// Pages of a private mapping have to be copied for that: less at a time, so that no append waits long.
+const POPULATE_PRIVATE_BYTES: usize = 256 * 1024;
+
+/// A segment on its way to the log.
+#[derive(Debug)]
+struct Preparing {
+    number: SegmentNumber,
+    cookie: Cookie,
+    base: wal::Lsn,
+    temporary: PathBuf,
+    recycled: bool,
+}
+
+/// What happens to the segments of one core.
+#[derive(Debug)]
+pub(crate) struct Segments {
+    data_dir: PathBuf,
+    segment_bytes: u64,
+    preparing: Option<Preparing>,
+    prepare_after: Mono,
+    populated: (SegmentNumber, usize),
+    /// The control thread was asked whether this one may go.
+    asked: Option<SegmentNumber>,
+    /// The temporary name of a file that waits for its next use.
+    reusable: Option<PathBuf>,
+    /// A segment is losing its name.
+    renaming: Option<PathBuf>,
+}
+
+impl Segments {
+    pub(super) fn new(data_dir: PathBuf, segment_bytes: u64) -> Self {
+        Segments {
+            data_dir,
+            segment_bytes,
+            preparing: None,
+            prepare_after: Mono(0),
+            populated: (SegmentNumber(0), 0),
+            asked: None,
+            reusable: None,
+            renaming: None,
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Mono> {
+        (self.prepare_after > Mono(0)).then_some(self.prepare_after)
+    }
+}
+
+impl<H: Host> CoreLoop<H> {
+    /// Registers the file of a segment that the log starts with.
+    ///
+    /// # Errors
+    /// Where the file cannot be opened for direct writes although the log commits by them.
+    pub fn add_segment_file(&mut self, number: SegmentNumber, file: H::File) -> std::io::Result<()> {
+        let direct = match self.shard.log().commit_path() {
+            CommitPath::Mmap => None,
+            CommitPath::Direct => Some(H::open_direct(&file)?),
+        };
+        self.commit.files.push(SegmentFile { number, file, direct });
+        Ok(())
+    }
+
+    /// Everything that is not the commit of a group.
+    pub(super) fn keep_segments(&mut self) {
+        self.keep_spares_ready();
+        self.populate_ahead();
+        self.write_seals();
+        self.offer_removable();
+    }
+
+    fn keep_spares_ready(&mut self) {
+        let now = self.now();
+        let segments = &mut self.commit.segments;
+        if self.stopping
+            || segments.preparing.is_some()
+            || !self.shard.log().needs_segment()
+            || now < segments.prepare_after
+        {
+            return;
+        }
+        segments.prepare_after = Mono(0);
+        let plan = self.shard.log().next_segment_plan();
+        let cookie = Cookie(self.io.random() | 1);
+        let identity = self.shard.identity();
+        let len = segments.segment_bytes;
+        let head = SegmentHeader {
+            segment_bytes: len,
+            node: identity.node,
+            incarnation: identity.incarnation,
+            core: identity.core,
+            number: plan.number,
+            cookie,
+            base: plan.base,
+            previous: plan.previous,
+        }
+        .encode_page();
+        let reusable = segments.reusable.take();
+        let recycled = reusable.is_some();
+        let fresh = || segments.data_dir.join(wal::temporary_file_name(identity.core, plan.number));
+        let temporary = reusable.unwrap_or_else(fresh);
+        let job = if recycled {
+            FileJob::Recycle { path: temporary.clone(), len, head }
+        } else {
+            FileJob::Prepare { path: temporary.clone(), len, head }
+        };
+        segments.preparing = Some(Preparing { number: plan.number, cookie, base: plan.base, temporary, recycled });
+        self.ops.submit(&mut self.io, Op::File(job), Context::Prepare);
+    }
+
+    /// The next segment's header is durable: it gets its name.
+    pub(super) fn prepared(&mut self, file: H::File) {
+        let segments = &self.commit.segments;
+        let Some(preparing) = &segments.preparing else { return };
+        let to = segment_path(&segments.data_dir, self.shard.identity().core, preparing.number);
+        let job = FileJob::Rename { from: preparing.temporary.clone(), to };
+        let number = preparing.number;
+        if let Err(error) = self.add_segment_file(number, file) {
+            self.fail(&format!("a prepared segment cannot be opened for direct writes: {error}"));
+            return;
+        }
+        self.ops.submit(&mut self.io, Op::File(job), Context::Rename);
+    }
+
+    /// The next segment has its name, durably.
+    pub(super) fn renamed(&mut self) {
+        let Some(Preparing { number, cookie, base, recycled, .. }) = self.commit.segments.preparing.take() else {
+            return;
+        };
+        let Some(prepared) = self.commit.files.iter().rev().find(|file| file.number == number) else { return };
+        match map_segment::<H>(&prepared.file, self.commit.segments.segment_bytes, self.shard.log().commit_path()) {
+            Ok(map) => {
+                self.shard.supply(Segment { number, cookie, base, map });
+                self.gauges.disk_full.store(0, Ordering::Relaxed);
+                let made = if recycled { &self.gauges.segments_recycled } else { &self.gauges.segments_prepared };
+                made.fetch_add(1, Ordering::Relaxed);
+                self.tell(CoreEvent::Segment { number, cookie, base });
+            }
+            Err(error) => self.fail(&format!("a prepared segment cannot be mapped: {error}")),
+        }
+    }
+
+    /// A job that is not part of a commit ended, with an error or with nothing more to say.
+    pub(super) fn segment_job_ended(&mut self, context: Context, error: Option<std::io::Error>) {
+        match (context, error) {
+            (Context::Prepare | Context::Rename, error) => self.preparation_failed(error),
+            (Context::Seal(number), None) => self.warm(number),
+            (Context::Seal(_), Some(error)) => {
+                // Recovery closes an unsealed segment as well; nothing depends on this write.
+                tracing::warn!(core = self.core, %error, "a segment's seal was not written");
+            }
+            (Context::Warm(number), _) => {
+                if let Some(map) = self.shard.map_of(number) {
+                    map.settle();
+                }
+            }
+            (Context::Retire, None) => self.commit.segments.reusable = self.commit.segments.renaming.take(),
+            (Context::Retire | Context::Remove, error) => {
+                // Under either name the file holds nothing that counts; the next start removes it.
+                self.commit.segments.renaming = None;
+                if let Some(error) = error {
+                    tracing::warn!(core = self.core, %error, "a segment that is not needed any more was not removed");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn preparation_failed(&mut self, error: Option<std::io::Error>) {
+        let error = error.map_or_else(|| "unexpected answer".to_owned(), |error| error.to_string());
+        let Some(preparing) = self.commit.segments.preparing.take() else { return };
+        self.commit.files.retain(|file| file.number != preparing.number);
+        if preparing.recycled {
+            // It is left to the next start; a new file is prepared in its place.
+            tracing::warn!(core = self.core, error, "an old segment cannot be used again");
+            return;
+        }
+        tracing::error!(
+            core = self.core,
+            error,
+            "no log segment can be prepared; writes are refused when the ones at hand are full"
+        );
+        self.commit.segments.prepare_after = self.now().plus_ms(PREPARE_RETRY_MS);
+        self.shard.set_disk_full(true);
+        self.gauges.disk_full.store(1, Ordering::Relaxed);
+    }
+
+    /// Makes the pages of the next stretch present before appends reach them.
+    fn populate_ahead(&mut self) {
+        let (segment, offset) = self.shard.log().append_position();
+        let step = match self.shard.log().commit_path() {
+            CommitPath::Mmap => POPULATE_BYTES,
+            CommitPath::Direct => POPULATE_PRIVATE_BYTES,
+        };
+        let segments = &mut self.commit.segments;
+        let segment_bytes = usize::try_from(segments.segment_bytes).expect("64-bit target");
+        if segments.populated.0 != segment {
+            segments.populated = (segment, 0);
+        }
+        let wanted = (offset as usize + step / 2).min(segment_bytes);
+        if segments.populated.1 < wanted {
+            let start = segments.populated.1;
+            let end = (start.max(offset as usize) + step).min(segment_bytes);
+            if let Some(map) = self.shard.map_of(segment) {
+                map.populate(start..end);
+            }
+            segments.populated.1 = end;
+        }
+    }
+
+    fn write_seals(&mut self) {
+        for (number, seal) in self.shard.log_mut().take_seals() {
+            let Some(at) = self.commit.files.iter().position(|file| file.number == number) else { continue };
+            let file = &mut self.commit.files[at];
+            let job = FileJob::WriteSync { file: file.file.clone(), offset: wal::SEAL_OFFSET, bytes: seal };
+            self.ops.submit(&mut self.io, Op::File(job), Context::Seal(number));
+            if file.direct.take().is_none() {
+                self.commit.files.remove(at);
+            }
+        }
+    }
+
+    /// A segment that was written around the page cache is brought there, before the memory that holds it is given back.
+    fn warm(&mut self, number: SegmentNumber) {
+        let Some(at) = self.commit.files.iter().position(|file| file.number == number) else { return };
+        let SegmentFile { file, .. } = self.commit.files.remove(at);
+        self.ops.submit(&mut self.io, Op::File(FileJob::Warm { file }), Context::Warm(number));
+    }
+
+    /// Asks the control thread, who may be reading it for a follower, to let the oldest segment go.
+    fn offer_removable(&mut self) {
+        if self.stopping || self.commit.segments.asked.is_some() || self.commit.segments.renaming.is_some() {
+            return;
+        }
+        if let Some(removable) = self.shard.removable() {
+            self.commit.segments.asked = Some(removable.number);
+            self.tell(CoreEvent::Removable(removable));
+        }
+    }
+
+    /// Nobody reads the segment any more.
+    pub(super) fn remove_segment(&mut self, number: SegmentNumber) {
+        let segments = &mut self.commit.segments;
+        segments.asked = None;
+        if self.commit.failed {
+            return;
+        }
+        let Some(map) = self.shard.remove(number) else { return };
+        let core = self.shard.identity().core;
+        let path = segment_path(&segments.data_dir, core, number);
+        self.gauges.segments_removed.fetch_add(1, Ordering::Relaxed);
+        if planted::is(planted::Fault::RecycleBeforeRename) {
+            segments.reusable.get_or_insert(path);
+            return;
+        }
+        // A reply on its way may still point into it: then its pages must keep their bytes.
+        if map.is_unique() && segments.reusable.is_none() && !self.stopping {
+            let to = segments.data_dir.join(wal::temporary_file_name(core, number));
+            segments.renaming = Some(to.clone());
+            self.ops.submit(&mut self.io, Op::File(FileJob::Rename { from: path, to }), Context::Retire);
+        } else {
+            self.ops.submit(&mut self.io, Op::File(FileJob::Unlink { path }), Context::Remove);
+        }
+    }
+}
