@@ -106,6 +106,27 @@ impl Region<'_> {
         self.mesh.world.set_disk_full(self.mesh.regions[self.index].settings.machine, full);
     }
 
+    /// How many system calls its node's file jobs (segments prepared, named, sealed, given up) have made so far.
+    #[must_use]
+    pub fn job_steps(&self) -> u64 {
+        self.mesh.world.job_steps(self.mesh.regions[self.index].settings.machine)
+    }
+
+    /// Runs until its file jobs have made `steps` system calls in all; whether they did, before the commands at hand ended.
+    pub fn run_to_job_step(&mut self, steps: u64) -> bool {
+        let limit = self.mesh.world.now().plus_ms(ANSWER_MS_MAX);
+        let console = self.mesh.consoles[self.index];
+        while self.job_steps() < steps {
+            let Some(id) = self.mesh.world.step_until(limit) else { return false };
+            self.mesh.tick(id);
+            self.mesh.sound();
+            if self.mesh.clients[console].is_idle() {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Bytes of records that its node sent to another region over its present link.
     #[must_use]
     pub fn sent_records_bytes(&self, to: &str) -> u64 {

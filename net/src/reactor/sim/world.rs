@@ -65,6 +65,8 @@ pub(super) struct Node {
     /// The helper thread's queue; the first is being done.
     jobs: VecDeque<(usize, Tag, FileJob<SimFile>)>,
     job_step: usize,
+    /// Steps of jobs that were done in all lives.
+    job_steps: u64,
     pub(super) wall_offset_ms: i64,
 }
 
@@ -194,6 +196,7 @@ impl Inner {
         }
         let Some((home, tag, job)) = node.jobs.front() else { return };
         let (home, tag) = (*home, *tag);
+        node.job_steps += 1;
         match node.disk.job_step(job, node.job_step) {
             Step::Next => node.job_step += 1,
             Step::Done(result) => {
@@ -316,6 +319,7 @@ impl World {
             work: BTreeMap::new(),
             jobs: VecDeque::new(),
             job_step: 0,
+            job_steps: 0,
             wall_offset_ms: 0,
         });
         NodeIndex(inner.nodes.len() - 1)
@@ -437,6 +441,12 @@ impl World {
     /// The next sync on this node fails with EIO, and what it should have written is not written by later ones.
     pub fn fail_next_sync(&self, node: NodeIndex) {
         self.inner().nodes[node.0].disk.arm_sync_failure();
+    }
+
+    /// How many system calls the node's file jobs have made so far, over all its lives.
+    #[must_use]
+    pub fn job_steps(&self, node: NodeIndex) -> u64 {
+        self.inner().nodes[node.0].job_steps
     }
 
     /// Whether files can grow.

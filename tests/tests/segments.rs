@@ -1,0 +1,112 @@
+//! The life of segments: prepared, sealed, given up, used again. In the simulator with a crash after every system call, and
+//! with real processes.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use tests::process::{Daemon, Value, backends, wait_for};
+use tests::sim::mesh::Mesh;
+use tests::sim::workload::Command;
+
+const DAEMON: &str = env!("CARGO_BIN_EXE_daemon-under-test");
+
+/// Enough for several segments of 64 KiB, over and over the same four keys: the segments die and are used again.
+fn overwrites() -> impl Iterator<Item = Command> {
+    (0..90).map(|at| Command::Set { key: format!("hot:{}", at % 4).into_bytes(), filler: 6_000, px: None })
+}
+
+/// One region alone, whose node has just started.
+fn alone(seed: u64) -> Mesh {
+    let mut mesh = Mesh::down(seed, [1, 1, 1]);
+    mesh.region("sfo").start();
+    mesh.run_ms(300);
+    mesh
+}
+
+#[test]
+fn segment_rename_needs_directory_sync() {
+    // Power is lost after every system call of every preparation, naming, sealing, retirement and new use of a segment. The
+    // checkers hold the next start against everything that was acknowledged, and against what the device held.
+    let (mut crashes, mut recycled) = (0, 0);
+    for seed in 1..=4 {
+        let mut mesh = alone(seed);
+        let first = mesh.region("sfo").job_steps();
+        mesh.region("sfo").post(overwrites());
+        mesh.region("sfo").run_to_job_step(u64::MAX);
+        let last = mesh.region("sfo").job_steps();
+        recycled += mesh.segments_given_up().1;
+        for step in first + 1..=last {
+            let mut mesh = alone(seed);
+            mesh.region("sfo").post(overwrites());
+            if !mesh.region("sfo").run_to_job_step(step) {
+                continue;
+            }
+            mesh.region("sfo").lose_power();
+            mesh.region("sfo").start();
+            mesh.sound();
+            assert!(mesh.region("sfo").is_up(), "after step {step}: {:?}", mesh.story);
+            mesh.run_ms(500);
+            mesh.region("sfo").lose_power();
+            mesh.region("sfo").start();
+            mesh.sound();
+            assert!(mesh.region("sfo").is_up(), "the second start after step {step}: {:?}", mesh.story);
+            crashes += 1;
+        }
+    }
+    assert!(crashes > 150 && recycled > 4, "{crashes} crashes, {recycled} segments used again");
+}
+
+/// Names of the segments in a data directory.
+fn segments(daemon: &Daemon) -> BTreeSet<String> {
+    let names = fs::read_dir(daemon.data_dir()).expect("the data directory").map(|entry| {
+        let name = entry.expect("an entry").file_name();
+        name.into_string().expect("UTF-8")
+    });
+    names.filter(|name| name.ends_with(".wal")).collect()
+}
+
+fn overwrite(daemon: &Daemon, rounds: usize) {
+    let mut client = daemon.client();
+    let value = "v".repeat(50_000);
+    for round in 0..rounds {
+        for key in 0..4 {
+            let set = ["SET", &format!("hot:{key}"), &format!("{round}:{value}")];
+            assert_eq!(client.call(&set).unwrap(), Value::Simple("OK".into()));
+        }
+    }
+}
+
+#[test]
+fn a_log_of_overwritten_keys_stays_small_and_its_files_are_used_again() {
+    for backend in backends() {
+        for path in ["mmap", "direct"] {
+            let mut daemon = Daemon::new(DAEMON);
+            daemon.set("IO_BACKEND", backend).set("COMMIT_PATH", path).set("SEGMENT_BYTES", "1MiB").start();
+            // 40 MB into segments of 1 MiB.
+            overwrite(&daemon, 200);
+            wait_for("segments to be given up", || {
+                let given_up = daemon.metric("godwit_segments_removed_total{core=\"0\"}");
+                let recycled = daemon.metric("godwit_segments_recycled_total{core=\"0\"}");
+                (given_up > 30 && recycled > 10 && segments(&daemon).len() < 10).then_some(())
+            });
+            let before = segments(&daemon);
+            daemon.kill9();
+            daemon.start();
+            let mut client = daemon.client();
+            for key in 0..4 {
+                let Value::Bulk(value) = client.call(&["GET", &format!("hot:{key}")]).unwrap() else { panic!("{key}") };
+                assert!(value.starts_with(b"199:v"), "{path} over {backend}");
+            }
+            // The next run overwrites them all: then nothing of the run before counts.
+            overwrite(&daemon, 1);
+            drop(client);
+            daemon.kill9();
+            daemon.start();
+            assert_eq!(daemon.logged("nothing in it counts any more").len(), 1, "{}", daemon.log());
+            let after = segments(&daemon);
+            assert!(before.is_disjoint(&after), "{before:?}, then {after:?}");
+            let Value::Bulk(value) = daemon.client().call(&["GET", "hot:3"]).unwrap() else { panic!("gone") };
+            assert!(value.starts_with(b"0:v"));
+        }
+    }
+}
