@@ -511,5 +511,6 @@ fn mesh_settings(config: &Config) -> MeshSettings {
             .collect(),
         bind_outgoing: !config.discovery_peers.is_empty(),
         value_bytes_max: config.value_bytes_max,
+        wal_retain_bytes: config.wal_retain_bytes,
     }
 }

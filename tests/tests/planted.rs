@@ -59,3 +59,8 @@ fn giving_the_newest_watermark_up_is_caught() {
 fn using_a_file_again_under_its_old_name_is_caught() {
     is_caught(Fault::RecycleBeforeRename, 1);
 }
+
+#[test]
+fn claiming_before_what_superseded_a_removed_segment_is_there_is_caught() {
+    is_caught(Fault::ClaimBeforeReplaced, 1);
+}

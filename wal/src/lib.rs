@@ -14,6 +14,7 @@ mod map;
 pub mod planted;
 mod reader;
 pub mod recovery;
+pub mod retention;
 mod version;
 
 pub use appender::{

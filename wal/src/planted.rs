@@ -14,6 +14,8 @@ pub enum Fault {
     RemoveBeforeReplaced,
     /// A segment is given up although it holds the newest word on other nodes' logs.
     RepeatNothing,
+    /// A follower that was not sent a removed segment may claim before it holds what superseded its records.
+    ClaimBeforeReplaced,
     /// The file of a segment is used again before its old name is gone from the disk.
     RecycleBeforeRename,
 }

@@ -165,6 +165,8 @@ pub struct Config {
     pub segment_bytes: u32,
     /// Bytes of the largest value; at most a quarter of a segment.
     pub value_bytes_max: u32,
+    /// Bytes that a follower may be behind and still hold segments that nobody else needs.
+    pub wal_retain_bytes: u64,
     /// The least important messages that are logged.
     pub log_level: Level,
     /// One-way delay of what arrives from each address; empty outside the lab.
@@ -237,6 +239,7 @@ impl Config {
             ports,
             segment_bytes,
             value_bytes_max,
+            wal_retain_bytes: given.parsed(Setting::WalRetain, values::bytes)?.unwrap_or(WAL_RETAIN_BYTES),
             log_level: given.parsed(Setting::LogLevel, |text| values::choice(text, LOG_LEVELS))?.unwrap_or(Level::INFO),
             lab_link_delays: lab_link_delays.unwrap_or_default(),
             origins: given.into_origins(),
@@ -270,6 +273,7 @@ impl Config {
             Setting::AdminPort => self.ports.admin.to_string(),
             Setting::SegmentBytes => self.segment_bytes.to_string(),
             Setting::ValueBytesMax => self.value_bytes_max.to_string(),
+            Setting::WalRetain => self.wal_retain_bytes.to_string(),
             Setting::LogLevel => word(LOG_LEVELS, self.log_level),
             Setting::LabLinkDelays => {
                 let delay = |(ip, delay): &(IpAddr, Duration)| format!("{ip}={}", delay.as_secs_f64() * 1000.0);
@@ -297,6 +301,9 @@ impl Config {
         report
     }
 }
+
+/// Some seconds of a busy core, some days of a quiet one.
+const WAL_RETAIN_BYTES: u64 = 1 << 30;
 
 const IO_BACKENDS: &[(&str, IoBackend)] =
     &[("auto", IoBackend::Auto), ("uring", IoBackend::Uring), ("epoll", IoBackend::Epoll)];
@@ -364,7 +371,7 @@ fn sizes(given: &Given) -> Result<(u32, u32), ConfigError> {
     let segment = segment.unwrap_or(*values::SEGMENT_BYTES_RANGE.end());
     let most = values::VALUE_BYTES_CEILING.min(segment / 4);
     let value = given.parsed(Setting::ValueBytesMax, |text| {
-        let size = values::bytes(text)?;
+        let size = values::small_bytes(text)?;
         if (values::VALUE_BYTES_FLOOR..=most).contains(&size) {
             Ok(size)
         } else {

@@ -21,6 +21,7 @@ pub enum Setting {
     AdminPort,
     SegmentBytes,
     ValueBytesMax,
+    WalRetain,
     LogLevel,
     LabLinkDelays,
 }
@@ -43,7 +44,7 @@ pub struct Row {
 }
 
 /// All settings, in the order of [`Setting`].
-pub const SETTINGS: [Row; 19] = [
+pub const SETTINGS: [Row; 20] = [
     Row {
         setting: Setting::Region,
         key: "REGION",
@@ -179,6 +180,14 @@ pub const SETTINGS: [Row; 19] = [
         form: "BYTES",
         default: "8MiB or a quarter of SEGMENT_BYTES, whichever is less",
         help: "Largest value accepted: from 1KiB to 8MiB and at most a quarter of SEGMENT_BYTES",
+    },
+    Row {
+        setting: Setting::WalRetain,
+        key: "WAL_RETAIN",
+        flag: "wal-retain",
+        form: "BYTES",
+        default: "1GiB",
+        help: "How far a follower may be behind the end of a core's log and still hold segments that nobody else needs",
     },
     Row {
         setting: Setting::LogLevel,

@@ -44,24 +44,31 @@ pub(super) fn cores(text: &str) -> Result<u16, Problem> {
         .ok_or_else(|| format!("{count} core threads are not possible; write {what}"))
 }
 
-/// A number of bytes, with `KiB` or `MiB` behind it or nothing.
-pub(super) fn bytes(text: &str) -> Result<u32, Problem> {
+/// A number of bytes, with `KiB`, `MiB` or `GiB` behind it or nothing.
+pub(super) fn bytes(text: &str) -> Result<u64, Problem> {
     const WHAT: &str = "a number of bytes such as 1048576, 512KiB or 64MiB";
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit = match text[digits.len()..].trim_start() {
         "" => 1,
         "KiB" => 1024,
         "MiB" => 1024 * 1024,
+        "GiB" => 1024 * 1024 * 1024,
         other => return Err(format!("unknown unit {other:?}; write {WHAT}")),
     };
     let count = number(digits, WHAT)?;
-    let total = count.checked_mul(unit).and_then(|total| u32::try_from(total).ok());
-    total.ok_or_else(|| format!("larger than anything this setting allows; write {WHAT}"))
+    count.checked_mul(unit).ok_or_else(|| format!("larger than anything this setting allows; write {WHAT}"))
+}
+
+/// A number of bytes below 4 GiB.
+pub(super) fn small_bytes(text: &str) -> Result<u32, Problem> {
+    let too_large =
+        |_| "larger than anything this setting allows; write a number of bytes such as 512KiB or 64MiB".into();
+    u32::try_from(bytes(text)?).map_err(too_large)
 }
 
 /// A power of two within [`SEGMENT_BYTES_RANGE`].
 pub(super) fn segment_bytes(text: &str) -> Result<u32, Problem> {
-    let size = bytes(text)?;
+    let size = small_bytes(text)?;
     if size.is_power_of_two() && SEGMENT_BYTES_RANGE.contains(&size) {
         Ok(size)
     } else {

@@ -125,6 +125,8 @@ pub struct MeshSettings {
     pub bind_outgoing: bool,
     /// Largest value in bytes; agreed in the handshake.
     pub value_bytes_max: u32,
+    /// How far a follower may be behind the end of a core's log and still hold segments that nobody else needs.
+    pub wal_retain_bytes: u64,
 }
 
 /// What the control thread is made of.

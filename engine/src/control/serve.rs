@@ -5,6 +5,7 @@ use net::reactor::{Completion, FileJob, Op, Outcome};
 use net::wire::body::{Logs, Refuse, RefuseCode};
 use net::wire::limits::LOGS_MAX;
 use net::wire::message::Message;
+use wal::retention::{Retention, Verdict};
 
 use super::link::{OUT_BYTES_MAX, Role};
 use super::{ControlLoop, LinkKey, Purpose};
@@ -146,11 +147,27 @@ impl<H: Host> ControlLoop<H> {
         }
         let log = self.logs.current().id;
         for (core, removable) in std::mem::take(&mut self.removable) {
-            let is_read = self.links.iter().any(|(_, link)| match &link.role {
-                Role::Serving { sender, .. } => !sender.has_passed(log, core, removable.end),
-                _ => false,
-            });
-            if is_read {
+            let mut retention = Retention::new(self.mesh.wal_retain_bytes);
+            for (index, link) in &self.links {
+                if let Role::Serving { sender, .. } = &link.role
+                    && let Some(position) = sender.reads_from(log, core)
+                {
+                    retention.reads_from(index, position);
+                }
+            }
+            let durable = self.logs.current().cores[usize::from(core)].durable;
+            let may_go = match retention.judge(removable.end, durable) {
+                Verdict::Go => true,
+                Verdict::Wait => false,
+                Verdict::Skip(behind) => {
+                    let current = self.logs.logs.last().expect("a running node has opened its log");
+                    behind.into_iter().all(|index| match self.links.get_mut(index).map(|link| &mut link.role) {
+                        Some(Role::Serving { sender, .. }) => sender.skip_to(current, core, removable.end),
+                        _ => true,
+                    })
+                }
+            };
+            if !may_go {
                 self.removable.push((core, removable));
                 continue;
             }

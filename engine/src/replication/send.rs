@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use net::ids::{Class, CoreIndex, LogId, StreamOffset};
 use net::wire::body::{Claim, Compression, FollowLog, RecordsHead};
-use wal::{FrameKind, Lsn, RecordError, RecordView, Version};
+use wal::{FrameKind, Lsn, RecordError, RecordView, Version, planted};
 
-use super::logs::{CoreLog, OwnLogs, SegmentRef};
+use super::logs::{CoreLog, OwnLog, OwnLogs, SegmentRef};
 use super::{BATCH_BYTES, from_wire, to_wire};
 
 /// Bytes of one bulk read; doubled for a frame that does not fit.
@@ -179,11 +179,30 @@ impl Sender {
         self.streams.iter().find(|stream| stream.log == log).map(|stream| stream.claimed)
     }
 
-    /// Whether nothing of `core`'s part of `log` before `end` will be read any more.
+    /// From where on `core`'s part of `log` will be read, if it is.
     #[must_use]
-    pub fn has_passed(&self, log: LogId, core: u16, end: Lsn) -> bool {
+    pub fn reads_from(&self, log: LogId, core: u16) -> Option<Lsn> {
         let streams = self.streams.iter().filter(|stream| stream.log == log);
-        streams.filter_map(|stream| stream.cursors.get(usize::from(core))).all(|cursor| cursor.next >= end)
+        streams.filter_map(|stream| stream.cursors.get(usize::from(core))).map(|cursor| cursor.next).min()
+    }
+
+    /// Goes on behind `end` in `core`'s part of `log`: what stands before it is about to be removed. Claims wait until the
+    /// follower holds what superseded it. Whether that was possible; a read that is under way ends first.
+    pub fn skip_to(&mut self, log: &OwnLog, core: u16, end: Lsn) -> bool {
+        let core = usize::from(core);
+        let reads = |stream: usize| self.reading.is_some_and(|(reading, of, _)| (reading, of) == (stream, core));
+        let streams = self.streams.iter().enumerate().filter(|(_, stream)| stream.log == log.id);
+        let behind = |stream: &Stream| stream.cursors.get(core).is_some_and(|cursor| cursor.next < end);
+        let skipping: Vec<usize> = streams.filter(|(_, stream)| behind(stream)).map(|(index, _)| index).collect();
+        if skipping.iter().any(|stream| reads(*stream)) {
+            return false;
+        }
+        for stream in skipping {
+            let stream = &mut self.streams[stream];
+            stream.claims_begin_at = stream.claims_begin_at.max(log.highest_complete());
+            stream.cursors[core].next = end;
+        }
+        true
     }
 
     /// The next thing to send or read.
@@ -309,7 +328,8 @@ impl Sender {
             if all { core.complete } else { cursor.shipped.min(core.complete) }
         };
         let to = stream.cursors.iter().zip(&log.cores).map(reached).min()?;
-        if to <= stream.claimed || to < stream.claims_begin_at {
+        let held_back = to < stream.claims_begin_at && !planted::is(planted::Fault::ClaimBeforeReplaced);
+        if to <= stream.claimed || held_back {
             return None;
         }
         let claim =

@@ -278,5 +278,7 @@ fn mesh_settings(settings: &NodeSettings) -> MeshSettings {
         delays_ns: HashMap::new(),
         bind_outgoing: true,
         value_bytes_max: VALUE_BYTES_MAX,
+        // A few segments: slow followers are cut off now and then.
+        wal_retain_bytes: 4 * u64::from(settings.segment_bytes),
     }
 }
