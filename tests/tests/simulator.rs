@@ -308,3 +308,50 @@ fn full_disk_under_replication_goes_on_reading() {
     assert!(matches!(mesh.region("ams").get("r39:19"), Outcome::Read(Some(_))));
     mesh.sound();
 }
+
+/// Overwrites four keys until many segments of `region` were given up.
+fn churn(mesh: &mut Mesh, region: &str, at_least: u64) {
+    let before = mesh.segments_given_up().0;
+    for round in 0..40 {
+        let keys = (0..60).map(|at| format!("hot:{}", at % 4));
+        assert!(all_stored(&mesh.region(region).set_many(keys, 6_000 + round)));
+        mesh.run_ms(100);
+        if mesh.segments_given_up().0 >= before + at_least {
+            return;
+        }
+    }
+    panic!("only {} segments were given up", mesh.segments_given_up().0 - before);
+}
+
+#[test]
+fn tailer_survives_compaction_and_recycling() {
+    // A follower that is away while the segments it would have read are given up and their files used again is sent what is
+    // left, claims nothing before it has that, and ends with everything.
+    let mut mesh = Mesh::new(31);
+    churn(&mut mesh, "sfo", 5);
+    mesh.region("ams").cut_off();
+    churn(&mut mesh, "sfo", 30);
+    assert!(mesh.segments_given_up().1 > 10, "{:?}", mesh.segments_given_up());
+    assert!(all_stored(&mesh.region("sfo").set_many(keys("kept", 20), 500)));
+    mesh.heal();
+    mesh.converged();
+    mesh.sound();
+}
+
+#[test]
+fn a_wiped_region_gets_everything_that_counts_from_a_log_that_begins_late() {
+    let mut mesh = Mesh::new(32);
+    churn(&mut mesh, "sfo", 10);
+    mesh.converged();
+    mesh.region("ams").lose_power();
+    mesh.region("ams").replace_disk();
+    // The log goes on to lose its beginning, also over a restart.
+    churn(&mut mesh, "sfo", 10);
+    mesh.region("sfo").kill();
+    mesh.region("sfo").start();
+    churn(&mut mesh, "sfo", 3);
+    assert!(all_stored(&mesh.region("nyc").set_many(keys("kept", 20), 500)));
+    mesh.region("ams").start();
+    mesh.converged();
+    mesh.sound();
+}

@@ -78,6 +78,12 @@ impl Region<'_> {
         self.mesh.stop(self.index, false);
     }
 
+    /// Its disk is replaced by an empty one: what starts next is a new node.
+    pub fn replace_disk(&mut self) {
+        self.mesh.world.wipe_disk(self.mesh.regions[self.index].settings.machine);
+        self.mesh.tell(&format!("{} gets an empty disk", REGIONS[self.index]));
+    }
+
     /// Starts the node again on what its disk holds.
     pub fn start(&mut self) {
         self.mesh.start(self.index);
