@@ -1,7 +1,7 @@
 //! The life of segments: prepared, sealed, given up, used again. In the simulator with a crash after every system call, and
 //! with real processes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use tests::process::{Daemon, Value, backends, wait_for};
@@ -108,5 +108,53 @@ fn a_log_of_overwritten_keys_stays_small_and_its_files_are_used_again() {
             let Value::Bulk(value) = daemon.client().call(&["GET", "hot:3"]).unwrap() else { panic!("gone") };
             assert!(value.starts_with(b"0:v"));
         }
+    }
+}
+
+/// Every file of a data directory, by name.
+fn contents(daemon: &Daemon) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(daemon.data_dir()).expect("the data directory").map(|entry| entry.expect("an entry"));
+    entries
+        .map(|entry| (entry.file_name().into_string().expect("UTF-8"), fs::read(entry.path()).expect("a file")))
+        .collect()
+}
+
+#[test]
+fn corrupt_segment_never_deletes_data() {
+    let mut daemon = Daemon::new(DAEMON);
+    daemon.set("SEGMENT_BYTES", "1MiB").start();
+    let mut client = daemon.client();
+    let value = "v".repeat(100_000);
+    for key in 0..40 {
+        let set = ["SET", &format!("key:{key}"), &format!("{key}:{value}")];
+        assert_eq!(client.call(&set).unwrap(), Value::Simple("OK".into()));
+    }
+    drop(client);
+    assert!(daemon.terminate().success(), "{}", daemon.log());
+
+    // A bit flips in the middle of a segment that has others behind it.
+    let oldest = segments(&daemon).into_iter().next().expect("segments");
+    let path = daemon.data_dir().join(&oldest);
+    let mut bytes = fs::read(&path).expect("the segment");
+    bytes[500_000] ^= 0x10;
+    fs::write(&path, &bytes).expect("rot");
+    let before = contents(&daemon);
+    let exit = daemon.run_to_its_end(&[]);
+    assert_eq!(exit.status.code(), Some(3), "{}", exit.stderr);
+    let errors: Vec<&str> = exit.stderr.lines().filter(|line| line.contains("ERROR")).collect();
+    assert_eq!(errors.len(), 1, "one error: {}", exit.stderr);
+    for words in [oldest.as_str(), "were durable and are damaged", "nothing was cut", "file offset"] {
+        assert!(errors[0].contains(words), "{:?} does not say {words:?}", errors[0]);
+    }
+    assert!(contents(&daemon) == before, "a refused start changes no file");
+
+    // Whoever repairs the segment has lost nothing.
+    bytes[500_000] ^= 0x10;
+    fs::write(&path, &bytes).expect("repair");
+    daemon.start();
+    let mut client = daemon.client();
+    for key in 0..40 {
+        let Value::Bulk(found) = client.call(&["GET", &format!("key:{key}")]).unwrap() else { panic!("key:{key}") };
+        assert_eq!(found, format!("{key}:{value}").into_bytes());
     }
 }
