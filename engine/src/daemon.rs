@@ -29,7 +29,7 @@ use crate::mailbox::{Mailbox, Outbox, Receiver};
 use crate::messages::{MAILBOX_MESSAGES, ToControl, ToCore};
 use crate::monitor::http;
 use crate::node::{CoreGauges, NodeFacts};
-use crate::startup::{self, StartError, StartSettings, Started};
+use crate::startup::{self, Progress, StartError, StartSettings, Started};
 
 /// Tables per index, as a power of two: at 20 million keys a table has 5,000 slots.
 const INDEX_TABLE_BITS: u32 = 12;
@@ -190,7 +190,8 @@ fn run_on<I: OsIo>(config: &Config, stop: &StopFlag, name: &str, backend: Backen
     let time = Time { mono: Mono(0), unix_ms: unix_ms() };
     let mut random = OsRandom::new()
         .map_err(|source| DaemonError::Thread { what: "the random source of the system".into(), source })?;
-    let started = startup::start::<Os<I>, _>(&OsDisk, &settings, &mut || random.draw(), time)?;
+    let mut progress = |progress| say_progress(progress, began.elapsed());
+    let started = startup::start::<Os<I>, _>(&OsDisk, &settings, &mut || random.draw(), time, &mut progress)?;
     for line in &started.report {
         tracing::info!("recovery: {line}");
     }
@@ -213,6 +214,15 @@ fn run_on<I: OsIo>(config: &Config, stop: &StopFlag, name: &str, backend: Backen
         "serving"
     );
     node.run(stop)
+}
+
+fn say_progress(progress: Progress, since_start: Duration) {
+    let millis = u64::try_from(since_start.as_millis()).unwrap_or(u64::MAX);
+    match progress {
+        Progress::Scanned { segments: 0, .. } | Progress::Indexed { records: 0 } => {}
+        Progress::Scanned { segments, bytes } => tracing::info!(segments, bytes, millis, "segments read and verified"),
+        Progress::Indexed { records } => tracing::info!(records, millis, "records indexed"),
+    }
 }
 
 /// The threads of a running node.

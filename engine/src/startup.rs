@@ -117,6 +117,23 @@ fn io_error(path: &Path, what: &'static str) -> impl FnOnce(std::io::Error) -> S
     move |source| StartError::Io { path, what, source }
 }
 
+/// What start-up has just finished, for whoever measures it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Every segment was synced, read from the device and verified.
+    Scanned {
+        /// How many.
+        segments: usize,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// Every record was indexed.
+    Indexed {
+        /// How many.
+        records: u64,
+    },
+}
+
 /// Recovers the directory and opens a new incarnation in it.
 ///
 /// # Errors
@@ -126,6 +143,7 @@ pub fn start<H: Host, D: Disk<File = H::File>>(
     settings: &StartSettings,
     random: &mut dyn FnMut() -> u64,
     time: Time,
+    progress: &mut dyn FnMut(Progress),
 ) -> Result<Started<H, D::Lock>, StartError> {
     let directory = &settings.data_dir;
     disk.create_dir_all(directory).map_err(io_error(directory, "cannot be created"))?;
@@ -139,7 +157,7 @@ pub fn start<H: Host, D: Disk<File = H::File>>(
     let names = disk.list(directory).map_err(io_error(directory, "cannot be listed"))?;
     let (node, secret) = identity(disk, directory, &names, random)?;
     let mut recovery = Recovering::<H, D>::new(disk, settings, node, secret, time);
-    recovery.read(&names)?;
+    recovery.read(&names, progress)?;
     let incarnation = Incarnation(random());
     recovery.open(incarnation, random, lock)
 }
@@ -270,7 +288,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
     }
 
     /// Reads, judges and indexes what the directory holds.
-    fn read(&mut self, names: &[String]) -> Result<(), StartError> {
+    fn read(&mut self, names: &[String], progress: &mut dyn FnMut(Progress)) -> Result<(), StartError> {
         let mut files: BTreeMap<String, H::File> = BTreeMap::new();
         for name in names {
             match wal::directory::file_kind(name) {
@@ -288,15 +306,20 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         let (names, handles): (Vec<&String>, Vec<H::File>) =
             files.iter().map(|(name, file)| (name, file.clone())).unzip();
         // A killed process's last frames may exist only in memory: they are made durable, then the disk is trusted.
-        let scanned = self.disk.each_durable(&handles, &|index, bytes| scan_segment(names[index], bytes));
+        let scan = |index: usize, bytes: &[u8]| (scan_segment(names[index], bytes), bytes.len() as u64);
+        let scanned = self.disk.each_durable(&handles, &scan);
         let mut scans = Vec::new();
+        let mut total_bytes = 0;
         for (name, scan) in names.into_iter().zip(scanned) {
             let path = self.path(name);
-            scans.push(scan.map_err(|error| match error {
+            let (scan, bytes) = scan.map_err(|error| match error {
                 DurableError::Sync(source) => StartError::Io { path, what: "cannot be synced", source },
                 DurableError::Read(source) => StartError::Io { path, what: "cannot be read", source },
-            })?);
+            })?;
+            scans.push(scan);
+            total_bytes += bytes;
         }
+        progress(Progress::Scanned { segments: scans.len(), bytes: total_bytes });
         let recovery = judge(self.node, scans)?;
         self.report.extend(recovery.report.iter().map(ToString::to_string));
         // Oldest first: what a later record says about a key is then usually newer, and merge order never matters.
@@ -313,6 +336,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             }
             self.index_log(log, &files)?;
         }
+        progress(Progress::Indexed { records: self.records });
         for name in &recovery.recyclable {
             self.unlink(name)?;
         }

@@ -132,7 +132,8 @@ impl Node {
         };
         let time = Time { mono: world.now(), unix_ms: control_io.wall_unix_ms() };
         let disk = world.disk(settings.machine);
-        let started = startup::start::<SimHost, _>(&disk, &start, &mut || world.random_below(u64::MAX), time)?;
+        let started =
+            startup::start::<SimHost, _>(&disk, &start, &mut || world.random_below(u64::MAX), time, &mut |_| {})?;
 
         let gauges: Vec<Arc<CoreGauges>> = (0..cores).map(|_| Arc::default()).collect();
         let facts = Arc::new(NodeFacts {
