@@ -64,7 +64,10 @@ fn sources() -> Vec<(String, String)> {
         for entry in fs::read_dir(&directory).expect("a directory of the workspace") {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
-                directories.push(path);
+                // What a build leaves is nobody's source; cargo-fuzz builds inside the tree.
+                if path.file_name().is_some_and(|name| name != "target") {
+                    directories.push(path);
+                }
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let name = path.strip_prefix(root()).expect("inside the workspace").to_string_lossy().into_owned();
                 found.push((name, fs::read_to_string(&path).expect("UTF-8")));
