@@ -14,7 +14,7 @@ use wal::{
 
 use crate::clock::{AHEAD_MS_MAX, Hlc, Time, is_far_future};
 use crate::storage::index::{Location, ScanPosition, SegmentSlot};
-use crate::storage::store::{Store, Verdict};
+use crate::storage::store::{Facts, Store, Verdict};
 use crate::storage::{KeyHash, NodeSecret};
 
 /// What one shard needs to know about itself.
@@ -329,7 +329,8 @@ impl<M: Mapping> Shard<M> {
         let placement = self.log.append_draft(FrameKind::Originated, &draft).map_err(|e| self.write_error(e))?;
         let location = self.location(&placement);
         let verdict = self.store.judge_newest(hash, key, version);
-        self.store.install(hash, verdict, location);
+        let facts = Facts { version, origin: self.identity.node, put: op == RecordOp::Put, expiry };
+        self.store.install(hash, verdict, location, facts);
         self.counters.originated += 1;
         Ok(placement.end)
     }
@@ -434,8 +435,8 @@ impl<M: Mapping> Shard<M> {
         let verdict = self.store.judge(hash, record);
         match verdict {
             Verdict::Same => self.counters.already_applied += 1,
-            Verdict::Older(_) => self.counters.superseded += 1,
-            Verdict::First | Verdict::Newer(_) => {
+            Verdict::Older(..) => self.counters.superseded += 1,
+            Verdict::First | Verdict::Newer(..) => {
                 let far_future = is_far_future(record.version, time);
                 if far_future && self.held.contains_key(&HeldKey::of(record, hash)) {
                     self.counters.already_applied += 1;
@@ -447,7 +448,7 @@ impl<M: Mapping> Shard<M> {
                 if far_future {
                     self.hold(HeldKey::of(record, hash), location);
                 } else {
-                    self.store.install(hash, verdict, location);
+                    self.store.install(hash, verdict, location, Facts::of(record));
                 }
             }
         }
@@ -473,8 +474,8 @@ impl<M: Mapping> Shard<M> {
             }
             self.held.pop_first();
             let hash = KeyHash(hash);
-            let verdict = self.store.judge_at(hash, location);
-            self.store.install(hash, verdict, location);
+            let (verdict, facts) = self.store.judge_at(hash, location);
+            self.store.install(hash, verdict, location, facts);
             self.store.unpin(location.segment);
             self.clock.observe(version);
         }

@@ -24,7 +24,7 @@ use crate::replication::{log_id, to_wire};
 use crate::shard::{HeldKey, Shard, ShardIdentity, ShardSettings, WriteError};
 use crate::storage::NodeSecret;
 use crate::storage::index::{Location, SegmentSlot};
-use crate::storage::store::Store;
+use crate::storage::store::{Facts, Store};
 
 /// The file that names the node.
 const IDENTITY_FILE: &str = "NODE";
@@ -433,7 +433,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         }
         let store = &mut self.stores[core];
         let verdict = store.judge(hash, record);
-        store.install(hash, verdict, location);
+        store.install(hash, verdict, location, Facts::of(record));
         Ok(())
     }
 

@@ -26,10 +26,10 @@ struct ResidentSegment<M> {
 pub enum Verdict {
     /// No record of this key yet.
     First,
-    /// Newer than the present one, or equal and winning the tie by crc and bytes.
-    Newer(SlotRef),
-    /// Older than the present one, or losing the tie.
-    Older(SlotRef),
+    /// Newer than the present one, which is this, or equal and winning the tie by crc and bytes.
+    Newer(SlotRef, Facts),
+    /// Older than the present one, which is this, or losing the tie.
+    Older(SlotRef, Facts),
     /// The very same record is here already. It need not be durable yet.
     Same,
 }
@@ -48,16 +48,24 @@ pub struct Store<M> {
     expired_through_unix_ms: u64,
 }
 
-/// What decides liveness: kept apart from the record so that the count can be corrected when it is superseded.
+/// What the store has to know of a record beside its key: taken once, where the record is at hand.
 #[derive(Clone, Copy, Debug)]
-struct Liveness {
-    put: bool,
-    expiry: Option<u64>,
+pub struct Facts {
+    /// Its place in the order of all writes.
+    pub version: Version,
+    /// Who wrote it.
+    pub origin: NodeId,
+    /// Whether it is a value, and not a tombstone.
+    pub put: bool,
+    /// From when on it is absent, in milliseconds since 1970.
+    pub expiry: Option<u64>,
 }
 
-impl Liveness {
-    fn of(record: &RecordView<'_>) -> Liveness {
-        Liveness { put: record.op == RecordOp::Put, expiry: record.expiry }
+impl Facts {
+    /// Those of `record`.
+    #[must_use]
+    pub fn of(record: &RecordView<'_>) -> Facts {
+        Facts { version: record.version, origin: record.origin, put: record.op == RecordOp::Put, expiry: record.expiry }
     }
 }
 
@@ -173,6 +181,22 @@ impl<M: Mapping> Store<M> {
         self.index.find(hash.0, |slot| self.with_record(slot.location(), |record| record.key == key))
     }
 
+    /// As `find`, with what the record there is.
+    fn find_facts(&self, hash: KeyHash, key: &[u8]) -> Option<(SlotRef, Slot, Facts)> {
+        let mut facts = None;
+        let is_key = |slot: Slot| {
+            self.with_record(slot.location(), |record| {
+                let same = record.key == key;
+                if same {
+                    facts = Some(Facts::of(record));
+                }
+                same
+            })
+        };
+        let (at, slot) = self.index.find(hash.0, is_key)?;
+        facts.map(|facts| (at, slot, facts))
+    }
+
     /// The present record of `key`, tombstones and expired ones included: what `read` makes of it, its version, and
     /// the position that has to be durable before it may be shown.
     pub fn read<R>(
@@ -213,65 +237,61 @@ impl<M: Mapping> Store<M> {
     /// Compares an incoming record with the present one.
     #[must_use]
     pub fn judge(&self, hash: KeyHash, incoming: &RecordView<'_>) -> Verdict {
-        let Some((at, slot)) = self.find(hash, incoming.key) else { return Verdict::First };
+        let Some((at, slot, present)) = self.find_facts(hash, incoming.key) else { return Verdict::First };
         match incoming.version.cmp(&slot.version()) {
-            std::cmp::Ordering::Greater => Verdict::Newer(at),
-            std::cmp::Ordering::Less => Verdict::Older(at),
-            std::cmp::Ordering::Equal => self.with_record(slot.location(), |present| {
+            std::cmp::Ordering::Greater => Verdict::Newer(at, present),
+            std::cmp::Ordering::Less => Verdict::Older(at, present),
+            std::cmp::Ordering::Equal => self.with_record(slot.location(), |record| {
                 // The crc is the first thing after the length, so that comparing (crc, bytes) is the tie of DESIGN §6.
-                match (incoming.crc(), incoming.bytes).cmp(&(present.crc(), present.bytes)) {
-                    std::cmp::Ordering::Greater => Verdict::Newer(at),
-                    std::cmp::Ordering::Less => Verdict::Older(at),
+                match (incoming.crc(), incoming.bytes).cmp(&(record.crc(), record.bytes)) {
+                    std::cmp::Ordering::Greater => Verdict::Newer(at, present),
+                    std::cmp::Ordering::Less => Verdict::Older(at, present),
                     std::cmp::Ordering::Equal => Verdict::Same,
                 }
             }),
         }
     }
 
-    /// The verdict for a record that the log already holds at `location`.
+    /// The verdict for a record that the log already holds at `location`, and what it is.
     #[must_use]
-    pub fn judge_at(&self, hash: KeyHash, location: Location) -> Verdict {
+    pub fn judge_at(&self, hash: KeyHash, location: Location) -> (Verdict, Facts) {
         // A copy, because a mapping lends its bytes to one reader at a time.
         let bytes = self.with_record(location, |record| record.bytes.to_vec());
         let record = RecordView::parse_trusted(&bytes).expect("copied from a verified record");
-        self.judge(hash, &record)
+        (self.judge(hash, &record), Facts::of(&record))
     }
 
     /// The verdict for a record that is known to be newer than anything here.
     #[must_use]
     pub fn judge_newest(&self, hash: KeyHash, key: &[u8], version: Version) -> Verdict {
-        match self.find(hash, key) {
+        match self.find_facts(hash, key) {
             None => Verdict::First,
-            Some((at, slot)) => {
+            Some((at, slot, present)) => {
                 assert!(version > slot.version(), "the clock is above every version in the store");
-                Verdict::Newer(at)
+                Verdict::Newer(at, present)
             }
         }
     }
 
-    /// Puts a record that was appended at `location` in the place that `verdict` found for it.
-    pub fn install(&mut self, hash: KeyHash, verdict: Verdict, location: Location) {
-        let (liveness, version, origin) =
-            self.with_record(location, |record| (Liveness::of(record), record.version, record.origin));
+    /// Puts a record that was appended at `location`, and is this, in the place that `verdict` found for it.
+    pub fn install(&mut self, hash: KeyHash, verdict: Verdict, location: Location, record: Facts) {
         match verdict {
-            Verdict::First => self.index.insert(hash.0, location, version),
-            Verdict::Newer(at) => {
-                let place = self.index.slot(at).location();
-                let (previous, loser) = self.with_record(place, |record| (Liveness::of(record), record.origin));
-                self.count(previous, false);
-                self.resident_mut(place.segment).entries -= 1;
-                self.lost(place.segment, loser, origin);
-                self.index.replace(at, location, version);
+            Verdict::First => self.index.insert(hash.0, location, record.version),
+            Verdict::Newer(at, present) => {
+                let slot = self.index.slot(at).location().segment;
+                self.count(present, false);
+                self.resident_mut(slot).entries -= 1;
+                self.lost(slot, present.origin, record.origin);
+                self.index.replace(at, location, record.version);
             }
-            Verdict::Older(at) => {
-                let winner = self.with_record(self.index.slot(at).location(), |record| record.origin);
-                self.lost(location.segment, origin, winner);
+            Verdict::Older(_, present) => {
+                self.lost(location.segment, record.origin, present.origin);
                 return;
             }
             Verdict::Same => return,
         }
         self.resident_mut(location.segment).entries += 1;
-        self.count(liveness, true);
+        self.count(record, true);
     }
 
     fn lost(&mut self, slot: SegmentSlot, loser: NodeId, winner: NodeId) {
@@ -280,7 +300,7 @@ impl<M: Mapping> Store<M> {
         }
     }
 
-    fn count(&mut self, liveness: Liveness, add: bool) {
+    fn count(&mut self, liveness: Facts, add: bool) {
         if !liveness.put || liveness.expiry.is_some_and(|expiry| expiry <= self.expired_through_unix_ms) {
             return;
         }
