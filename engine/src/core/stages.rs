@@ -89,13 +89,20 @@ impl StageLatencies {
     }
 }
 
-/// The instants of the group that is being filled and of the one that is on its way to the disk.
+/// A group on its way to the disk.
+#[derive(Clone, Copy, Debug)]
+struct OnItsWay {
+    staged_ns: u64,
+    written_ns: u64,
+    submitted: Mono,
+}
+
+/// The instants of up to three groups: one is being filled, one is on its way to the disk, one is durable.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct GroupClock {
     opened: Option<Mono>,
-    waiting: Option<(u64, u64)>,
-    submitted: Option<Mono>,
-    completed: Option<Mono>,
+    on_its_way: Option<OnItsWay>,
+    durable: Option<(OnItsWay, Mono)>,
 }
 
 impl GroupClock {
@@ -107,23 +114,22 @@ impl GroupClock {
     /// The group was sealed between these instants and submitted at the second.
     pub(super) fn submitted(&mut self, sealing: Mono, now: Mono) {
         let opened = self.opened.take().unwrap_or(sealing);
-        self.waiting = Some((sealing.since(opened), now.since(sealing)));
-        self.submitted = Some(now);
+        let (staged_ns, written_ns) = (sealing.since(opened), now.since(sealing));
+        self.on_its_way = Some(OnItsWay { staged_ns, written_ns, submitted: now });
     }
 
     /// It is durable.
     pub(super) fn completed(&mut self, now: Mono) {
-        self.completed = Some(now);
+        self.durable = self.on_its_way.take().map(|group| (group, now));
     }
 
-    /// Whoever waited for it was told.
+    /// Whoever waited for it was told. The next group may be on its way already.
     pub(super) fn told(&mut self, now: impl FnOnce() -> Mono, latencies: &StageLatencies) {
-        let Some(completed) = self.completed.take() else { return };
-        let (Some((staged, written)), Some(submitted)) = (self.waiting.take(), self.submitted.take()) else { return };
+        let Some((group, completed)) = self.durable.take() else { return };
         latencies.record(&[
-            (Stage::Staged, staged),
-            (Stage::Written, written),
-            (Stage::Synced, completed.since(submitted)),
+            (Stage::Staged, group.staged_ns),
+            (Stage::Written, group.written_ns),
+            (Stage::Synced, completed.since(group.submitted)),
             (Stage::Woken, now().since(completed)),
         ]);
     }
@@ -144,14 +150,16 @@ mod tests {
         // The next group fills meanwhile and does not disturb this one.
         clock.appended(Mono(20_000));
         clock.completed(Mono(112_000));
+        // It is on its way before those who waited for this one are told.
+        clock.submitted(Mono(113_000), Mono(114_000));
         clock.told(|| Mono(115_000), &latencies);
         clock.told(|| Mono(999_000), &latencies);
         let found = Stage::ALL.map(|stage| latencies.quantile_ns(stage, 1.0) / 1_000);
         assert_eq!(found, [10, 1, 100, 3]);
         assert_eq!(Stage::ALL.map(|stage| latencies.count(stage)), [1; 4]);
-        clock.submitted(Mono(120_000), Mono(121_000));
-        clock.completed(Mono(221_000));
-        clock.told(|| Mono(222_000), &latencies);
-        assert_eq!(latencies.quantile_ns(Stage::Staged, 1.0) / 1_000, 100);
+        clock.completed(Mono(314_000));
+        clock.told(|| Mono(315_000), &latencies);
+        assert_eq!(latencies.quantile_ns(Stage::Staged, 1.0) / 1_000, 93);
+        assert_eq!(latencies.quantile_ns(Stage::Synced, 1.0) / 100_000, 2);
     }
 }
