@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tests::process::model::{Tally, Worker, scan};
+use tests::process::model::{Tally, Worker, verify_all};
 use tests::process::{Choices, Daemon, Value, backends, wait_for};
 
 const DAEMON: &str = env!("CARGO_BIN_EXE_daemon-under-test");
@@ -34,12 +34,12 @@ fn torture(settings: &[(&'static str, &str)], plan: &[(u16, u32)], huge_bytes: u
         daemon.set("CORES", cores);
         for _ in 0..*cycles {
             daemon.start();
-            verify(&daemon, &mut workers);
+            verify_all(&mut daemon.client(), &mut workers);
             work_until_killed(&mut daemon, &mut workers, &tally, &mut choices);
         }
     }
     daemon.start();
-    verify(&daemon, &mut workers);
+    verify_all(&mut daemon.client(), &mut workers);
     assert!(daemon.logged("ERROR").is_empty(), "nothing went wrong: {:?}", daemon.logged("ERROR"));
     // Numbers never come back, whatever became of the files. A start takes one, and the spares two more.
     let segments = highest_segment(&daemon);
@@ -80,19 +80,6 @@ fn work_until_killed(daemon: &mut Daemon, workers: &mut [Worker], tally: &Tally,
         killed.store(true, Ordering::SeqCst);
         daemon.kill9();
     });
-}
-
-/// Every key holds what it may hold, and no other key exists.
-fn verify(daemon: &Daemon, workers: &mut [Worker]) {
-    let mut client = daemon.client();
-    let mut expected = std::collections::HashSet::new();
-    for worker in &mut *workers {
-        worker.verify(&mut client);
-        expected.extend(worker.present().cloned());
-    }
-    assert_eq!(scan(&mut client), expected, "SCAN names the keys that exist and no others");
-    let count = i64::try_from(expected.len()).unwrap();
-    assert_eq!(client.call(&["DBSIZE"]).unwrap(), Value::Integer(count));
 }
 
 #[test]

@@ -242,6 +242,21 @@ impl Worker {
     }
 }
 
+/// Every key holds what it may hold, and no other key exists.
+///
+/// # Panics
+/// At the first key of which that is not so.
+pub fn verify_all(client: &mut Client, workers: &mut [Worker]) {
+    let mut expected = HashSet::new();
+    for worker in workers {
+        worker.verify(client);
+        expected.extend(worker.present().cloned());
+    }
+    assert_eq!(scan(client), expected, "SCAN names the keys that exist and no others");
+    let count = i64::try_from(expected.len()).expect("few keys");
+    assert_eq!(client.call(&["DBSIZE"]).expect("a running daemon"), Value::Integer(count));
+}
+
 /// All keys of the node, by SCAN.
 ///
 /// # Panics
