@@ -325,7 +325,8 @@ impl Daemon {
         self.child.as_mut()?.try_wait().expect("its own child")
     }
 
-    /// SIGKILL, at once and without a chance to do anything more.
+    /// SIGKILL, at once and without a chance to do anything more. Its ports are free afterwards: the kernel ends what
+    /// io_uring still does on a listener a moment after the process is gone.
     ///
     /// # Panics
     /// If it does not run.
@@ -333,6 +334,9 @@ impl Daemon {
         let mut child = self.child.take().expect("a running daemon");
         child.kill().expect("its own child");
         child.wait().expect("its own child");
+        for port in [self.ports.discovery, self.ports.replication, self.ports.storage] {
+            wait_for("the ports to be free", || TcpListener::bind(self.at(port)).ok());
+        }
     }
 
     /// SIGTERM, and the status it ends with.
