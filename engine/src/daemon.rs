@@ -40,6 +40,13 @@ const STOP_WAIT: Duration = Duration::from_secs(10);
 /// How long the others have to follow after one failed.
 const FAILED_WAIT: Duration = Duration::from_millis(200);
 
+/// Exit code after a failed sync, or a page of the log that the disk does not give.
+pub(crate) const EXIT_LOG_FAILED: u8 = 4;
+
+/// A process that was killed holds its ports until the kernel has taken its io_uring down, which a supervisor's restart can
+/// come before.
+const LISTEN_WAIT: Duration = Duration::from_millis(500);
+
 /// The real machine under a reactor.
 #[derive(Debug)]
 pub struct Os<I>(PhantomData<I>);
@@ -119,7 +126,7 @@ impl DaemonError {
     pub fn exit_code(&self) -> u8 {
         match self {
             DaemonError::Start(StartError::Recovery(_) | StartError::Record(_) | StartError::IdentityDamaged(_)) => 3,
-            DaemonError::LogFailed(_) => 4,
+            DaemonError::LogFailed(_) => EXIT_LOG_FAILED,
             _ => 1,
         }
     }
@@ -447,12 +454,29 @@ fn core_thread<I: OsIo>(
     core.add_segment_file(seed.file.0, seed.file.1)
         .map_err(|source| DaemonError::Thread { what: format!("the first segment of {what}"), source })?;
     for addr in seed.listen {
-        core.listen(addr, seed.shared).map_err(|source| DaemonError::Listen { addr, what: "storage", source })?;
+        until_listening(|| core.listen(addr, seed.shared).map(|_| ())).map_err(|source| DaemonError::Listen {
+            addr,
+            what: "storage",
+            source,
+        })?;
     }
     while !core.is_stopped() {
         core.tick().map_err(|source| DaemonError::Thread { what: what.clone(), source })?;
     }
     Ok(())
+}
+
+/// Listens, waiting up to [`LISTEN_WAIT`] for the address.
+fn until_listening(mut attempt: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    let deadline = std::time::Instant::now() + LISTEN_WAIT;
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && std::time::Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            result => return result,
+        }
+    }
 }
 
 fn control_thread<I: OsIo>(
@@ -470,7 +494,11 @@ fn control_thread<I: OsIo>(
     let mut control = ControlLoop::<Os<I>>::new(io, parts(senders.collect()));
     for (addr, port) in listen {
         let what = if *port == Port::Discovery { "discovery" } else { "replication" };
-        control.listen(*addr, *port).map_err(|source| DaemonError::Listen { addr: *addr, what, source })?;
+        until_listening(|| control.listen(*addr, *port).map(|_| ())).map_err(|source| DaemonError::Listen {
+            addr: *addr,
+            what,
+            source,
+        })?;
     }
     let mut stopping = false;
     while control.stopped_cores() < usize::from(cores) {

@@ -64,6 +64,9 @@ pub enum WriteError {
     /// No segment can be prepared.
     #[error("the disk is full: writes are refused until space is freed, reads go on")]
     DiskFull,
+    /// No segment can be prepared, and not for want of space.
+    #[error("no log segment can be prepared (the node's log says why): writes are refused until one can, reads go on")]
+    DiskFailing,
     /// Too large for a record.
     #[error("the value is larger than VALUE_BYTES_MAX")]
     TooLarge,
@@ -78,6 +81,21 @@ impl WriteError {
     pub fn is_transient(self) -> bool {
         matches!(self, WriteError::NoSegment | WriteError::Throttled)
     }
+
+    /// Whether it will succeed once somebody helped the disk.
+    #[must_use]
+    pub fn is_disk(self) -> bool {
+        matches!(self, WriteError::DiskFull | WriteError::DiskFailing)
+    }
+}
+
+/// Why no segment can be prepared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskTrouble {
+    /// There is no space.
+    Full,
+    /// Anything else.
+    Failing,
 }
 
 /// What the log can say about a shipped frame: an originated, durable one.
@@ -157,7 +175,7 @@ pub struct Shard<M: Mapping> {
     /// The oldest segment, once nothing in it counted any more, and the staged end then: what superseded its records.
     emptied: Option<(SegmentNumber, Lsn)>,
     value_bytes_max: usize,
-    disk_full: bool,
+    trouble: Option<DiskTrouble>,
     counters: ShardCounters,
 }
 
@@ -191,7 +209,7 @@ impl<M: Mapping> Shard<M> {
             kept: BTreeMap::new(),
             emptied: None,
             value_bytes_max: settings.value_bytes_max,
-            disk_full: false,
+            trouble: None,
             counters: ShardCounters::default(),
         }
     }
@@ -231,9 +249,9 @@ impl<M: Mapping> Shard<M> {
         self.value_bytes_max
     }
 
-    /// Says whether segments can be prepared at present.
-    pub fn set_disk_full(&mut self, full: bool) {
-        self.disk_full = full;
+    /// Says that no segment can be prepared at present; it ends with the next one that is supplied.
+    pub fn set_disk_trouble(&mut self, trouble: DiskTrouble) {
+        self.trouble = Some(trouble);
     }
 
     // ---- reading -------------------------------------------------------------------------------------------------
@@ -337,8 +355,11 @@ impl<M: Mapping> Shard<M> {
 
     fn write_error(&self, error: AppendError) -> WriteError {
         match error {
-            AppendError::NoSegment if self.disk_full => WriteError::DiskFull,
-            AppendError::NoSegment => WriteError::NoSegment,
+            AppendError::NoSegment => match self.trouble {
+                None => WriteError::NoSegment,
+                Some(DiskTrouble::Full) => WriteError::DiskFull,
+                Some(DiskTrouble::Failing) => WriteError::DiskFailing,
+            },
             AppendError::TooLarge => WriteError::TooLarge,
             AppendError::Dead => WriteError::LogFailed,
         }
@@ -586,7 +607,7 @@ impl<M: Mapping> Shard<M> {
         let slot = self.store.add_segment(Some(segment.base), segment.map.clone());
         self.slots.push((segment.number, slot, segment.map.clone(), segment.base));
         self.log.supply(segment);
-        self.disk_full = false;
+        self.trouble = None;
     }
 
     /// The oldest segment of this run, if nothing in it counts any more and what took its place is durable.

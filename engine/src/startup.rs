@@ -313,7 +313,11 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         for (name, scan) in names.into_iter().zip(scanned) {
             let path = self.path(name);
             let (scan, bytes) = scan.map_err(|error| match error {
-                DurableError::Sync(source) => StartError::Io { path, what: "cannot be synced", source },
+                DurableError::Sync(source) => StartError::Io {
+                    path,
+                    what: "cannot be synced (start again; if that repeats, the disk is failing)",
+                    source,
+                },
                 DurableError::Read(source) => StartError::Io { path, what: "cannot be read", source },
             })?;
             scans.push(scan);

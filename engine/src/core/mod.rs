@@ -30,7 +30,7 @@ use crate::host::Host;
 use crate::mailbox::{Outbox, Receiver};
 use crate::messages::{ConnectionKey, CoreEvent, ToControl, ToCore};
 use crate::node::{CoreGauges, Durability, NodeFacts};
-use crate::shard::{Shard, WriteError};
+use crate::shard::Shard;
 
 /// Messages handled per tick, so that clients and peers take turns.
 const MESSAGES_PER_TICK: usize = 1024;
@@ -273,7 +273,7 @@ impl<H: Host> CoreLoop<H> {
             }
             ToCore::AppendLocal { ticket, record } => match self.shard.append_local(&record) {
                 Ok(end) => self.tell(CoreEvent::Appended { ticket, end }),
-                Err(error) if error.is_transient() || error == WriteError::DiskFull => {
+                Err(error) if error.is_transient() || error.is_disk() => {
                     return Err(ToCore::AppendLocal { ticket, record });
                 }
                 Err(error) => self.tell(CoreEvent::Failed(error.to_string())),
@@ -307,7 +307,7 @@ impl<H: Host> CoreLoop<H> {
                     let after = self.shard.log().staged();
                     appended = if after > before { after } else { appended };
                 }
-                Err(error) if error.is_transient() || error == WriteError::DiskFull => {
+                Err(error) if error.is_transient() || error.is_disk() => {
                     records.drain(..done);
                     return Err(ToCore::Follow { sequence, records });
                 }

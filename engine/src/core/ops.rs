@@ -30,6 +30,8 @@ pub(crate) enum Context {
     Retire,
     /// A segment is unlinked.
     Remove,
+    /// What a failed preparation may have left is unlinked.
+    Discard,
 }
 
 /// The table of operations, with those that the reactor had no room for.

@@ -15,6 +15,7 @@ use super::commit::SegmentFile;
 use super::ops::Context;
 use crate::host::{Host, map_segment, segment_path};
 use crate::messages::CoreEvent;
+use crate::shard::DiskTrouble;
 
 /// How long after a failure to prepare a segment the next attempt comes.
 const PREPARE_RETRY_MS: u64 = 1000;
@@ -190,11 +191,18 @@ impl<H: Host> CoreLoop<H> {
     }
 
     fn preparation_failed(&mut self, error: Option<std::io::Error>) {
-        let error = error.map_or_else(|| "unexpected answer".to_owned(), |error| error.to_string());
         let Some(preparing) = self.commit.segments.preparing.take() else { return };
         self.commit.files.retain(|file| file.number != preparing.number);
+        let trouble = match error.as_ref().map(std::io::Error::kind) {
+            Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) => DiskTrouble::Full,
+            _ => DiskTrouble::Failing,
+        };
+        let error = error.map_or_else(|| "unexpected answer".to_owned(), |error| error.to_string());
+        // The next attempt begins anew; what is left of this one would be in its way. Usually nothing is.
+        let job = FileJob::Unlink { path: preparing.temporary };
+        self.ops.submit(&mut self.io, Op::File(job), Context::Discard);
         if preparing.recycled {
-            // It is left to the next start; a new file is prepared in its place.
+            // A new file is prepared in its place.
             tracing::warn!(core = self.core, error, "an old segment cannot be used again");
             return;
         }
@@ -204,7 +212,7 @@ impl<H: Host> CoreLoop<H> {
             "no log segment can be prepared; writes are refused when the ones at hand are full"
         );
         self.commit.segments.prepare_after = self.now().plus_ms(PREPARE_RETRY_MS);
-        self.shard.set_disk_full(true);
+        self.shard.set_disk_trouble(trouble);
         self.gauges.disk_full.store(1, Ordering::Relaxed);
     }
 

@@ -210,10 +210,16 @@ fn read_whole(file: &OsFile, memory: &mut Vec<u8>) -> io::Result<Range<usize>> {
     }
     let start = memory.as_ptr().align_offset(DIRECT_ALIGN);
     let room = &mut memory[start..start + aligned];
-    let direct = open_for_direct_reads(file).and_then(|direct| fill(&direct, room, len));
+    // Where the file system has no direct reads, opening says so, or the first read does. A later refusal is an error: the
+    // cache must not be trusted because one read came up short.
+    let direct = open_for_direct_reads(file).and_then(|direct| {
+        let probe = room.len().min(DIRECT_ALIGN);
+        read_some(&direct, &mut room[..probe], 0).map(|_| direct)
+    });
     let done = match direct {
+        Ok(direct) => fill(&direct, room, len)?,
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => fill(file.as_file(), room, len)?,
-        result => result?,
+        Err(error) => return Err(error),
     };
     if done < len {
         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -227,14 +233,21 @@ fn fill(file: &File, room: &mut [u8], len: usize) -> io::Result<usize> {
     while done < len {
         // Large enough for the device's bandwidth, small enough to leave it to others now and then.
         let step = room.len().min(done + DIRECT_BYTES);
-        match file.read_at(&mut room[done..step], done as u64) {
-            Ok(0) => break,
-            Ok(read) => done += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        match read_some(file, &mut room[done..step], done as u64)? {
+            0 => break,
+            read => done += read,
         }
     }
     Ok(done)
+}
+
+fn read_some(file: &File, room: &mut [u8], at: u64) -> io::Result<usize> {
+    loop {
+        match file.read_at(room, at) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 /// Aligned reads through an aligned buffer that cover `offset..offset + len`.

@@ -111,6 +111,18 @@ pub(crate) fn sync_directory_of(path: &Path) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
+/// Where overwriting copies (btrfs), zeros written beforehand reserve nothing, and a store into the mapping could find the disk
+/// full. A new file can be excluded from that. Elsewhere there is nothing to do; where it fails, preparation goes on as before.
+fn overwrite_in_place(file: &File) {
+    const BTRFS: rustix::fs::FsWord = 0x9123_683e;
+    if rustix::fs::fstatfs(file).is_ok_and(|stat| stat.f_type == BTRFS)
+        && let Ok(flags) = rustix::fs::ioctl_getflags(file)
+        && let Err(error) = rustix::fs::ioctl_setflags(file, flags | rustix::fs::IFlags::NOCOW)
+    {
+        tracing::warn!(%error, "a segment cannot be excluded from copying on write; a full disk may end the process");
+    }
+}
+
 /// `FileJob::Prepare` in steps; unlinks the partial file unless it got to the end.
 pub(crate) struct Prepare {
     file: Option<File>,
@@ -126,6 +138,7 @@ impl Prepare {
             return Err(misuse("a prepared file is a multiple of 4096 bytes and holds its head"));
         }
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        overwrite_in_place(&file);
         Ok(Prepare { file: Some(file), path, len, filled: 0, head })
     }
 

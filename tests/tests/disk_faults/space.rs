@@ -71,9 +71,8 @@ fn a_full_memory_file_system_is_an_error_not_sigbus() {
 }
 
 /// Where overwriting takes new space, zeros written beforehand reserve nothing: a store into the mapping finds no room, and
-/// all that the kernel has for a store is SIGBUS. Segments would have to be excluded from copying (`chattr +C`).
+/// all that the kernel has for a store is SIGBUS. Segments are excluded from copying.
 #[test]
-#[ignore = "product bug: on a full btrfs the next store into a prepared segment ends the daemon by SIGBUS"]
 fn a_full_copy_on_write_file_system_is_an_error_not_sigbus() {
     if let Some(disk) = or_skip(SmallDisk::btrfs(128 * MIB)) {
         fills_and_recovers(&disk);
@@ -150,7 +149,6 @@ fn names_in_the_second_attempt(fail: fn(&FailingDisk)) {
 }
 
 #[test]
-#[ignore = "product bug: after a failed rename every later attempt fails with EEXIST, and writes are refused for good"]
 fn a_segment_whose_rename_fails_is_prepared_again() {
     names_in_the_second_attempt(|disk| disk.fail_renames(1));
 }
