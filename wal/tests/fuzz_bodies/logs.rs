@@ -101,7 +101,7 @@ impl Writer {
 
     fn sync(&mut self) {
         self.seal();
-        while self.log.next_sync().is_some() {
+        while self.log.next_commit().is_some() {
             self.log.sync_done();
         }
         let at = usize::try_from(SEAL_OFFSET).expect("inside the header page");
