@@ -8,6 +8,7 @@
 //! The table that [`judge`] implements stands in docs/WAL_FORMAT.md, with the labels of [`Row`].
 
 mod error;
+mod evidence;
 mod judge;
 mod scan;
 
@@ -21,6 +22,7 @@ use crate::lsn::Lsn;
 use crate::version::Version;
 
 pub use error::RecoveryError;
+pub use evidence::{Finding, SegmentEvidence};
 pub use judge::judge;
 pub use scan::{SegmentScan, scan_segment};
 

@@ -66,6 +66,8 @@ pub(super) struct Behind {
     pub(super) blank: bool,
     /// Headers of this segment's frames stand there, and the furthest of them declares this durable.
     pub(super) durable: Option<Lsn>,
+    /// The first of those headers.
+    pub(super) resumes: Option<Lsn>,
     /// An intact header that this program does not understand.
     pub(super) unreadable: Option<(Lsn, FrameError)>,
 }
@@ -158,7 +160,10 @@ fn look_behind(header: &SegmentHeader, walk: &Walk, bytes: &[u8]) -> Behind {
     }
     for (at, found) in intact_headers(rest, walk.end, header.cookie) {
         match found {
-            Ok(found) => behind.durable = behind.durable.max(Some(found.durable)),
+            Ok(found) => {
+                behind.durable = behind.durable.max(Some(found.durable));
+                behind.resumes.get_or_insert(at);
+            }
             Err(error) => {
                 behind.unreadable.get_or_insert((at, error));
             }

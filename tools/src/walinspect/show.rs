@@ -1,0 +1,162 @@
+//! A record as a line.
+
+use serde::Serialize;
+use wal::{ControlRecord, FrameKind, MemberState, RecordOp};
+
+use super::error::InspectError;
+use super::output::json_line;
+use super::segment::PlacedRecord;
+use super::text;
+
+/// How records are written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RecordStyle {
+    pub(crate) json: bool,
+    /// Longest value in a human line, in bytes.
+    pub(crate) value_bytes_max: usize,
+    /// With origin and place.
+    pub(crate) long: bool,
+}
+
+#[derive(Serialize)]
+struct RecordJson<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    control: Option<String>,
+    version: String,
+    time: String,
+    origin: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expiry_unix_ms: Option<u64>,
+    core: u16,
+    incarnation: String,
+    segment: u64,
+    lsn: u64,
+    file_offset: u64,
+    bytes: usize,
+    crc: String,
+    frame: &'a str,
+    frame_lsn: u64,
+}
+
+pub(crate) fn frame_kind(kind: FrameKind) -> &'static str {
+    match kind {
+        FrameKind::Originated => "originated",
+        FrameKind::Followed => "followed",
+        FrameKind::Local => "local",
+    }
+}
+
+/// The record's line, without its end.
+pub(crate) fn record_line(placed: &PlacedRecord<'_>, style: RecordStyle) -> Result<String, InspectError> {
+    if style.json { record_json(placed) } else { Ok(record_text(placed, style)) }
+}
+
+fn record_text(placed: &PlacedRecord<'_>, style: RecordStyle) -> String {
+    let record = &placed.record;
+    let mut line = String::with_capacity(96 + record.key.len());
+    match record.op {
+        RecordOp::Put => {
+            line.push_str("VPUT ");
+            text::push_percent_encoded(&mut line, record.key);
+            line.push('=');
+            let shown = record.value.get(..style.value_bytes_max).unwrap_or(record.value);
+            text::push_percent_encoded(&mut line, shown);
+            if shown.len() < record.value.len() {
+                line += &format!("…[{} of {} bytes]", shown.len(), record.value.len());
+            }
+        }
+        RecordOp::Delete => {
+            line.push_str("VDEL ");
+            text::push_percent_encoded(&mut line, record.key);
+        }
+        RecordOp::Control => {
+            line.push_str("VCTL ");
+            line.push_str(&control_text(record.key, record.value));
+        }
+    }
+    line.push('@');
+    line.push_str(&text::version(record.version));
+    if let Some(expiry) = record.expiry {
+        line += &format!(" expires={}", text::rfc3339(expiry));
+    }
+    if style.long {
+        let header = placed.segment;
+        line += &format!(
+            " origin={} core={} incarnation={} segment={} lsn={} frame={}",
+            record.origin,
+            header.core,
+            header.incarnation,
+            header.number,
+            placed.lsn,
+            frame_kind(placed.frame.kind())
+        );
+    }
+    line
+}
+
+fn record_json(placed: &PlacedRecord<'_>) -> Result<String, InspectError> {
+    let record = &placed.record;
+    let header = placed.segment;
+    let is_control = record.op == RecordOp::Control;
+    let kind = match record.op {
+        RecordOp::Put => "put",
+        RecordOp::Delete => "delete",
+        RecordOp::Control => "control",
+    };
+    let fields = RecordJson {
+        key: (!is_control).then(|| text::percent_encode(record.key)),
+        value: (record.op == RecordOp::Put).then(|| text::percent_encode(record.value)),
+        control: is_control.then(|| control_text(record.key, record.value)),
+        version: format!("{:#018x}", record.version.0),
+        time: text::rfc3339(record.version.unix_ms()),
+        origin: record.origin.to_string(),
+        expiry_unix_ms: record.expiry,
+        core: header.core.0,
+        incarnation: header.incarnation.to_string(),
+        segment: header.number.0,
+        lsn: placed.lsn.0,
+        file_offset: placed.file_offset(),
+        bytes: record.bytes.len(),
+        crc: format!("{:#010x}", record.crc()),
+        frame: frame_kind(placed.frame.kind()),
+        frame_lsn: placed.frame.lsn().0,
+    };
+    json_line(kind, &fields)
+}
+
+/// A control record in words; what cannot be read is shown as it is.
+pub(crate) fn control_text(key: &[u8], value: &[u8]) -> String {
+    match ControlRecord::decode(key, value) {
+        Err(error) => {
+            format!("unreadable key={} value={} ({error})", text::percent_encode(key), text::percent_encode(value))
+        }
+        Ok(ControlRecord::Open { node, incarnation, first, cores }) => {
+            format!("open node={node} incarnation={incarnation} first={} cores={cores}", text::version(first))
+        }
+        Ok(ControlRecord::Watermark { node, incarnation, version, flags, rests_on }) => {
+            let rests: Vec<String> =
+                rests_on.iter().map(|(incarnation, core, lsn)| format!("{incarnation}/{core}/{lsn}")).collect();
+            format!(
+                "watermark node={node} incarnation={incarnation} version={} flags={flags:#x} rests-on={}",
+                text::version(version),
+                rests.join(",")
+            )
+        }
+        Ok(ControlRecord::ClockCeiling { version }) => format!("clock-ceiling version={}", text::version(version)),
+        Ok(ControlRecord::Close { node, incarnation, version }) => {
+            format!("close node={node} incarnation={incarnation} version={}", text::version(version))
+        }
+        Ok(ControlRecord::Membership { node, state, region, at }) => {
+            let state = match state {
+                MemberState::Joined => "joined",
+                MemberState::Removed => "removed",
+            };
+            let region = text::percent_encode(region.as_bytes());
+            format!("membership node={node} state={state} region={region} at={}", text::version(at))
+        }
+    }
+}
