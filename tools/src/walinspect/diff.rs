@@ -1,6 +1,8 @@
 //! `diff`: two nodes' logs, key by key and log by log.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use serde::Serialize;
 use wal::{NodeId, Version};
@@ -112,7 +114,7 @@ struct Side {
 }
 
 impl Side {
-    fn load(path: &std::path::Path) -> Result<Side, InspectError> {
+    fn load(path: &Path) -> Result<Side, InspectError> {
         let snapshot = Snapshot::load(path)?;
         let node = snapshot.loaded.node;
         let mut held: BTreeMap<RunName, Version> =
@@ -157,7 +159,7 @@ pub(crate) fn run(args: &DiffArgs, now_unix_ms: u64, output: &mut Output) -> Res
         let (of_left, of_right) = (left.snapshot.keys.get(key), right.snapshot.keys.get(key));
         let rank = |newest: Option<&Newest>| newest.map(|newest| (newest.version, newest.crc));
         let left_ahead = match rank(of_left).cmp(&rank(of_right)) {
-            std::cmp::Ordering::Equal => {
+            Ordering::Equal => {
                 summary.same += 1;
                 continue;
             }
@@ -268,13 +270,19 @@ fn show_logs(left: &Side, right: &Side, output: &mut Output) -> Result<(), Inspe
     let mut rows = Rows::new("Logs", &["log", "left holds", "right holds", "ahead", "by ms"], &[4]);
     for run in runs {
         let (of_left, of_right) = (left.held.get(run).copied(), right.held.get(run).copied());
+        // A claim may reach beyond the last record of a log, and nobody is ahead of whom a log belongs to.
+        let owner_is = |side: &Side, other: &Side| side.node == run.0 && other.node != run.0;
         let ahead = match of_left.cmp(&of_right) {
-            std::cmp::Ordering::Less => "right",
-            std::cmp::Ordering::Equal => "-",
-            std::cmp::Ordering::Greater => "left",
+            Ordering::Less if !owner_is(left, right) => "right",
+            Ordering::Greater if !owner_is(right, left) => "left",
+            _ => "-",
         };
         let ms = |version: Option<Version>| version.unwrap_or_default().ms();
-        let by_ms = if of_left.is_some() && of_right.is_some() { ms(of_left).abs_diff(ms(of_right)) } else { 0 };
+        let by_ms = if ahead != "-" && of_left.is_some() && of_right.is_some() {
+            ms(of_left).abs_diff(ms(of_right))
+        } else {
+            0
+        };
         if output.is_json() {
             let line = LogJson {
                 log_node: run.0.to_string(),

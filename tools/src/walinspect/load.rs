@@ -15,7 +15,7 @@ use wal::recovery::{SegmentScan, scan_segment};
 use super::directory::{DataDirectory, SegmentFile};
 use super::error::{InspectError, io_error};
 use super::read::{Contents, SegmentReader, Source};
-use super::verdict::{Class, Finding, Judgement, judge_directory, majority_node};
+use super::verdict::{Action, Class, Finding, Judgement, judge_directory, majority_node, whole_file};
 
 /// How often a bad verdict is looked at again before the log counts as being written.
 const CONFIRMATIONS_MAX: usize = 8;
@@ -72,12 +72,21 @@ impl Loaded {
         Ok(Loaded { directory, node, scans, judgement, bytes })
     }
 
+    /// A node does not start without its identity, however sound its logs are.
+    pub(crate) fn identity_finding(&self) -> Option<Finding> {
+        if self.directory.node.is_some() {
+            return None;
+        }
+        let node = self.node;
+        let evidence = format!("NODE is missing or damaged; by its segments the directory belongs to node {node}");
+        let action = Action::Restore { name: "NODE".to_owned() };
+        Some(whole_file(Class::Corrupt, "NODE", evidence, action))
+    }
+
     /// What a reader of results has to know about the directory: a line each.
     pub(crate) fn remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();
-        if self.directory.node.is_none() {
-            remarks.push(format!("NODE is missing or damaged; {} is taken for the node, by its segments", self.node));
-        }
+        remarks.extend(self.identity_finding().map(|finding| finding.evidence));
         for finding in self.judgement.findings.iter().filter(|finding| finding.class.exit_code() != 0) {
             remarks.push(format!("{}: {}", finding.class, finding.evidence));
         }

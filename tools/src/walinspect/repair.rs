@@ -16,7 +16,9 @@ pub(crate) fn run(args: &RepairArgs, output: &mut Output) -> Result<u8, InspectE
                 .to_owned(),
         ));
     }
-    let loaded = Loaded::each(&args.dir, |_| Ok(()))?;
+    let mut loaded = Loaded::each(&args.dir, |_| Ok(()))?;
+    let identity = loaded.identity_finding();
+    loaded.judgement.findings.extend(identity);
     let mut rows = Rows::new("", &["class", "file", "range", "plan", "evidence"], &[]);
     for finding in &loaded.judgement.findings {
         let Some(plan) = plan(finding) else { continue };
@@ -40,9 +42,6 @@ pub(crate) fn run(args: &RepairArgs, output: &mut Output) -> Result<u8, InspectE
         output.table(&rows)?;
     }
     output.flush()?;
-    if loaded.directory.node.is_none() {
-        note("NODE is missing or damaged: restore it from a backup before anything else");
-    }
     Ok(loaded.judgement.worst().exit_code())
 }
 
@@ -70,6 +69,10 @@ pub(crate) fn plan(finding: &Finding) -> Option<String> {
             format!(
                 "refill {file}, {range}, from a member that holds these versions{whole}; or wipe this node and refill it"
             )
+        }
+        Action::Restore { name } if finding.log.is_none() && name == "NODE" => {
+            "restore NODE from a backup; without it the logs have no owner, and the node must be wiped and refilled"
+                .to_owned()
         }
         Action::Restore { name } => {
             format!("restore {name} from a backup, or refill {range} from a member; or wipe this node and refill it")

@@ -209,7 +209,8 @@ fn pin_controls(snapshot: &Snapshot, pins: &mut [Pins]) {
     // A ceiling holds for its core; only the highest counts.
     let mut ceilings: BTreeMap<CoreId, (Version, usize)> = BTreeMap::new();
     let mut members: BTreeMap<NodeId, (Version, usize)> = BTreeMap::new();
-    let mut opens: BTreeMap<RunName, Vec<usize>> = BTreeMap::new();
+    // Later segments of a core repeat what earlier ones said; the last copy is the one that is needed.
+    let mut opens: BTreeMap<(RunName, CoreId), usize> = BTreeMap::new();
     for control in &snapshot.controls {
         match &control.record {
             ControlRecord::ClockCeiling { version } => {
@@ -219,14 +220,16 @@ fn pin_controls(snapshot: &Snapshot, pins: &mut [Pins]) {
             }
             ControlRecord::Membership { node, at, .. } => raise(&mut members, *node, *at, control.segment),
             ControlRecord::Open { node, incarnation, .. } => {
-                opens.entry((*node, *incarnation)).or_default().push(control.segment);
+                if let Some(facts) = snapshot.segments.get(control.segment) {
+                    opens.insert(((*node, *incarnation), facts.core), control.segment);
+                }
             }
             ControlRecord::Watermark { .. } | ControlRecord::Close { .. } => {}
         }
     }
     for control in &snapshot.controls {
         if let ControlRecord::Close { node, incarnation, .. } = &control.record {
-            opens.remove(&(*node, *incarnation));
+            opens.retain(|(run, _), _| *run != (*node, *incarnation));
         }
     }
     let mut count = |segment: usize, which: fn(&mut Pins) -> &mut u64| {
@@ -236,12 +239,12 @@ fn pin_controls(snapshot: &Snapshot, pins: &mut [Pins]) {
     };
     ceilings.into_values().for_each(|(_, segment)| count(segment, |pins| &mut pins.ceilings));
     members.into_values().for_each(|(_, segment)| count(segment, |pins| &mut pins.memberships));
-    opens.into_values().flatten().for_each(|segment| count(segment, |pins| &mut pins.opens));
+    opens.into_values().for_each(|segment| count(segment, |pins| &mut pins.opens));
 }
 
 fn raise<K: Ord>(newest: &mut BTreeMap<K, (Version, usize)>, key: K, version: Version, segment: usize) {
     let known = newest.entry(key).or_insert((version, segment));
-    if version > known.0 {
+    if version >= known.0 {
         *known = (version, segment);
     }
 }

@@ -1,7 +1,7 @@
 //! A record as a line.
 
 use serde::Serialize;
-use wal::{ControlRecord, FrameKind, MemberState, RecordOp};
+use wal::{ControlRecord, FrameKind, MemberState, RecordOp, Version};
 
 use super::error::InspectError;
 use super::output::json_line;
@@ -25,7 +25,7 @@ struct RecordJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    control: Option<String>,
+    control: Option<ControlJson>,
     version: String,
     time: String,
     origin: String,
@@ -40,6 +40,70 @@ struct RecordJson<'a> {
     crc: String,
     frame: &'a str,
     frame_lsn: u64,
+}
+
+/// A control record's fields.
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+enum ControlJson {
+    Open { node: String, incarnation: String, first: String, cores: u16 },
+    Watermark { node: String, incarnation: String, version: String, flags: u32, rests_on: Vec<RestJson> },
+    ClockCeiling { version: String },
+    Close { node: String, incarnation: String, version: String },
+    Membership { node: String, state: &'static str, region: String, at: String },
+    Unreadable { key: String, value: String, problem: String },
+}
+
+#[derive(Serialize)]
+struct RestJson {
+    incarnation: String,
+    core: u16,
+    lsn: u64,
+}
+
+fn control_json(key: &[u8], value: &[u8]) -> ControlJson {
+    let hex = |version: Version| format!("{:#018x}", version.0);
+    match ControlRecord::decode(key, value) {
+        Err(error) => ControlJson::Unreadable {
+            key: text::percent_encode(key),
+            value: text::percent_encode(value),
+            problem: error.to_string(),
+        },
+        Ok(ControlRecord::Open { node, incarnation, first, cores }) => {
+            ControlJson::Open { node: node.to_string(), incarnation: incarnation.to_string(), first: hex(first), cores }
+        }
+        Ok(ControlRecord::Watermark { node, incarnation, version, flags, rests_on }) => {
+            let rest = |(incarnation, core, lsn): (wal::Incarnation, wal::CoreId, wal::Lsn)| RestJson {
+                incarnation: incarnation.to_string(),
+                core: core.0,
+                lsn: lsn.0,
+            };
+            ControlJson::Watermark {
+                node: node.to_string(),
+                incarnation: incarnation.to_string(),
+                version: hex(version),
+                flags,
+                rests_on: rests_on.into_iter().map(rest).collect(),
+            }
+        }
+        Ok(ControlRecord::ClockCeiling { version }) => ControlJson::ClockCeiling { version: hex(version) },
+        Ok(ControlRecord::Close { node, incarnation, version }) => {
+            ControlJson::Close { node: node.to_string(), incarnation: incarnation.to_string(), version: hex(version) }
+        }
+        Ok(ControlRecord::Membership { node, state, region, at }) => ControlJson::Membership {
+            node: node.to_string(),
+            state: member_state(state),
+            region: text::percent_encode(region.as_bytes()),
+            at: hex(at),
+        },
+    }
+}
+
+fn member_state(state: MemberState) -> &'static str {
+    match state {
+        MemberState::Joined => "joined",
+        MemberState::Removed => "removed",
+    }
 }
 
 pub(crate) fn frame_kind(kind: FrameKind) -> &'static str {
@@ -110,7 +174,7 @@ fn record_json(placed: &PlacedRecord<'_>) -> Result<String, InspectError> {
     let fields = RecordJson {
         key: (!is_control).then(|| text::percent_encode(record.key)),
         value: (record.op == RecordOp::Put).then(|| text::percent_encode(record.value)),
-        control: is_control.then(|| control_text(record.key, record.value)),
+        control: is_control.then(|| control_json(record.key, record.value)),
         version: format!("{:#018x}", record.version.0),
         time: text::rfc3339(record.version.unix_ms()),
         origin: record.origin.to_string(),
@@ -151,10 +215,7 @@ pub(crate) fn control_text(key: &[u8], value: &[u8]) -> String {
             format!("close node={node} incarnation={incarnation} version={}", text::version(version))
         }
         Ok(ControlRecord::Membership { node, state, region, at }) => {
-            let state = match state {
-                MemberState::Joined => "joined",
-                MemberState::Removed => "removed",
-            };
+            let state = member_state(state);
             let region = text::percent_encode(region.as_bytes());
             format!("membership node={node} state={state} region={region} at={}", text::version(at))
         }

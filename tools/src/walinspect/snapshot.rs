@@ -176,7 +176,7 @@ impl Snapshot {
                 self.loaded.judgement.end_of(*incarnation, *core).is_some_and(|end| end >= *lsn)
             });
             let name = (*node, *incarnation);
-            if holds && newest.get(&name).is_none_or(|(known, _)| version > known) {
+            if holds && newest.get(&name).is_none_or(|(known, _)| version >= known) {
                 newest.insert(name, (*version, index));
             }
         }

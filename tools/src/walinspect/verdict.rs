@@ -200,7 +200,8 @@ pub(crate) fn judge_directory(node: NodeId, scans: &[SegmentScan], daemon_runs: 
     judgement
 }
 
-fn whole_file(class: Class, file: &str, evidence: String, action: Action) -> Finding {
+/// A finding about a file as a whole.
+pub(crate) fn whole_file(class: Class, file: &str, evidence: String, action: Action) -> Finding {
     Finding { class, log: None, file: Some(file.to_owned()), range: None, resumes: None, evidence, action }
 }
 
@@ -246,7 +247,9 @@ fn judge_log(node: NodeId, name: LogName, scans: &[&SegmentScan], written: bool,
             let finding = refused(name, scans, &error);
             let end = finding.range.map_or(Lsn(0), |range| range.from);
             judgement.logs.push(LogVerdict { name, segments: scans.len(), end, class: finding.class });
+            let further = further(name, scans, &finding);
             judgement.findings.push(finding);
+            judgement.findings.extend(further);
         }
     }
     for scan in scans {
@@ -341,10 +344,12 @@ fn refused(name: LogName, scans: &[&SegmentScan], error: &RecoveryError) -> Find
             finding.resumes = named(scans, file).and_then(SegmentEvidence::resumes_at);
             finding
         }
-        RecoveryError::MissingSegment { number, from, to, .. } => {
+        RecoveryError::MissingSegment { number, after, from, to, .. } => {
             let missing = wal::segment_file_name(name.core, *number);
             let mut finding = finding(Class::Gap, &missing, Action::Restore { name: missing.clone() });
-            finding.range = Some(Range { from: *from, to: *to, offset: wal::SEGMENT_HEADER_BYTES as u64 });
+            // No more is missing than up to the next file; the evidence may speak about positions far behind it.
+            let next = named(scans, after).map_or(*to, |next| next.header().base);
+            finding.range = Some(Range { from: *from, to: next.min(*to), offset: wal::SEGMENT_HEADER_BYTES as u64 });
             finding
         }
         RecoveryError::Unreadable { file, at, error } => {
@@ -374,6 +379,42 @@ fn refused(name: LogName, scans: &[&SegmentScan], error: &RecoveryError) -> Find
         }
         RecoveryError::Header { file, .. } => finding(Class::Corrupt, file, Action::Restore { name: file.clone() }),
     }
+}
+
+/// What else is wrong in a refused log: recovery stops at the first problem, whoever repairs wants to know them all. A seal
+/// says where its segment ends, and a header which segment comes before it.
+fn further(name: LogName, scans: &[&SegmentScan], first: &Finding) -> Vec<Finding> {
+    let mut segments: Vec<_> = scans.iter().filter_map(|scan| Some((scan.file_name(), scan.segment()?))).collect();
+    segments.sort_by_key(|(_, segment)| segment.header().base);
+    let mut findings = Vec::new();
+    for (index, (file, segment)) in segments.iter().enumerate() {
+        if let Some((before, previous)) = index.checked_sub(1).and_then(|index| segments.get(index))
+            && segment.header().previous != Some(previous.header().link())
+        {
+            let missing = wal::segment_file_name(name.core, previous.header().number.next());
+            let from = previous.end();
+            let range = Range { from, to: segment.header().base, offset: wal::SEGMENT_HEADER_BYTES as u64 };
+            let evidence = format!("{file} does not follow {before}");
+            let action = Action::Restore { name: missing.clone() };
+            findings.push(Finding { range: Some(range), ..whole_file(Class::Gap, &missing, evidence, action) });
+        }
+        if let Some(seal) = segment.seal().filter(|seal| seal.end > segment.end()) {
+            let evidence = match segment.stop() {
+                Some(stop) => format!("{file}: sealed up to {}, and at {}: {stop}", seal.end, segment.end()),
+                None => format!("{file}: sealed up to {}, its frames end at {}", seal.end, segment.end()),
+            };
+            let class = match segment.stop() {
+                Some(FrameError::Misplaced(_)) => Class::Misplaced,
+                _ => Class::Corrupt,
+            };
+            let mut finding = whole_file(class, file, evidence, Action::Refill);
+            finding.range = Some(range_in(*segment, segment.end(), seal.end));
+            finding.resumes = segment.resumes_at();
+            findings.push(finding);
+        }
+    }
+    findings.retain(|finding| finding.file != first.file);
+    findings.into_iter().map(|finding| Finding { log: Some(name), ..finding }).collect()
 }
 
 fn is_newer_record(error: &wal::RecordError) -> bool {

@@ -3,7 +3,7 @@
 use crate::appender::Tally;
 use crate::directory::{FileKind, file_kind, segment_file_name};
 use crate::format::{
-    FrameError, FrameHeader, SEGMENT_HEADER_BYTES, SealBlock, SealState, SegmentHeader, SegmentHeaderError,
+    FrameError, FrameHeader, RecordView, SEGMENT_HEADER_BYTES, SealBlock, SealState, SegmentHeader, SegmentHeaderError,
 };
 use crate::limits::FRAME_ALIGN_BYTES;
 use crate::lsn::Lsn;
@@ -66,7 +66,7 @@ pub(super) struct Behind {
     pub(super) blank: bool,
     /// Headers of this segment's frames stand there, and the furthest of them declares this durable.
     pub(super) durable: Option<Lsn>,
-    /// The first of those headers.
+    /// The first of those headers behind the frame at the end, which is damaged even where its own header is not.
     pub(super) resumes: Option<Lsn>,
     /// An intact header that this program does not understand.
     pub(super) unreadable: Option<(Lsn, FrameError)>,
@@ -107,7 +107,10 @@ fn outcome(name: &str, bytes: &[u8]) -> Outcome {
         seal.as_ref().and_then(|seal| seal.end.offset_from(header.base)).and_then(|end| usize::try_from(end).ok());
     let walk = walk(&header, &bytes[..end.unwrap_or(bytes.len())]);
     // Behind a seal nothing counts, not even as evidence.
-    let behind = if seal.is_some() { Behind::default() } else { look_behind(&header, &walk, bytes) };
+    let behind = match &seal {
+        Some(seal) => Behind { resumes: resumes_before(seal.end, &header, &walk, bytes), ..Behind::default() },
+        None => look_behind(&header, &walk, bytes),
+    };
     Outcome::Segment(Box::new(ScannedSegment { header, seal, seal_damaged, walk, behind }))
 }
 
@@ -141,14 +144,24 @@ fn walk(header: &SegmentHeader, bytes: &[u8]) -> Walk {
 
 fn take(walk: &mut Walk, frame: &FrameView<'_>) -> Result<(), FrameError> {
     frame.verify_records()?;
-    for record in frame.records().flatten() {
+    // Verified just now: a second look at the checksums would only cost.
+    let mut rest = frame.payload();
+    while let Ok((record, padded)) = RecordView::parse_trusted_prefix(rest) {
         walk.tally.count(frame.kind(), record.origin, record.version);
+        rest = rest.get(padded..).unwrap_or(&[]);
     }
     walk.first = walk.first.or(Some(*frame.header()));
     walk.last = Some(*frame.header());
     walk.end = frame.end();
     walk.hlc = walk.hlc.max(frame.hlc());
     Ok(())
+}
+
+/// Where frames go on in a sealed segment in which the walk did not reach the seal's end: it bounds the damage.
+fn resumes_before(end: Lsn, header: &SegmentHeader, walk: &Walk, bytes: &[u8]) -> Option<Lsn> {
+    let file_offset = |lsn: Lsn| lsn.offset_from(header.base).and_then(|offset| usize::try_from(offset).ok());
+    let rest = bytes.get(file_offset(walk.end)?..file_offset(end)?)?;
+    intact_headers(rest, walk.end, header.cookie).find_map(|(at, found)| (found.is_ok() && at > walk.end).then_some(at))
 }
 
 fn look_behind(header: &SegmentHeader, walk: &Walk, bytes: &[u8]) -> Behind {
@@ -162,7 +175,10 @@ fn look_behind(header: &SegmentHeader, walk: &Walk, bytes: &[u8]) -> Behind {
         match found {
             Ok(found) => {
                 behind.durable = behind.durable.max(Some(found.durable));
-                behind.resumes.get_or_insert(at);
+                // At the end itself an intact header stands before a damaged payload.
+                if at > walk.end {
+                    behind.resumes.get_or_insert(at);
+                }
             }
             Err(error) => {
                 behind.unreadable.get_or_insert((at, error));
