@@ -31,6 +31,7 @@ fn a_sound_segment_shows_its_frames_and_its_end() {
     assert_eq!((segment.stop(), segment.is_blank_behind()), (Some(FrameError::Blank), true));
     assert_eq!(segment.origins(), Some(vec![OriginRange { origin: NODE, min: version(1001), max: version(1003) }]));
     assert!(segment.seal().is_none() && !segment.seal_is_damaged() && !segment.ends_segment());
+    assert!(!segment.has_foreign_frames_behind());
     assert_eq!((segment.resumes_at(), segment.durable_behind()), (None, None));
 }
 
@@ -75,5 +76,5 @@ fn what_is_no_segment_says_so() {
     let scan = scan(&unused[&name_of(1)]);
     let segment = scan.segment().expect("a segment");
     assert_eq!((segment.first_frame(), segment.end()), (None, Lsn(BODY as u64)));
-    assert!(matches!(segment.stop(), Some(FrameError::ForeignCookie(_))));
+    assert!(matches!(segment.stop(), Some(FrameError::ForeignCookie(_))) && segment.has_foreign_frames_behind());
 }

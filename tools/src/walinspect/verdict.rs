@@ -278,6 +278,10 @@ fn of_end(
             let not_yet = torn.map_or_else(String::new, |_| ", behind it a frame that is not complete yet".to_owned());
             (Class::Open, format!("being written{not_yet}"))
         }
+        (Row::TornTail, _) if at_end.is_some_and(|(_, segment)| is_old_payload(segment)) => (
+            Class::Stale,
+            format!("at {stop} no frame begins: old bytes of a recycled file, or a group that was lost whole"),
+        ),
         (Row::TornTail, torn) => (Class::Torn, torn.unwrap_or_else(|| log.row.to_string())),
         (Row::RecycledBytes, _) => {
             let what =
@@ -299,6 +303,17 @@ fn of_end(
         finding.action = Action::Cut { removed: recyclable.to_vec() };
     }
     finding
+}
+
+/// Whether nothing of a group is to be seen behind the end: no header of this segment, but signs that the file was used before, or
+/// that the log was sealed idle, as a clean stop does. Recovery calls it a torn tail as well and cuts it; whoever stopped a node
+/// cleanly should not read that.
+fn is_old_payload(segment: SegmentEvidence<'_>) -> bool {
+    let sealed_idle = segment.last_frame().is_some_and(|last| last.records == 0 && last.durable == last.lsn);
+    segment.stop() == Some(FrameError::Magic)
+        && segment.resumes_at().is_none()
+        && segment.durable_behind().is_none()
+        && (segment.has_foreign_frames_behind() || sealed_idle)
 }
 
 fn range_in(segment: SegmentEvidence<'_>, from: Lsn, to: Lsn) -> Range {

@@ -129,6 +129,18 @@ fn stale_bytes_of_a_recycled_file_are_no_damage() {
     let ran = inspect("verify", dir.path(), &["--json"]);
     let [stale] = &ran.findings("stale")[..] else { panic!("{ran:?}") };
     assert!(ran.code == 0 && stale["evidence"].to_string().contains("earlier use of this file"), "{ran:?}");
+
+    // The end stands inside an old frame, where none begins.
+    let mut shifted = old.clone();
+    shifted[128..256].fill(0x55);
+    let dir = data_dir(NODE);
+    let mut test = TestLog::from(dir.path(), NODE, Incarnation(78), 1, &shifted);
+    test.put("key 0", "value");
+    test.commit();
+    test.write();
+    let ran = inspect("verify", dir.path(), &["--json"]);
+    let [stale] = &ran.findings("stale")[..] else { panic!("{ran:?}") };
+    assert!(ran.code == 0 && stale["evidence"].to_string().contains("no frame begins"), "{ran:?}");
 }
 
 #[test]

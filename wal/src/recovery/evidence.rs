@@ -140,4 +140,10 @@ impl<'a> SegmentEvidence<'a> {
     pub fn resumes_at(self) -> Option<Lsn> {
         self.0.behind.resumes
     }
+
+    /// Whether behind the end a frame header of an earlier use of the file stands. Not looked for behind a seal.
+    #[must_use]
+    pub fn has_foreign_frames_behind(self) -> bool {
+        self.0.behind.foreign
+    }
 }

@@ -68,6 +68,8 @@ pub(super) struct Behind {
     pub(super) durable: Option<Lsn>,
     /// The first of those headers behind the frame at the end, which is damaged even where its own header is not.
     pub(super) resumes: Option<Lsn>,
+    /// A header of an earlier use of the file stands there.
+    pub(super) foreign: bool,
     /// An intact header that this program does not understand.
     pub(super) unreadable: Option<(Lsn, FrameError)>,
 }
@@ -171,6 +173,10 @@ fn look_behind(header: &SegmentHeader, walk: &Walk, bytes: &[u8]) -> Behind {
     if behind.blank || walk.ends_segment() {
         return behind;
     }
+    behind.foreign = (0..rest.len()).step_by(FRAME_ALIGN_BYTES).any(|offset| {
+        let found = FrameHeader::parse(&rest[offset..], walk.end.plus(offset as u64), header.cookie);
+        matches!(found, Err(FrameError::ForeignCookie(_)))
+    });
     for (at, found) in intact_headers(rest, walk.end, header.cookie) {
         match found {
             Ok(found) => {
