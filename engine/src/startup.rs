@@ -197,7 +197,9 @@ fn format_identity(node: NodeId, secret: NodeSecret) -> Vec<u8> {
     format!("{body} crc={crc:08x}\n").into_bytes()
 }
 
-fn parse_identity(bytes: &[u8]) -> Option<(NodeId, NodeSecret)> {
+/// Reads what the file `NODE` of a data directory says: a line, and zeros behind it. `None` if it is damaged.
+#[must_use]
+pub fn parse_identity(bytes: &[u8]) -> Option<(NodeId, NodeSecret)> {
     let end = bytes.iter().position(|byte| *byte == b'\n')?;
     if bytes[end + 1..].iter().any(|byte| *byte != 0) {
         return None;

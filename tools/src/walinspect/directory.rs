@@ -6,7 +6,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use wal::{CoreId, FileKind, NodeId, SegmentNumber, crc32c, file_kind};
+use engine::startup::parse_identity;
+use wal::{CoreId, FileKind, NodeId, SegmentNumber, file_kind};
 
 use super::error::{InspectError, io_error};
 
@@ -71,7 +72,7 @@ impl DataDirectory {
                 let mut text = Vec::new();
                 let read = file.take(IDENTITY_BYTES_MAX).read_to_end(&mut text);
                 read.map_err(io_error(&identity, "cannot be read"))?;
-                parse_identity(&text)
+                parse_identity(&text).map(|(node, _)| node)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if segments.is_empty() && temporary.is_empty() {
@@ -113,17 +114,6 @@ fn list(path: &Path) -> Result<(Vec<SegmentFile>, Vec<String>), InspectError> {
     segments.sort();
     temporary.sort();
     Ok((segments, temporary))
-}
-
-/// Reads the line that names a node: `godwit-node 1 id=… secret=… crc=…`.
-fn parse_identity(bytes: &[u8]) -> Option<NodeId> {
-    let line = std::str::from_utf8(bytes.split(|&byte| byte == b'\n').next()?).ok()?;
-    let (body, crc) = line.rsplit_once(" crc=")?;
-    if u32::from_str_radix(crc, 16).ok()? != crc32c(body.as_bytes()) {
-        return None;
-    }
-    let (id, _) = body.strip_prefix("godwit-node 1 id=")?.split_once(' ')?;
-    u32::from_str_radix(id, 16).ok().map(NodeId)
 }
 
 /// Who holds the lock file, by the kernel's list: asking by taking it, even for a moment, could make a daemon fail to start.
@@ -204,15 +194,5 @@ mod tests {
         assert_eq!(lock_of(&path), Lock::NotSeen);
         file.try_lock().expect("nobody else has it");
         assert_eq!(lock_of(&path), Lock::Held(std::process::id()));
-    }
-
-    #[test]
-    fn the_identity_of_a_node_is_read_and_a_damaged_one_is_not() {
-        let body = "godwit-node 1 id=0a000001 secret=0123456789abcdef";
-        let line = format!("{body} crc={:08x}\n\0\0\0", crc32c(body.as_bytes()));
-        assert_eq!(parse_identity(line.as_bytes()), Some(NodeId(0x0a00_0001)));
-        assert_eq!(parse_identity(line.replace("0a000001", "0a000002").as_bytes()), None);
-        assert_eq!(parse_identity(b""), None);
-        assert_eq!(parse_identity(b"\xff crc=00000000\n"), None);
     }
 }
