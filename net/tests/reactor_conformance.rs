@@ -300,7 +300,7 @@ fn a_full_reactor_hands_the_operation_back<R: Rig>(driver: &mut Driver<R>) {
     for tag in 0..8 {
         assert_eq!(driver.expect(Tag(tag)).buf.unwrap().len(), 16);
     }
-    driver.submit(Op::Sync { file }, Tag(9));
+    driver.submit(Op::Sync { file, range: Some(0..16) }, Tag(9));
     assert!(matches!(driver.expect(Tag(9)).result, Ok(Outcome::Done)));
 }
 
@@ -312,7 +312,7 @@ fn reads_writes_and_syncs_work<R: Rig>(driver: &mut Driver<R>) {
         driver.submit(op, Tag(tag));
         assert!(matches!(driver.expect(Tag(tag)).result, Ok(Outcome::Done)));
     }
-    driver.submit(Op::Sync { file: file.clone() }, Tag(3));
+    driver.submit(Op::Sync { file: file.clone(), range: None }, Tag(3));
     assert!(matches!(driver.expect(Tag(3)).result, Ok(Outcome::Done)));
     for (offset, len, want) in [(3000, 3000, bytes.clone()), (6000, 100, bytes[..100].to_vec())] {
         driver.submit(Op::Read { file: file.clone(), offset, len }, Tag(4));

@@ -155,7 +155,8 @@ impl<H: Host> ControlLoop<H> {
                     retention.reads_from(index, position);
                 }
             }
-            let durable = self.logs.current().cores[usize::from(core)].durable;
+            // Where nobody follows, what is durable is told only now and then.
+            let durable = self.logs.current().cores[usize::from(core)].durable.max(removable.end);
             let may_go = match retention.judge(removable.end, durable) {
                 Verdict::Go => true,
                 Verdict::Wait => false,

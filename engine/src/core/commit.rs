@@ -130,7 +130,9 @@ impl<H: Host> CoreLoop<H> {
         let number = commit.request().segment;
         let file = self.commit.files.iter().rev().find(|file| file.number == number);
         let op = match (commit, file) {
-            (wal::Commit::Sync(_), Some(SegmentFile { file, .. })) => Op::Sync { file: file.clone() },
+            (wal::Commit::Sync { range, .. }, Some(SegmentFile { file, .. })) => {
+                Op::Sync { file: file.clone(), range: Some(range) }
+            }
             (wal::Commit::Write { offset, bytes, .. }, Some(SegmentFile { direct: Some(file), .. })) => {
                 Op::Write { file: file.clone(), offset, bytes, dsync: true }
             }

@@ -36,6 +36,7 @@ mod waker;
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -139,10 +140,12 @@ pub enum Op<F> {
         /// Durable at completion.
         dsync: bool,
     },
-    /// fdatasync of the whole file. What was stored before the submission is durable after success.
+    /// fdatasync. What was stored before the submission is durable after success.
     Sync {
         /// The file.
         file: F,
+        /// Which bytes need it; all of them if `None`. A sibling may sync more than that.
+        range: Option<Range<u64>>,
     },
     /// Work that may block for long; performed on the node's helper thread.
     File(FileJob<F>),

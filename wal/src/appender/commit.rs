@@ -1,5 +1,7 @@
 //! Group commit: sealing frames, one sync at a time, and the seals of finished segments.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::{ClosedFrame, Commit, CommitPath, FrameRef, LiveSegment, Log, Sealed, SyncRequest, narrow};
@@ -12,15 +14,19 @@ use crate::map::Mapping;
 use crate::version::Version;
 
 impl<M: Mapping> LiveSegment<M> {
+    /// File offsets of what is sealed and not durable.
+    fn undurable(&self) -> Range<u64> {
+        let offset_of = |position: Lsn| position.offset_from(self.segment.base).expect("a position of this segment");
+        offset_of(self.synced)..offset_of(self.written)
+    }
+
     /// A copy of what is sealed and not durable, widened to what direct I/O can write. What lies behind the sealed end in the last
     /// block may be part of the next group: without a header it is nothing yet, as with a mapping that is synced.
     fn write(&self, request: SyncRequest, segment_bytes: usize) -> Commit {
-        let offset_of = |position: Lsn| {
-            let offset = position.offset_from(self.segment.base).and_then(|offset| usize::try_from(offset).ok());
-            offset.expect("a position of this segment")
-        };
-        let start = offset_of(self.synced) / DIRECT_ALIGN_BYTES * DIRECT_ALIGN_BYTES;
-        let end = round_up(offset_of(self.written), DIRECT_ALIGN_BYTES).min(segment_bytes);
+        let Range { start, end } = self.undurable();
+        let inside = |offset: u64| usize::try_from(offset).expect("an offset inside a segment");
+        let start = inside(start) / DIRECT_ALIGN_BYTES * DIRECT_ALIGN_BYTES;
+        let end = round_up(inside(end), DIRECT_ALIGN_BYTES).min(segment_bytes);
         let bytes = self.segment.map.with(start..end, aligned_copy);
         Commit::Write { request, offset: start as u64, bytes }
     }
@@ -136,7 +142,7 @@ impl<M: Mapping> Log<M> {
         let live = self.retiring.iter().chain([&self.current]).find(|live| live.written > live.synced)?;
         let request = SyncRequest { segment: live.segment.number, upto: live.written };
         let commit = match self.path {
-            CommitPath::Mmap => Commit::Sync(request),
+            CommitPath::Mmap => Commit::Sync { request, range: live.undurable() },
             CommitPath::Direct => live.write(request, self.segment_bytes),
         };
         self.in_flight = Some(request);

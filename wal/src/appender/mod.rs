@@ -4,6 +4,7 @@ mod commit;
 mod tally;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -115,7 +116,13 @@ pub struct SyncRequest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Commit {
     /// Sync the segment's file.
-    Sync(SyncRequest),
+    Sync {
+        /// Which segment, and what is durable afterwards.
+        request: SyncRequest,
+        /// The bytes of the file that need it: the next group, which may be dirty already behind them, does not have to be written
+        /// along.
+        range: Range<u64>,
+    },
     /// Write to the segment's file, durable at completion.
     Write {
         /// Which segment, and what is durable afterwards.
@@ -133,7 +140,7 @@ impl Commit {
     #[must_use]
     pub fn request(&self) -> SyncRequest {
         match self {
-            Commit::Sync(request) | Commit::Write { request, .. } => *request,
+            Commit::Sync { request, .. } | Commit::Write { request, .. } => *request,
         }
     }
 }

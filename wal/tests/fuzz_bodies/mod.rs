@@ -140,7 +140,7 @@ fn check_records(frame: &FrameView<'_>) {
 /// Files of valid logs with edits, for programs that look into directories (`tools/`).
 #[allow(dead_code, reason = "only the fuzz target of the inspection tool uses it")]
 pub(crate) fn edited_files(data: &[u8]) -> std::collections::BTreeMap<String, Vec<u8>> {
-    let mut input = input::Input::new(data);
+    let mut input = Input::new(data);
     let (mut files, _) = logs::write_logs(&mut input);
     edits::edit(&mut files, &mut input);
     files

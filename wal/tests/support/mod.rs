@@ -179,7 +179,13 @@ impl TestLog {
             file.memory.lock().expect("see live()")[at..at + bytes.len()].copy_from_slice(bytes);
             file.observe();
         }
-        let covered = file.unsynced.iter().map(|(sector, held)| (*sector, held.len())).collect();
+        // Nothing outside the range of a sync has to reach the disk.
+        let sectors = match &commit {
+            Commit::Sync { range, .. } => range.start / SECTOR_BYTES as u64..range.end.div_ceil(SECTOR_BYTES as u64),
+            Commit::Write { .. } => 0..u64::MAX,
+        };
+        let in_range = file.unsynced.iter().filter(|(sector, _)| sectors.contains(&(**sector as u64)));
+        let covered = in_range.map(|(sector, held)| (*sector, held.len())).collect();
         self.in_flight = Some((request, covered));
         Some(request)
     }

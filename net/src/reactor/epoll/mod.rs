@@ -164,7 +164,7 @@ impl EpollIo {
             let op = match request {
                 Request::Read { file, offset, len } => Op::Read { file, offset, len },
                 Request::Write { file, offset, bytes, dsync } => Op::Write { file, offset, bytes, dsync },
-                Request::Sync { file } => Op::Sync { file },
+                Request::Sync { file } => Op::Sync { file, range: None },
             };
             (op, Full)
         })
@@ -340,7 +340,7 @@ impl Io for EpollIo {
             Op::Write { file, offset, bytes, dsync } => {
                 self.submit_disk(Request::Write { file, offset, bytes, dsync }, tag)?;
             }
-            Op::Sync { file } => self.submit_disk(Request::Sync { file }, tag)?,
+            Op::Sync { file, range: _ } => self.submit_disk(Request::Sync { file }, tag)?,
             Op::File(job) => self.helper.submit(job, tag).map_err(|job| (Op::File(job), Full))?,
         }
         self.in_flight += 1;

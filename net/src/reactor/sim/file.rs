@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -168,8 +169,10 @@ impl DiskState {
         Ok(())
     }
 
-    /// What a sync that starts now has to write.
-    fn dirty(&self, inode_id: u64) -> Dirty {
+    /// What a sync that starts now has to write. Outside the range nothing is, though a kernel writes whole pages.
+    fn dirty(&self, inode_id: u64, range: Option<Range<u64>>) -> Dirty {
+        let sector_bytes = SECTOR_BYTES as u64;
+        let sectors = range.map_or(0..u64::MAX, |range| range.start / sector_bytes..range.end.div_ceil(sector_bytes));
         let Some(inode) = self.inodes.get(&inode_id) else {
             return Dirty { inode: inode_id, sectors: Vec::new(), len: 0 };
         };
@@ -177,7 +180,8 @@ impl DiskState {
         let sectors = (0..live.len().div_ceil(SECTOR_BYTES))
             .filter(|index| {
                 let now = sector(&live, *index);
-                !same_sector(now, sector(&inode.durable, *index))
+                sectors.contains(&(*index as u64))
+                    && !same_sector(now, sector(&inode.durable, *index))
                     && inode.lost.get(index).is_none_or(|lost| !same_sector(lost, now))
             })
             .map(|index| (index, sector(&live, index).to_vec()))
@@ -185,9 +189,9 @@ impl DiskState {
         Dirty { inode: inode_id, sectors, len: live.len() }
     }
 
-    /// Starts the sync `id`: what is live now will be durable at its end.
-    pub(super) fn start_sync(&mut self, id: u64, inode: u64) {
-        let dirty = self.dirty(inode);
+    /// Starts the sync `id`: what is live now in the range will be durable at its end.
+    pub(super) fn start_sync(&mut self, id: u64, inode: u64, range: Option<Range<u64>>) {
+        let dirty = self.dirty(inode, range);
         self.syncing.insert(id, dirty);
     }
 
@@ -223,7 +227,7 @@ impl DiskState {
 
     /// A whole sync at once.
     pub(super) fn sync_now(&mut self, inode: u64) -> io::Result<()> {
-        let dirty = self.dirty(inode);
+        let dirty = self.dirty(inode, None);
         self.write_back(u64::MAX, dirty)
     }
 

@@ -312,10 +312,13 @@ impl Io for SimIo {
             Op::Write { file, offset, bytes, dsync } => {
                 let node = inner.loops[home].node;
                 let result = inner.nodes[node].disk.write(&file, offset, &bytes);
-                let sync_of = (dsync && result.is_ok()).then_some(file.inode);
+                let range = offset..offset + bytes.len() as u64;
+                let sync_of = (dsync && result.is_ok()).then_some((file.inode, Some(range)));
                 inner.start_disk(home, tag, DiskWork::Write { result, dsync }, sync_of);
             }
-            Op::Sync { file } => inner.start_disk(home, tag, DiskWork::Sync, Some(file.inode)),
+            Op::Sync { file, range } => {
+                inner.start_disk(home, tag, DiskWork::Sync, Some((file.inode, range)));
+            }
             Op::File(job) => inner.start_job(home, tag, job).map_err(|job| (Op::File(job), Full))?,
         }
         inner.loops[home].in_flight += 1;

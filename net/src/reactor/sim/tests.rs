@@ -239,7 +239,7 @@ fn a_crash_keeps_what_was_synced_and_any_subset_of_sectors_of_the_rest() {
         let file = prepared(&disk, "/d/tmp", 4096);
         disk.run(FileJob::Rename { from: "/d/tmp".into(), to: "/d/log".into() }).unwrap();
         fill(&file, 1);
-        pair.submit(A, Op::Sync { file: file.clone() }, 1);
+        pair.submit(A, Op::Sync { file: file.clone(), range: None }, 1);
         // Stored after the submission: not part of it.
         fill(&file, 2);
         assert!(pair.expect(A, 1).result.is_ok());
@@ -304,9 +304,9 @@ fn after_a_failed_sync_the_next_succeeds_and_the_disk_holds_old_bytes() {
     let file = prepared(&disk, "/d/log", 4096);
     fill(&file, 5);
     pair.world.fail_next_sync(pair.nodes[A]);
-    pair.submit(A, Op::Sync { file: file.clone() }, 1);
+    pair.submit(A, Op::Sync { file: file.clone(), range: None }, 1);
     assert_eq!(pair.expect(A, 1).result.unwrap_err().raw_os_error(), Some(libc::EIO));
-    pair.submit(A, Op::Sync { file: file.clone() }, 2);
+    pair.submit(A, Op::Sync { file: file.clone(), range: None }, 2);
     assert!(pair.expect(A, 2).result.is_ok());
     assert_ne!(disk.read_durable(&file, 0, 512).unwrap(), vec![5; 512]);
     // A sector that changes again is written again.

@@ -4,6 +4,7 @@ use std::cell::{RefCell, RefMut};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -131,13 +132,19 @@ impl Inner {
         if self.random.chance(20_000) { 20_000_000 } else { self.random.between(50_000, 3_000_000) }
     }
 
-    pub(super) fn start_disk(&mut self, home: usize, tag: Tag, work: DiskWork, sync_of: Option<u64>) {
+    pub(super) fn start_disk(
+        &mut self,
+        home: usize,
+        tag: Tag,
+        work: DiskWork,
+        sync_of: Option<(u64, Option<Range<u64>>)>,
+    ) {
         let node = self.loops[home].node;
         self.sequence += 1;
         let id = self.sequence;
         let delay = match sync_of {
-            Some(inode) => {
-                self.nodes[node].disk.start_sync(id, inode);
+            Some((inode, range)) => {
+                self.nodes[node].disk.start_sync(id, inode, range);
                 self.sync_delay()
             }
             None => self.random.between(5_000, 300_000),

@@ -1,5 +1,7 @@
 //! Reads, writes and syncs of files in flight.
 
+use std::ops::Range;
+
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
 
@@ -49,7 +51,13 @@ impl WriteState {
     }
 }
 
-/// fdatasync of the whole file (offset and length zero, see FACTS).
-pub(crate) fn sync_entry(file: &OsFile) -> Entry {
-    opcode::Fsync::new(types::Fd(file.raw_fd())).flags(types::FsyncFlags::DATASYNC).build()
+/// fdatasync of a range, or of the whole file (offset and length zero, see FACTS).
+pub(crate) fn sync_entry(file: &OsFile, range: Option<&Range<u64>>) -> Entry {
+    let sync = opcode::Fsync::new(types::Fd(file.raw_fd())).flags(types::FsyncFlags::DATASYNC);
+    // The kernel takes `offset + len` for the last byte. A length of zero would mean something else.
+    let last = range.map(|range| (range.start, range.end.saturating_sub(range.start).saturating_sub(1)));
+    match last.and_then(|(start, len)| Some((start, u32::try_from(len).ok().filter(|len| *len > 0)?))) {
+        Some((start, len)) => sync.offset(start).len(len).build(),
+        None => sync.build(),
+    }
 }

@@ -319,7 +319,7 @@ impl Io for UringIo {
             Op::Write { file, offset, bytes, dsync } => {
                 self.submit_write(WriteState { file, offset, bytes, done: 0, dsync }, tag)
             }
-            Op::Sync { file } => self.submit_sync(file, tag),
+            Op::Sync { file, range } => self.submit_sync(file, range, tag),
             Op::File(job) => match &mut self.helper {
                 Some(helper) => helper.submit(job, tag).map_err(|job| (Op::File(job), Full)),
                 None => self.refuse(tag, misuse("this reactor has no helper for file jobs")),

@@ -103,7 +103,7 @@ fn sync_once(io: &mut UringIo) -> io::Result<()> {
     let write = Op::Write { file: file.clone(), offset: 0, bytes: Bytes::from_static(b"x"), dsync: true };
     io.submit(write, Tag(3)).map_err(|_| io::Error::other("queue full"))?;
     expect(io, Tag(3))?;
-    io.submit(Op::Sync { file }, Tag(4)).map_err(|_| io::Error::other("queue full"))?;
+    io.submit(Op::Sync { file, range: Some(0..1000) }, Tag(4)).map_err(|_| io::Error::other("queue full"))?;
     expect(io, Tag(4)).map(|_| ())
 }
 

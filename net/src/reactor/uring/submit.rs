@@ -1,6 +1,7 @@
 //! What each kind of operation asks of the kernel.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
 use bytes::Bytes;
@@ -154,11 +155,11 @@ impl UringIo {
         }
     }
 
-    pub(super) fn submit_sync(&mut self, file: OsFile, tag: Tag) -> Submitted {
-        let entry = sync_entry(&file);
+    pub(super) fn submit_sync(&mut self, file: OsFile, range: Option<Range<u64>>, tag: Tag) -> Submitted {
+        let entry = sync_entry(&file, range.as_ref());
         match self.start(tag, Kind::Sync(file), |_| entry) {
             Ok(_) => Ok(()),
-            Err(Kind::Sync(file)) => Err((Op::Sync { file }, Full)),
+            Err(Kind::Sync(file)) => Err((Op::Sync { file, range }, Full)),
             Err(_) => unreachable!("the kind just given"),
         }
     }

@@ -76,7 +76,9 @@ impl<I: OsIo> Driver<I> {
             self.stages.written.record(submitted.since(sealing), 1);
         }
         let op = match commit {
-            Commit::Sync(request) => Op::Sync { file: self.segments.file(request.segment)? },
+            Commit::Sync { request, range } => {
+                Op::Sync { file: self.segments.file(request.segment)?, range: Some(range) }
+            }
             Commit::Write { request, offset, bytes } => {
                 Op::Write { file: self.segments.direct(request.segment)?, offset, bytes, dsync: true }
             }
