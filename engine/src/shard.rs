@@ -48,8 +48,8 @@ pub struct Removable {
     pub number: SegmentNumber,
     /// Position behind it: the log begins there afterwards.
     pub end: Lsn,
-    /// Every version that was originated in it is at or below this, and so is every one that superseded them.
-    pub upto: Version,
+    /// What superseded its records has versions up to here.
+    pub replaced_upto: Version,
 }
 
 /// Why a write was not taken. Nothing was changed.
@@ -128,6 +128,7 @@ impl HeldKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum KeptKey {
     Run,
+    GivenUp(Incarnation),
     Watermark(NodeId, Incarnation),
 }
 
@@ -394,9 +395,12 @@ impl<M: Mapping> Shard<M> {
     /// See [`WriteError`].
     pub fn append_local(&mut self, control: &ControlRecord) -> Result<Lsn, WriteError> {
         let end = self.append_control(FrameKind::Local, control, self.clock.last())?;
-        if let ControlRecord::Watermark { node, incarnation, .. } = control {
-            self.kept.insert(KeptKey::Watermark(*node, *incarnation), control.clone());
-        }
+        let kept = match control {
+            ControlRecord::Watermark { node, incarnation, .. } => KeptKey::Watermark(*node, *incarnation),
+            ControlRecord::Close { incarnation, .. } => KeptKey::GivenUp(*incarnation),
+            _ => return Ok(end),
+        };
+        self.kept.insert(kept, control.clone());
         Ok(end)
     }
 
@@ -481,7 +485,8 @@ impl<M: Mapping> Shard<M> {
 
     /// Keeps a far-future record out of sight until it is due (also used by recovery).
     pub fn hold(&mut self, key: HeldKey, location: Location) {
-        if self.held.insert(key, location).is_none() {
+        if let std::collections::btree_map::Entry::Vacant(vacant) = self.held.entry(key) {
+            vacant.insert(location);
             self.store.pin(location.segment);
         }
         self.counters.held_back += 1;
@@ -626,7 +631,7 @@ impl<M: Mapping> Shard<M> {
         (replaced || planted::is(planted::Fault::RemoveBeforeReplaced)).then(|| Removable {
             number,
             end,
-            upto: self.clock.last(),
+            replaced_upto: self.store.replaced_upto(slot),
         })
     }
 

@@ -4,7 +4,7 @@
 //! Order matters: lock, identity, sync what may only be in memory, read what the disk holds, judge, close what is retired,
 //! index, and only then open the new incarnation — durably, before anything is served.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -30,6 +30,8 @@ use crate::storage::store::{Facts, Store};
 const IDENTITY_FILE: &str = "NODE";
 /// Held while a process owns the directory.
 const LOCK_FILE: &str = "LOCK";
+/// What direct I/O that a file system does not have gives: EINVAL.
+const INVALID_ARGUMENT: i32 = 22;
 /// A whole page, so that it is written like a segment.
 const IDENTITY_BYTES: usize = 4096;
 
@@ -245,6 +247,8 @@ struct Recovering<'a, H: Host, D: Disk<File = H::File>> {
     order: Vec<u64>,
     watermarks: Vec<HeldWatermark>,
     ends: BTreeMap<(Incarnation, CoreId), Lsn>,
+    /// Earlier runs that a start began to remove.
+    given_up: BTreeSet<u64>,
     /// Highest segment number by core.
     numbers: BTreeMap<u16, u64>,
     /// Above every version given or seen.
@@ -277,6 +281,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             order: Vec::new(),
             watermarks: Vec::new(),
             ends: BTreeMap::new(),
+            given_up: BTreeSet::new(),
             numbers: BTreeMap::new(),
             floor: Version::ZERO,
             records: 0,
@@ -463,6 +468,9 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             (FrameKind::Local, ControlRecord::Watermark { node, incarnation, version, rests_on, .. }) => {
                 self.watermarks.push((node, incarnation, version, rests_on));
             }
+            (FrameKind::Local, ControlRecord::Close { node, incarnation, .. }) if node == self.node => {
+                self.given_up.insert(incarnation.0);
+            }
             (FrameKind::Local, ControlRecord::ClockCeiling { version }) => {
                 self.floor = self.floor.max(version);
                 let run = self.runs.entry(incarnation.0).or_default();
@@ -480,7 +488,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         random: &mut dyn FnMut() -> u64,
         lock: L,
     ) -> Result<Started<H, L>, StartError> {
-        let dead = self.dead_runs();
+        let given_up = self.runs_to_give_up();
         let mut logs = self.own_logs();
         let (watermarks, kept) = self.recovered_watermarks();
         let mut shards = Vec::new();
@@ -503,16 +511,36 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         let (shard, _, file) = shards.first_mut().expect("a node has at least one core");
         let first = shard.open(self.settings.cores, self.time).map_err(StartError::Open)?;
         // What earlier runs knew of other nodes' logs stands in the new run, too, so that they may go.
+        let stays = |(incarnation, _): &(Incarnation, CoreId)| !given_up.contains(&incarnation.0);
+        let rests_on: Vec<(Incarnation, CoreId, Lsn)> = self
+            .ends
+            .iter()
+            .filter(|(log, _)| stays(log))
+            .map(|((incarnation, core), end)| (*incarnation, *core, *end))
+            .take(usize::from(u16::MAX))
+            .collect();
         for ((node, incarnation), version) in kept {
-            let control = ControlRecord::Watermark { node, incarnation, version, flags: 0, rests_on: Vec::new() };
+            let control = ControlRecord::Watermark { node, incarnation, version, flags: 0, rests_on: rests_on.clone() };
+            shard.append_local(&control).map_err(StartError::Open)?;
+        }
+        // Once a file of such a run is gone, it must not be offered again, whatever the clock makes of the rest.
+        for incarnation in &given_up {
+            let incarnation = Incarnation(*incarnation);
+            let control = ControlRecord::Close { node: self.node, incarnation, version: self.floor };
             shard.append_local(&control).map_err(StartError::Open)?;
         }
         shard.seal_group().map_err(StartError::Open)?;
         let mut log = OwnLog::new(self.node, incarnation, first, self.settings.cores);
         while let Some(commit) = shard.next_commit() {
             if let Commit::Write { offset, bytes, .. } = commit {
-                let job = FileJob::WriteSync { file: file.clone(), offset, bytes };
-                self.disk.run(job).map_err(io_error(&self.settings.data_dir, "the new log cannot be written"))?;
+                // The first of the writes that the run will make: what does not work shows before anything is served.
+                let no_direct = |source| StartError::NoDirect(self.settings.data_dir.clone(), source);
+                let file = H::open_direct(file).map_err(no_direct)?;
+                let job = FileJob::WriteSync { file, offset, bytes };
+                self.disk.run(job).map_err(|source| match source.raw_os_error() {
+                    Some(INVALID_ARGUMENT) => no_direct(source),
+                    _ => io_error(&self.settings.data_dir, "the new log cannot be written")(source),
+                })?;
             } else {
                 self.disk.sync(file).map_err(io_error(&self.settings.data_dir, "the new log cannot be synced"))?;
             }
@@ -524,7 +552,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         for (shard, ..) in &mut shards {
             shard.raise(first);
         }
-        self.remove(&dead, &mut shards)?;
+        self.remove(&given_up, &mut shards);
         Ok(Started {
             node: self.node,
             incarnation,
@@ -538,38 +566,48 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         })
     }
 
-    /// Earlier runs in which nothing counts any more. They are not offered: a log that nobody is told of counts as held.
-    fn dead_runs(&mut self) -> Vec<u64> {
+    /// Earlier runs in which nothing counts any more, and those that a start before this one began to remove. They are not offered: a
+    /// log that nobody is told of counts as held.
+    fn runs_to_give_up(&mut self) -> Vec<u64> {
+        let is_dead = |segment: &RetiredSegment| self.is_dead(segment);
+        let is_given_up = |incarnation: &u64| self.given_up.contains(incarnation);
+        let runs = self.retired.iter().filter(|(run, segments)| is_given_up(run) || segments.iter().all(is_dead));
+        let given_up: Vec<u64> = runs.map(|(incarnation, _)| *incarnation).collect();
+        self.order.retain(|incarnation| !given_up.contains(incarnation));
+        given_up
+    }
+
+    fn is_dead(&self, segment: &RetiredSegment) -> bool {
         let is_held = |core: usize, slot: SegmentSlot| {
             self.held.iter().any(|(owner, _, location)| *owner == core && location.segment == slot)
         };
-        let is_dead = |segment: &RetiredSegment| {
-            let mut slots = self.stores.iter().zip(&segment.slots).enumerate();
-            slots.all(|(core, (store, slot))| store.is_dead(*slot) && !is_held(core, *slot))
-        };
-        let runs = self.retired.iter().filter(|(_, segments)| segments.iter().all(is_dead));
-        let dead: Vec<u64> = runs.map(|(incarnation, _)| *incarnation).collect();
-        self.order.retain(|incarnation| !dead.contains(incarnation));
-        dead
+        let mut slots = self.stores.iter().zip(&segment.slots).enumerate();
+        slots.all(|(core, (store, slot))| store.is_dead(*slot) && !is_held(core, *slot))
     }
 
-    /// Removes the files of dead runs; what took their place, and what they knew, is durable.
-    fn remove(&mut self, dead: &[u64], shards: &mut [StartedShard<H>]) -> Result<(), StartError> {
-        for incarnation in dead {
+    /// Removes the files of runs that were given up; what took their place, and what they knew, is durable. A file that cannot go,
+    /// or in which something counts again because the clock was put back, stops its run's removal until the next start.
+    fn remove(&mut self, given_up: &[u64], shards: &mut [StartedShard<H>]) {
+        for incarnation in given_up {
             let segments = self.retired.remove(incarnation).unwrap_or_default();
-            self.report.push(format!(
-                "incarnation {}: nothing in it counts any more, {} segments removed",
-                Incarnation(*incarnation),
-                segments.len()
-            ));
-            for segment in segments {
+            let mut removed = 0;
+            for segment in &segments {
+                let mut slots = shards.iter_mut().zip(&segment.slots);
+                if !slots.all(|((shard, ..), slot)| shard.store().is_dead(*slot)) {
+                    break;
+                }
+                if let Err(error) = self.unlink(&segment.file_name) {
+                    self.report.push(format!("{error}; the next start tries again"));
+                    break;
+                }
                 for ((shard, ..), slot) in shards.iter_mut().zip(&segment.slots) {
                     shard.store().remove_segment(*slot);
                 }
-                self.unlink(&segment.file_name)?;
+                removed += 1;
             }
+            let name = Incarnation(*incarnation);
+            self.report.push(format!("incarnation {name}: nothing in it counts any more, {removed} segments removed"));
         }
-        Ok(())
     }
 
     fn first_segment(
@@ -625,7 +663,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
                 slot.marks = found.marks;
                 slot.retire(found.end, end);
                 if slot.segments.first().is_some_and(|oldest| oldest.base > Lsn(0)) {
-                    slot.removed = end;
+                    slot.replaced_upto = end;
                 }
             }
             for core in &mut log.cores {

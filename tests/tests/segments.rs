@@ -158,3 +158,23 @@ fn corrupt_segment_never_deletes_data() {
         assert_eq!(found, format!("{key}:{value}").into_bytes());
     }
 }
+
+#[test]
+fn a_dead_segment_that_cannot_be_removed_yet_keeps_those_behind_it() {
+    // Recovery takes a gap for damage: whatever stands in the way of the oldest segment's end stands in the way of all.
+    let mut daemon = Daemon::new(DAEMON);
+    daemon.set("SEGMENT_BYTES", "1MiB").start();
+    let obstacle = daemon.data_dir().join("prepare-core-000-0000000001.tmp");
+    fs::create_dir(&obstacle).expect("something in the way of the first segment's new name");
+    overwrite(&daemon, 60);
+    wait_for("the failure to be noticed", || (!daemon.logged("cannot be removed yet").is_empty()).then_some(()));
+    // The second attempt unlinks it, and the others follow.
+    wait_for("segments to be given up", || {
+        (daemon.metric("godwit_segments_removed_total{core=\"0\"}") > 3).then_some(())
+    });
+    daemon.kill9();
+    fs::remove_dir(&obstacle).expect("the obstacle");
+    daemon.start();
+    let Value::Bulk(value) = daemon.client().call(&["GET", "hot:3"]).unwrap() else { panic!("gone") };
+    assert!(value.starts_with(b"59:v"));
+}

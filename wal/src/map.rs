@@ -207,7 +207,10 @@ impl Mapping for MappedFile {
     }
 
     fn is_unique(&self) -> bool {
-        Arc::strong_count(&self.map) == 1
+        let unique = Arc::strong_count(&self.map) == 1;
+        // What the last other holder read happened before it let go.
+        std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
+        unique
     }
 }
 

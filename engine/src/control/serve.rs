@@ -161,9 +161,10 @@ impl<H: Host> ControlLoop<H> {
                 Verdict::Go => true,
                 Verdict::Wait => false,
                 Verdict::Skip(behind) => {
-                    let current = self.logs.logs.last().expect("a running node has opened its log");
                     behind.into_iter().all(|index| match self.links.get_mut(index).map(|link| &mut link.role) {
-                        Some(Role::Serving { sender, .. }) => sender.skip_to(current, core, removable.end),
+                        Some(Role::Serving { sender, .. }) => {
+                            sender.skip_to(log, core, removable.end, removable.replaced_upto)
+                        }
                         _ => true,
                     })
                 }
@@ -172,7 +173,7 @@ impl<H: Host> ControlLoop<H> {
                 self.removable.push((core, removable));
                 continue;
             }
-            self.logs.current().cores[usize::from(core)].remove_before(removable.end, removable.upto);
+            self.logs.current().cores[usize::from(core)].remove_before(removable.end, removable.replaced_upto);
             self.segment_files.retain(|segment, _| segment.core.0 != core || segment.number != removable.number);
             self.cores[usize::from(core)].send(ToCore::RemoveSegment(removable.number));
         }
@@ -197,13 +198,13 @@ impl<H: Host> ControlLoop<H> {
     pub(super) fn segment_opened(&mut self, key: LinkKey, segment: SegmentRef, completion: Completion<H::File>) {
         match completion.result {
             Ok(Outcome::Opened(file)) => {
+                // A link that ended meanwhile no longer keeps the segment from being removed.
+                let Some(request) = self.link(key).and_then(|link| link.reading) else { return };
                 if self.segment_files.len() >= SEGMENT_FILES_MAX {
                     self.segment_files.clear();
                 }
                 self.segment_files.insert(segment, file);
-                if let Some(request) = self.link(key).and_then(|link| link.reading) {
-                    self.read_segment(key, request);
-                }
+                self.read_segment(key, request);
             }
             result => {
                 let error = result.err().map_or_else(String::new, |error| error.to_string());

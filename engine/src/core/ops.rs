@@ -26,10 +26,10 @@ pub(crate) enum Context {
     Prepare,
     /// The next segment's name.
     Rename,
-    /// A segment loses its name, to be used again.
-    Retire,
-    /// A segment is unlinked.
-    Remove,
+    /// A segment that was given up loses its name, to be used again.
+    Unname,
+    /// A segment that was given up is unlinked.
+    Unlink,
     /// What a failed preparation may have left is unlinked.
     Discard,
 }

@@ -48,8 +48,18 @@ pub(crate) struct Segments {
     asked: Option<SegmentNumber>,
     /// The temporary name of a file that waits for its next use.
     reusable: Option<PathBuf>,
-    /// A segment is losing its name.
-    renaming: Option<PathBuf>,
+    /// A segment is losing its name. Until it has, no other one goes: recovery takes a gap for damage.
+    departing: Option<Departing>,
+}
+
+/// A segment that was given up and still has its name.
+#[derive(Debug)]
+struct Departing {
+    path: PathBuf,
+    /// Its temporary name, if its file is to be used again.
+    reuse_as: Option<PathBuf>,
+    /// When to try again, after a failure.
+    retry_at: Option<Mono>,
 }
 
 impl Segments {
@@ -62,12 +72,14 @@ impl Segments {
             populated: (SegmentNumber(0), 0),
             asked: None,
             reusable: None,
-            renaming: None,
+            departing: None,
         }
     }
 
     pub(super) fn deadline(&self) -> Option<Mono> {
-        (self.prepare_after > Mono(0)).then_some(self.prepare_after)
+        let prepare = (self.prepare_after > Mono(0)).then_some(self.prepare_after);
+        let depart = self.departing.as_ref().and_then(|departing| departing.retry_at);
+        prepare.into_iter().chain(depart).min()
     }
 }
 
@@ -168,24 +180,24 @@ impl<H: Host> CoreLoop<H> {
     pub(super) fn segment_job_ended(&mut self, context: Context, error: Option<std::io::Error>) {
         match (context, error) {
             (Context::Prepare | Context::Rename, error) => self.preparation_failed(error),
-            (Context::Seal(number), None) => self.warm(number),
-            (Context::Seal(_), Some(error)) => {
-                // Recovery closes an unsealed segment as well; nothing depends on this write.
-                tracing::warn!(core = self.core, %error, "a segment's seal was not written");
+            (Context::Seal(number), error) => {
+                if let Some(error) = error {
+                    // Recovery closes an unsealed segment as well; nothing depends on this write.
+                    tracing::warn!(core = self.core, %error, "a segment's seal was not written");
+                }
+                self.warm(number);
             }
             (Context::Warm(number), _) => {
                 if let Some(map) = self.shard.map_of(number) {
                     map.settle();
                 }
             }
-            (Context::Retire, None) => self.commit.segments.reusable = self.commit.segments.renaming.take(),
-            (Context::Retire | Context::Remove, error) => {
-                // Under either name the file holds nothing that counts; the next start removes it.
-                self.commit.segments.renaming = None;
-                if let Some(error) = error {
-                    tracing::warn!(core = self.core, %error, "a segment that is not needed any more was not removed");
-                }
+            (Context::Unname, None) => {
+                let departed = self.commit.segments.departing.take();
+                self.commit.segments.reusable = departed.and_then(|departed| departed.reuse_as);
             }
+            (Context::Unlink, None) => self.commit.segments.departing = None,
+            (Context::Unname | Context::Unlink, Some(error)) => self.departure_failed(&error),
             _ => {}
         }
     }
@@ -260,7 +272,8 @@ impl<H: Host> CoreLoop<H> {
 
     /// Asks the control thread, who may be reading it for a follower, to let the oldest segment go.
     fn offer_removable(&mut self) {
-        if self.stopping || self.commit.segments.asked.is_some() || self.commit.segments.renaming.is_some() {
+        self.retry_departure();
+        if self.stopping || self.commit.segments.asked.is_some() || self.commit.segments.departing.is_some() {
             return;
         }
         if let Some(removable) = self.shard.removable() {
@@ -285,12 +298,37 @@ impl<H: Host> CoreLoop<H> {
             return;
         }
         // A reply on its way may still point into it: then its pages must keep their bytes.
-        if map.is_unique() && segments.reusable.is_none() && !self.stopping {
-            let to = segments.data_dir.join(wal::temporary_file_name(core, number));
-            segments.renaming = Some(to.clone());
-            self.ops.submit(&mut self.io, Op::File(FileJob::Rename { from: path, to }), Context::Retire);
-        } else {
-            self.ops.submit(&mut self.io, Op::File(FileJob::Unlink { path }), Context::Remove);
+        let reuse = map.is_unique() && segments.reusable.is_none() && !self.stopping;
+        let reuse_as = reuse.then(|| segments.data_dir.join(wal::temporary_file_name(core, number)));
+        let (job, context) = match &reuse_as {
+            Some(to) => (FileJob::Rename { from: path.clone(), to: to.clone() }, Context::Unname),
+            None => (FileJob::Unlink { path: path.clone() }, Context::Unlink),
+        };
+        segments.departing = Some(Departing { path, reuse_as, retry_at: None });
+        self.ops.submit(&mut self.io, Op::File(job), context);
+    }
+
+    /// The segment may have lost its name or not; until that is certain none behind it may.
+    fn departure_failed(&mut self, error: &std::io::Error) {
+        let now = self.now();
+        let Some(departing) = &mut self.commit.segments.departing else { return };
+        if error.kind() == std::io::ErrorKind::NotFound {
+            self.commit.segments.departing = None;
+            return;
         }
+        tracing::warn!(core = self.core, %error, path = %departing.path.display(), "a segment in which nothing counts any more cannot be removed yet");
+        departing.retry_at = Some(now.plus_ms(PREPARE_RETRY_MS));
+    }
+
+    fn retry_departure(&mut self) {
+        let now = self.now();
+        let Some(departing) = &mut self.commit.segments.departing else { return };
+        if self.commit.failed || departing.retry_at.is_none_or(|at| now < at) {
+            return;
+        }
+        // A new name may need space that an unlink does not.
+        departing.retry_at = None;
+        let job = FileJob::Unlink { path: departing.path.clone() };
+        self.ops.submit(&mut self.io, Op::File(job), Context::Unlink);
     }
 }

@@ -39,9 +39,9 @@ pub struct CoreLog {
     pub durable: Lsn,
     /// Every version ≤ this is durable and none will be originated again.
     pub complete: Version,
-    /// Segments at the log's beginning were removed: every version in them, and every version of this log that superseded one, is
-    /// ≤ this.
-    pub removed: Version,
+    /// Segments at the log's beginning were removed; what superseded their records has versions up to here. It is in what is left
+    /// of the log, or was removed itself and is counted here.
+    pub replaced_upto: Version,
     /// (version, position): every originated version at or after the position is greater. Rising.
     pub marks: Vec<(Version, Lsn)>,
     /// Every originated durable frame at or after this position is in `recent`.
@@ -77,9 +77,9 @@ impl CoreLog {
         }
     }
 
-    /// The log begins at `end` from now on; what was removed, and what of this log superseded it, is ≤ `upto`.
-    pub fn remove_before(&mut self, end: Lsn, upto: Version) {
-        self.removed = self.removed.max(upto);
+    /// The log begins at `end` from now on; what superseded the records before it has versions up to `replaced_upto`.
+    pub fn remove_before(&mut self, end: Lsn, replaced_upto: Version) {
+        self.replaced_upto = self.replaced_upto.max(replaced_upto);
         self.segments.retain(|segment| segment.base >= end);
         self.marks.retain(|(_, at)| *at >= end);
         while let Some(old) = self.recent.pop_front_if(|frame| frame.frame.lsn < end) {
@@ -167,13 +167,12 @@ impl OwnLog {
         self.cores.iter().map(|core| core.complete).max().unwrap_or(Version::ZERO)
     }
 
-    /// What a follower that holds everything up to `from` may claim first. Removed segments hold nothing that counts, but a
-    /// follower that still needs them holds what superseded their records only when it has everything up to here: the highest
-    /// version at this moment, since removal came first.
+    /// What a follower that holds everything up to `from` may claim first: it holds what superseded the records of removed segments
+    /// once it was sent everything up to here.
     #[must_use]
     pub fn claims_begin_at(&self, from: Version) -> Version {
-        let needs_removed = self.cores.iter().any(|core| from < core.removed);
-        if needs_removed { self.end.unwrap_or(self.highest_complete()) } else { Version::ZERO }
+        let replaced_upto = self.cores.iter().map(|core| core.replaced_upto).max().unwrap_or(Version::ZERO);
+        if from < replaced_upto { replaced_upto } else { Version::ZERO }
     }
 
     /// The node's own claim: the minimum over its cores.
@@ -203,5 +202,23 @@ impl OwnLogs {
     /// Before the node opened one.
     pub fn current(&mut self) -> &mut OwnLog {
         self.logs.last_mut().expect("a running node has opened its log")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_wait_for_what_superseded_removed_records_and_for_no_more() {
+        let mut log = OwnLog::new(wal::NodeId(1), wal::Incarnation(2), Version(10), 2);
+        log.cores[0].complete = Version(1_000);
+        assert_eq!(log.claims_begin_at(Version(0)), Version::ZERO);
+        log.cores[0].remove_before(Lsn(8_192), Version(50));
+        log.cores[1].remove_before(Lsn(8_192), Version(70));
+        log.cores[0].remove_before(Lsn(16_384), Version(40));
+        assert_eq!(log.claims_begin_at(Version(0)), Version(70));
+        assert_eq!(log.claims_begin_at(Version(69)), Version(70));
+        assert_eq!(log.claims_begin_at(Version(70)), Version::ZERO, "whoever holds them claims as always");
     }
 }

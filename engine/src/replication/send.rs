@@ -10,7 +10,7 @@ use net::ids::{Class, CoreIndex, LogId, StreamOffset};
 use net::wire::body::{Claim, Compression, FollowLog, RecordsHead};
 use wal::{FrameKind, Lsn, RecordError, RecordView, Version, planted};
 
-use super::logs::{CoreLog, OwnLog, OwnLogs, SegmentRef};
+use super::logs::{CoreLog, OwnLogs, SegmentRef};
 use super::{BATCH_BYTES, from_wire, to_wire};
 
 /// Bytes of one bulk read; doubled for a frame that does not fit.
@@ -187,11 +187,11 @@ impl Sender {
     }
 
     /// Goes on behind `end` in `core`'s part of `log`: what stands before it is about to be removed. Claims wait until the
-    /// follower holds what superseded it. Whether that was possible; a read that is under way ends first.
-    pub fn skip_to(&mut self, log: &OwnLog, core: u16, end: Lsn) -> bool {
+    /// follower holds what superseded it, up to `replaced_upto`. Whether that was possible; a read that is under way ends first.
+    pub fn skip_to(&mut self, log: LogId, core: u16, end: Lsn, replaced_upto: Version) -> bool {
         let core = usize::from(core);
         let reads = |stream: usize| self.reading.is_some_and(|(reading, of, _)| (reading, of) == (stream, core));
-        let streams = self.streams.iter().enumerate().filter(|(_, stream)| stream.log == log.id);
+        let streams = self.streams.iter().enumerate().filter(|(_, stream)| stream.log == log);
         let behind = |stream: &Stream| stream.cursors.get(core).is_some_and(|cursor| cursor.next < end);
         let skipping: Vec<usize> = streams.filter(|(_, stream)| behind(stream)).map(|(index, _)| index).collect();
         if skipping.iter().any(|stream| reads(*stream)) {
@@ -199,7 +199,7 @@ impl Sender {
         }
         for stream in skipping {
             let stream = &mut self.streams[stream];
-            stream.claims_begin_at = stream.claims_begin_at.max(log.highest_complete());
+            stream.claims_begin_at = stream.claims_begin_at.max(replaced_upto);
             stream.cursors[core].next = end;
         }
         true

@@ -19,6 +19,8 @@ struct ResidentSegment<M> {
     /// A record that this node originated, and that lies here, lost against another node's. Whoever follows only this node's log
     /// would miss the winner if the loser were gone.
     lost_to_others: bool,
+    /// The highest version that superseded a record here.
+    replaced_upto: Version,
 }
 
 /// What [`Store::judge`] found. Valid until the next change of the store.
@@ -86,7 +88,8 @@ impl<M: Mapping> Store<M> {
 
     /// Makes a segment known. `base` is given for segments of the running incarnation.
     pub fn add_segment(&mut self, base: Option<Lsn>, map: M) -> SegmentSlot {
-        let resident = Some(ResidentSegment { map, base, entries: 0, lost_to_others: false });
+        let replaced_upto = Version::ZERO;
+        let resident = Some(ResidentSegment { map, base, entries: 0, lost_to_others: false, replaced_upto });
         if let Some(slot) = self.free.pop() {
             self.segments[slot.0 as usize] = resident;
             return slot;
@@ -103,6 +106,12 @@ impl<M: Mapping> Store<M> {
     pub fn is_dead(&self, slot: SegmentSlot) -> bool {
         let segment = self.resident(slot);
         segment.entries == 0 && !segment.lost_to_others
+    }
+
+    /// The highest version that superseded a record in the segment.
+    #[must_use]
+    pub fn replaced_upto(&self, slot: SegmentSlot) -> Version {
+        self.resident(slot).replaced_upto
     }
 
     /// Forgets a segment.
@@ -281,11 +290,11 @@ impl<M: Mapping> Store<M> {
                 let slot = self.index.slot(at).location().segment;
                 self.count(present, false);
                 self.resident_mut(slot).entries -= 1;
-                self.lost(slot, present.origin, record.origin);
+                self.lost(slot, present, record);
                 self.index.replace(at, location, record.version);
             }
             Verdict::Older(_, present) => {
-                self.lost(location.segment, record.origin, present.origin);
+                self.lost(location.segment, record, present);
                 return;
             }
             Verdict::Same => return,
@@ -294,10 +303,12 @@ impl<M: Mapping> Store<M> {
         self.count(record, true);
     }
 
-    fn lost(&mut self, slot: SegmentSlot, loser: NodeId, winner: NodeId) {
-        if loser == self.own && winner != self.own {
-            self.resident_mut(slot).lost_to_others = true;
-        }
+    /// A record in the segment lost against another one.
+    fn lost(&mut self, slot: SegmentSlot, loser: Facts, winner: Facts) {
+        let to_others = loser.origin == self.own && winner.origin != self.own;
+        let segment = self.resident_mut(slot);
+        segment.lost_to_others |= to_others;
+        segment.replaced_upto = segment.replaced_upto.max(winner.version);
     }
 
     fn count(&mut self, liveness: Facts, add: bool) {

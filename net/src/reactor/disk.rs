@@ -49,7 +49,7 @@ pub trait Disk {
     /// Those of open and read.
     fn read_durable(&self, file: &Self::File, offset: u64, len: usize) -> io::Result<Vec<u8>>;
     /// Makes each file durable as the cache shows it, then gives `work` its index and everything the device holds of it, as
-    /// [`Disk::read_durable`] reads. Several files at a time, as many as there are CPUs, each in memory of its own.
+    /// [`Disk::read_durable`] reads. Several files at a time, each in memory of its own, on as many threads as there are CPUs, up to eight.
     fn each_durable<T: Send>(
         &self,
         files: &[Self::File],
@@ -88,6 +88,8 @@ pub struct OsLock(#[expect(dead_code, reason = "closing it gives the lock up")] 
 
 /// Alignment that direct reads need at most (devices with 4 KiB sectors).
 const DIRECT_ALIGN: usize = 4096;
+/// Threads that read whole files at a time: enough for any one disk, and each holds a file in memory.
+const DURABLE_THREADS_MAX: usize = 8;
 /// Bytes per direct read.
 const DIRECT_BYTES: usize = 1024 * 1024;
 
@@ -152,7 +154,7 @@ impl Disk for OsDisk {
         files: &[OsFile],
         work: &(dyn Fn(usize, &[u8]) -> T + Sync),
     ) -> Vec<Result<T, DurableError>> {
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(files.len());
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(DURABLE_THREADS_MAX).min(files.len());
         let next = AtomicUsize::new(0);
         let take_turns = || {
             let mut done = Vec::new();
