@@ -10,8 +10,8 @@ use engine::storage::store::Store;
 use net::reactor::Mono;
 use wal::{
     AppendError, CommitPath, Cookie, CoreId, EPOCH_2020_UNIX_MS, FrameKind, Incarnation, Log, LogIdentity, Lsn,
-    MappedFile, Mapping, MemoryMap, NextSegment, NodeId, RecordDraft, RecordOp, SEGMENT_HEADER_BYTES, Segment,
-    SegmentHeader, SegmentNumber, Version,
+    MappedFile, Mapping, MemoryMap, NextSegment, NodeId, Populate, RecordDraft, RecordOp, SEGMENT_HEADER_BYTES,
+    Segment, SegmentHeader, SegmentNumber, Version,
 };
 
 /// Records in a group: what one commit covers when a server is busy.
@@ -55,7 +55,7 @@ pub fn mapped_files() -> io::Result<Vec<MappedFile>> {
         let mut file = tempfile::tempfile()?;
         io::Write::write_all(&mut file, &vec![1; SEGMENT_BYTES])?;
         let map = MappedFile::map(&file, SEGMENT_BYTES)?;
-        map.populate(0..SEGMENT_BYTES);
+        map.populate(0..SEGMENT_BYTES, Populate::Reading);
         Ok(map)
     };
     (0..SEGMENTS).map(map).collect()

@@ -47,7 +47,7 @@ fn having_it_before_the_sync_is_caught() {
 
 #[test]
 fn giving_a_segment_up_before_its_replacement_is_durable_is_caught() {
-    is_caught(Fault::RemoveBeforeReplaced, 150);
+    is_caught(Fault::RemoveBeforeReplaced, 210);
 }
 
 #[test]

@@ -26,6 +26,6 @@ pub use format::*;
 pub use ids::{Cookie, CoreId, Incarnation, NodeId, SegmentLink, SegmentNumber};
 pub use limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use lsn::Lsn;
-pub use map::{MappedFile, Mapping, MemoryMap};
+pub use map::{MappedFile, Mapping, MemoryMap, Populate};
 pub use reader::{FrameView, Frames, Records, frames};
 pub use version::{EPOCH_2020_UNIX_MS, Version};

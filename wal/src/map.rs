@@ -61,7 +61,7 @@ pub trait Mapping: Clone + fmt::Debug {
     fn with<R>(&self, range: Range<usize>, read: impl FnOnce(&[u8]) -> R) -> R;
 
     /// Makes the pages of the range present, so that the first store does not wait for the disk. A hint: errors are ignored.
-    fn populate(&self, range: Range<usize>);
+    fn populate(&self, range: Range<usize>, how: Populate);
 
     /// Everything that was stored is on the disk: memory that only this process holds may be given back. The bytes stay as they
     /// are.
@@ -69,6 +69,15 @@ pub trait Mapping: Clone + fmt::Debug {
 
     /// Whether nobody else holds a clone or bytes that were lent: the file may then be used again for other bytes.
     fn is_unique(&self) -> bool;
+}
+
+/// What [`Mapping::populate`] prepares pages for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Populate {
+    /// The first store still costs a fault. Nothing becomes dirty: for logs whose syncs write whole files.
+    Reading,
+    /// The first store costs nothing. The pages are dirty from now on: for logs whose syncs write what they are asked to.
+    Writing,
 }
 
 /// How a file is mapped.
@@ -183,16 +192,16 @@ impl Mapping for MappedFile {
         read(bytes)
     }
 
-    fn populate(&self, range: Range<usize>) {
+    fn populate(&self, range: Range<usize>, how: Populate) {
         self.check(&range);
         if range.is_empty() {
             return;
         }
-        // A private page has to be copied before the first store, a shared one must not be made dirty. Refused before Linux 5.14:
-        // then the first store faults, which is slower and no less correct.
-        let advice = match self.sharing {
-            Sharing::Shared => Advice::PopulateRead,
-            Sharing::Private => Advice::PopulateWrite,
+        // A private page has to be copied before the first store, and is never dirty. Refused before Linux 5.14: then the first
+        // store faults, which is slower and no less correct.
+        let advice = match (self.sharing, how) {
+            (Sharing::Shared, Populate::Reading) => Advice::PopulateRead,
+            (Sharing::Shared, Populate::Writing) | (Sharing::Private, _) => Advice::PopulateWrite,
         };
         let _ = self.map.advise_range(advice, range.start, range.len());
     }
@@ -274,7 +283,7 @@ impl Mapping for MemoryMap {
         read(&self.lock()[range])
     }
 
-    fn populate(&self, _: Range<usize>) {}
+    fn populate(&self, _: Range<usize>, _: Populate) {}
 
     fn settle(&self) {}
 
@@ -303,7 +312,7 @@ mod tests {
     fn stores_reach_the_file_and_lent_bytes_outlive_the_mapping() {
         let mut file = scratch_file(8192);
         let map = MappedFile::map(&file, 8192).expect("map");
-        map.populate(0..8192);
+        map.populate(0..8192, Populate::Reading);
         map.store(4096, b"record");
         let pinned = map.bytes(4096..4102);
         map.store_with(4102, 3, |target| target.copy_from_slice(b"two"));
@@ -322,7 +331,7 @@ mod tests {
 
         let file = scratch_file(12288);
         let map = MappedFile::map_private(&file, 12288).expect("map");
-        map.populate(4096..8192);
+        map.populate(4096..8192, Populate::Writing);
         map.store(4096, b"record");
         let pinned = map.bytes(4096..4102);
         let mut found = [0; 6];

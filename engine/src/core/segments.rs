@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use net::reactor::{FileJob, Io, Mono, Op};
-use wal::{CommitPath, Cookie, Mapping, Segment, SegmentHeader, SegmentNumber, planted};
+use wal::{CommitPath, Cookie, Mapping, Populate, Segment, SegmentHeader, SegmentNumber, planted};
 
 use super::CoreLoop;
 use super::commit::SegmentFile;
@@ -245,7 +245,8 @@ impl<H: Host> CoreLoop<H> {
             let start = segments.populated.1;
             let end = (start.max(offset as usize) + step).min(segment_bytes);
             if let Some(map) = self.shard.map_of(segment) {
-                map.populate(start..end);
+                let how = if H::Io::SYNCS_RANGES { Populate::Writing } else { Populate::Reading };
+                map.populate(start..end, how);
             }
             segments.populated.1 = end;
         }

@@ -334,6 +334,9 @@ pub trait Io: Sized {
     /// Handle of an open file; clones share it.
     type File: Clone + std::fmt::Debug + 'static;
 
+    /// Whether [`Op::Sync`] writes the range that it is given and leaves other dirty bytes of the file alone.
+    const SYNCS_RANGES: bool;
+
     /// Monotonic time.
     fn now(&self) -> Mono;
     /// Wall time in milliseconds since 1970 (may jump; only the clock module may use it).

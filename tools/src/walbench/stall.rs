@@ -108,7 +108,8 @@ fn store(map: &MappedFile, time: Duration, stored: &AtomicUsize, latency: &mut L
     while begin.elapsed() < time && at + STORE_BYTES <= map.len() {
         if populated < (at + POPULATE_BYTES / 2).min(map.len()) {
             let end = (at + POPULATE_BYTES).min(map.len());
-            map.populate(populated..end);
+            // The committing thread syncs the whole file, as epoll's disk thread does.
+            map.populate(populated..end, wal::Populate::Reading);
             populated = end;
         }
         let started = Instant::now();

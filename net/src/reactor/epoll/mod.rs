@@ -297,6 +297,7 @@ fn start_connect(
 
 impl Io for EpollIo {
     type File = OsFile;
+    const SYNCS_RANGES: bool = false;
 
     fn now(&self) -> Mono {
         mono_now()

@@ -268,6 +268,7 @@ impl Inner {
 
 impl Io for SimIo {
     type File = SimFile;
+    const SYNCS_RANGES: bool = true;
 
     fn now(&self) -> Mono {
         self.world.now()

@@ -279,6 +279,7 @@ impl UringIo {
 
 impl Io for UringIo {
     type File = OsFile;
+    const SYNCS_RANGES: bool = true;
 
     fn now(&self) -> Mono {
         mono_now()

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 
 use net::reactor::{FileJob, Mono, Op, OsFile, Outcome, Tag};
-use wal::{Commit, SegmentNumber, Version};
+use wal::{Commit, Populate, SegmentNumber, Version};
 
 use super::{Driver, OsIo};
 
@@ -155,7 +155,8 @@ impl<I: OsIo> Driver<I> {
     /// Makes the pages of the next stretch present before appends reach them.
     fn populate_ahead(&mut self) {
         let (segment, offset) = self.log.append_position();
-        self.segments.populate(segment, offset as usize);
+        let how = if I::SYNCS_RANGES { Populate::Writing } else { Populate::Reading };
+        self.segments.populate(segment, offset as usize, how);
     }
 
     fn write_seals(&mut self) -> io::Result<()> {

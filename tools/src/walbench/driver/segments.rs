@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use net::reactor::{FileJob, OsFile, Waker};
-use wal::{Cookie, Lsn, MappedFile, Mapping, NextSegment, Segment, SegmentHeader, SegmentNumber};
+use wal::{Cookie, Lsn, MappedFile, Mapping, NextSegment, Populate, Segment, SegmentHeader, SegmentNumber};
 
 use super::effects::Purpose;
 use super::{IDENTITY, LogSettings, segment_path};
@@ -173,7 +173,7 @@ impl Segments {
         self.held(number)?.direct.clone().ok_or_else(|| io::Error::other("the segment is not open for direct writes"))
     }
 
-    pub(super) fn populate(&mut self, segment: SegmentNumber, offset: usize) {
+    pub(super) fn populate(&mut self, segment: SegmentNumber, offset: usize, how: Populate) {
         let step = match self.settings.commit {
             CommitPath::Mmap => POPULATE_BYTES,
             CommitPath::Direct => POPULATE_PRIVATE_BYTES,
@@ -186,7 +186,7 @@ impl Segments {
         let wanted = (offset + step / 2).min(len);
         if self.populated.1 < wanted {
             let end = (self.populated.1.max(offset) + step).min(len);
-            held.map.populate(self.populated.1..end);
+            held.map.populate(self.populated.1..end, how);
             self.populated.1 = end;
         }
     }
