@@ -149,6 +149,17 @@ pub struct ShardCounters {
     pub syncs: u64,
 }
 
+/// A segment of the running incarnation.
+#[derive(Debug)]
+struct RunSegment<M> {
+    number: SegmentNumber,
+    /// How index entries name it.
+    slot: SegmentSlot,
+    map: M,
+    /// Position of its first byte.
+    base: Lsn,
+}
+
 /// One core's data.
 #[derive(Debug)]
 pub struct Shard<M: Mapping> {
@@ -156,8 +167,8 @@ pub struct Shard<M: Mapping> {
     log: Log<M>,
     store: Store<M>,
     clock: Hlc,
-    /// Segments of the running incarnation by number, newest last.
-    slots: Vec<(SegmentNumber, SegmentSlot, M, Lsn)>,
+    /// Newest last; spares included.
+    segments: Vec<RunSegment<M>>,
     first: (SegmentNumber, Cookie, Lsn),
     /// The clock ceiling as far as it is staged.
     ceiling: Version,
@@ -191,7 +202,7 @@ impl<M: Mapping> Shard<M> {
         floor: Version,
     ) -> Self {
         let slot = store.add_segment(Some(first.base), first.map.clone());
-        let slots = vec![(first.number, slot, first.map.clone(), first.base)];
+        let segments = vec![RunSegment { number: first.number, slot, map: first.map.clone(), base: first.base }];
         let first_segment = (first.number, first.cookie, first.base);
         let log_identity = LogIdentity { node: identity.node, incarnation: identity.incarnation, core: identity.core };
         Shard {
@@ -200,7 +211,7 @@ impl<M: Mapping> Shard<M> {
             log: Log::with_commit_path(log_identity, settings.segment_bytes, first, settings.commit_path),
             store,
             clock: Hlc::new(floor, tag_of(identity.node)),
-            slots,
+            segments,
             first: first_segment,
             ceiling: Version::ZERO,
             sealed: VecDeque::new(),
@@ -366,14 +377,14 @@ impl<M: Mapping> Shard<M> {
         }
     }
 
+    fn segment(&self, number: SegmentNumber) -> Option<&RunSegment<M>> {
+        self.segments.iter().rev().find(|segment| segment.number == number)
+    }
+
     fn location(&self, placement: &Placement) -> Location {
-        let (_, segment, ..) = self
-            .slots
-            .iter()
-            .rev()
-            .find(|(number, ..)| *number == placement.segment)
-            .expect("every segment of the log was registered when it was supplied");
-        Location { segment: *segment, offset: placement.offset, len_max: placement.len }
+        let found = self.segment(placement.segment);
+        let segment = found.expect("every segment of the log was registered when it was supplied").slot;
+        Location { segment, offset: placement.offset, len_max: placement.len }
     }
 
     /// Appends this run's first record. Its version is the first that this incarnation may give.
@@ -585,12 +596,7 @@ impl<M: Mapping> Shard<M> {
     /// The record bytes of a sealed frame.
     #[must_use]
     pub fn payload(&self, frame: &FrameRef) -> Bytes {
-        let (_, _, map, _) = self
-            .slots
-            .iter()
-            .rev()
-            .find(|(number, ..)| *number == frame.segment)
-            .expect("a sealed frame lies in a segment of this run");
+        let map = &self.segment(frame.segment).expect("a sealed frame lies in a segment of this run").map;
         let start = frame.offset as usize + wal::FRAME_HEADER_BYTES;
         map.bytes(start..start + frame.payload_len as usize)
     }
@@ -610,14 +616,16 @@ impl<M: Mapping> Shard<M> {
     /// Hands over a prepared segment.
     pub fn supply(&mut self, segment: Segment<M>) {
         let slot = self.store.add_segment(Some(segment.base), segment.map.clone());
-        self.slots.push((segment.number, slot, segment.map.clone(), segment.base));
+        let (number, map, base) = (segment.number, segment.map.clone(), segment.base);
+        self.segments.push(RunSegment { number, slot, map, base });
         self.log.supply(segment);
         self.trouble = None;
     }
 
     /// The oldest segment of this run, if nothing in it counts any more and what took its place is durable.
     pub fn removable(&mut self) -> Option<Removable> {
-        let &[(number, slot, ..), (_, _, _, end), ..] = &self.slots[..] else { return None };
+        let [oldest, next, ..] = &self.segments[..] else { return None };
+        let (number, slot, end) = (oldest.number, oldest.slot, next.base);
         let immutable = number < self.log.oldest_live_segment() && number < self.repeated.0;
         if !immutable || !self.store.is_dead(slot) {
             return None;
@@ -640,9 +648,9 @@ impl<M: Mapping> Shard<M> {
         if self.removable()?.number != number {
             return None;
         }
-        let (_, slot, map, _) = self.slots.remove(0);
-        self.store.remove_segment(slot);
-        Some(map)
+        let oldest = self.segments.remove(0);
+        self.store.remove_segment(oldest.slot);
+        Some(oldest.map)
     }
 
     /// The segment this run started with.
@@ -654,7 +662,7 @@ impl<M: Mapping> Shard<M> {
     /// The mapping of a segment of this run.
     #[must_use]
     pub fn map_of(&self, segment: SegmentNumber) -> Option<M> {
-        self.slots.iter().rev().find(|(number, ..)| *number == segment).map(|(_, _, map, _)| map.clone())
+        self.segment(segment).map(|found| found.map.clone())
     }
 
     /// The log, for the driver's housekeeping (seals, next segment).

@@ -369,6 +369,23 @@ impl Daemon {
         assert!(status.expect("/bin/sh").success(), "signal {name} could not be sent");
     }
 
+    /// SIGSTOP, and waits until every thread has stopped: the signal is only on its way when it was sent.
+    ///
+    /// # Panics
+    /// If it does not run or does not stop.
+    pub fn pause(&self) {
+        self.signal("STOP");
+        wait_for("every thread to stop", || {
+            let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).ok()?;
+            let is_stopped = |task: io::Result<fs::DirEntry>| {
+                let stat = fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+                // The state stands behind the name, which may hold anything.
+                stat.rsplit_once(") ").map(|(_, rest)| rest.starts_with('T'))
+            };
+            tasks.map(is_stopped).all(|stopped| stopped == Some(true)).then_some(())
+        });
+    }
+
     /// Resident memory in bytes.
     ///
     /// # Panics

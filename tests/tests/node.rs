@@ -143,7 +143,7 @@ fn a_paused_daemon_goes_on_where_it_was() {
     daemon.start();
     let mut client = daemon.client();
     assert_eq!(client.call(&["INCR", "n"]).unwrap(), Value::Integer(1));
-    daemon.signal("STOP");
+    daemon.pause();
     client.queue(&["INCR", "n"]);
     client.flush().unwrap();
     // A connection of its own: the kernel takes it in, but nobody answers.
