@@ -4,24 +4,15 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use signal_hook::consts::{SIGBUS, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::bus_error;
 use crate::config::{Config, Surroundings, command, wants_check};
-use crate::daemon::{self, EXIT_LOG_FAILED, StopFlag};
+use crate::daemon::{self, StopFlag};
 
 /// Exit code for a wrong setting or flag.
 const EXIT_SETTING: u8 = 2;
-
-/// A page of a mapped segment cannot be read from the disk, or not written for want of space on a file system that copies on
-/// write. The thread that touched it repeats that for ever; nothing it does can be finished.
-fn page_failed() -> ! {
-    tracing::error!(
-        "Input/output error: a page of the log cannot be read from the disk, or has no space on it; nothing more is \
-         acknowledged. Check the disk, then restart: recovery names a damaged segment"
-    );
-    std::process::exit(i32::from(EXIT_LOG_FAILED))
-}
 
 /// Parses, checks, runs until SIGINT or SIGTERM. Logs go to stderr.
 #[must_use]
@@ -50,15 +41,15 @@ pub fn main(name: &'static str, args: impl IntoIterator<Item = OsString>) -> Exi
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
+    if let Err(error) = bus_error::install() {
+        tracing::warn!(%error, "SIGBUS is not handled; a bad sector will end the process without a word");
+    }
     let stop = StopFlag::default();
-    match Signals::new([SIGINT, SIGTERM, SIGBUS]) {
+    match Signals::new([SIGINT, SIGTERM]) {
         Ok(mut signals) => {
             let stop = stop.clone();
             std::thread::spawn(move || {
-                for signal in signals.forever() {
-                    if signal == SIGBUS {
-                        page_failed();
-                    }
+                for _ in signals.forever() {
                     stop.stop();
                 }
             });

@@ -4,6 +4,7 @@
 //! time and give effects. Drivers ([`core`], [`control`]) perform them through a reactor, which production and the
 //! simulator provide through [`host::Host`]. [`startup`] and [`daemon`] put a node together.
 
+mod bus_error;
 pub mod clock;
 pub mod config;
 pub mod control;
