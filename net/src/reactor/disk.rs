@@ -91,7 +91,7 @@ const DIRECT_ALIGN: usize = 4096;
 /// Threads that read whole files at a time: enough for any one disk, and each holds a file in memory.
 const DURABLE_THREADS_MAX: usize = 8;
 /// Bytes per direct read.
-const DIRECT_BYTES: usize = 1024 * 1024;
+const DIRECT_BYTES: usize = 4 * 1024 * 1024;
 
 impl Disk for OsDisk {
     type File = OsFile;
