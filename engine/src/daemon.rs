@@ -70,7 +70,11 @@ impl<I: Io<File = OsFile> + 'static> Host for Os<I> {
 }
 
 /// A reactor of the real machine.
-trait OsIo: Io<File = OsFile> + Sized + 'static {
+pub trait OsIo: Io<File = OsFile> + Sized + 'static {
+    /// Creates it on the calling thread.
+    ///
+    /// # Errors
+    /// Those of the kernel's part.
     fn create(helper: &HelperHandle) -> io::Result<Self>;
 }
 
@@ -266,7 +270,6 @@ impl<I: OsIo> Node<I> {
             incarnation: started.incarnation,
             cores,
             durability: config.durability,
-            commit_path: config.commit_path,
             io_backend: backend_name.to_owned(),
             storage_port: config.ports.storage,
             started_unix_ms: unix_ms(),

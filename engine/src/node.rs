@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use wal::{CommitPath, Incarnation, NodeId};
+use wal::{Incarnation, NodeId};
 
 use crate::core::stages::StageLatencies;
 
@@ -78,8 +78,6 @@ pub struct NodeFacts {
     pub cores: u16,
     /// Reply policy.
     pub durability: Durability,
-    /// How groups reach the disk.
-    pub commit_path: CommitPath,
     /// The reactor in use, and why if it is a fallback.
     pub io_backend: String,
     /// TCP port of the storage service.

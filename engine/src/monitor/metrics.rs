@@ -234,7 +234,6 @@ mod tests {
             incarnation: wal::Incarnation(2),
             cores: 2,
             durability: crate::node::Durability::Fsync,
-            commit_path: wal::CommitPath::Mmap,
             io_backend: "sim".into(),
             storage_port: 0,
             started_unix_ms: 0,

@@ -142,7 +142,6 @@ impl Node {
             incarnation: started.incarnation,
             cores,
             durability: Durability::Fsync,
-            commit_path: settings.commit_path,
             io_backend: "sim".to_owned(),
             storage_port: STORAGE_PORT,
             started_unix_ms: time.unix_ms,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use net::reactor::Backend;
 
 use super::counters::{Counters, Sources};
-use super::driver::{Driver, LogSettings, OsIo, Stages};
+use super::driver::{Driver, LogSettings, Stages};
 use super::floor::{Floor, FloorKind, FloorWindow};
 use super::latency::Latency;
 use super::load::{Load, LoadSettings, LogWindow};
@@ -17,6 +17,7 @@ use super::options::CommitPath;
 use super::prepare::Preparation;
 use super::results::{CaseResult, Ratios, StageSummaries, Window, WindowKind};
 use super::statistics;
+use engine::daemon::OsIo;
 
 /// Windows of each kind, at least: fewer give no interval worth the name.
 const ROUNDS_MIN: u32 = 3;

@@ -8,10 +8,9 @@ mod segments;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use net::reactor::epoll::EpollIo;
-use net::reactor::helper::{Helper, HelperHandle};
-use net::reactor::uring::UringIo;
-use net::reactor::{Backend, Completion, Io, Mono, OsFile, ReactorConfig, Wait};
+use engine::daemon::OsIo;
+use net::reactor::helper::Helper;
+use net::reactor::{Backend, Completion, Mono, OsFile, Wait};
 use wal::{
     Cookie, CoreId, FrameKind, Incarnation, Log, LogIdentity, Lsn, MappedFile, NodeId, RecordDraft, RecordOp,
     SegmentNumber, Version,
@@ -27,24 +26,6 @@ use super::prepare::Preparation;
 /// Whose log the benchmark writes.
 pub(crate) const IDENTITY: LogIdentity =
     LogIdentity { node: NodeId(0xbe9c_0001), incarnation: Incarnation(1), core: CoreId(0) };
-
-/// A reactor of this machine.
-pub(crate) trait OsIo: Io<File = OsFile> + 'static {
-    /// Creates it for the calling thread.
-    fn create(helper: &HelperHandle) -> io::Result<Self>;
-}
-
-impl OsIo for UringIo {
-    fn create(helper: &HelperHandle) -> io::Result<Self> {
-        UringIo::new(ReactorConfig::default(), helper)
-    }
-}
-
-impl OsIo for EpollIo {
-    fn create(helper: &HelperHandle) -> io::Result<Self> {
-        EpollIo::new(ReactorConfig::default(), helper)
-    }
-}
 
 /// What a log is built of.
 #[derive(Clone, Debug)]

@@ -14,8 +14,9 @@ use net::reactor::{Mono, Wait};
 use wal::{Lsn, RECORD_HEADER_BYTES};
 
 use super::counters::{Counters, Sources};
-use super::driver::{Driver, OsIo, Stages};
+use super::driver::{Driver, Stages};
 use super::latency::Latency;
+use engine::daemon::OsIo;
 
 /// Appends that share one reading of the clock: it costs a quarter of an append.
 const APPENDS_PER_READING: u32 = 32;

@@ -13,12 +13,12 @@ use net::reactor::{Backend, Completion, Mono, Op, OsFile, Outcome, StreamKind, T
 
 use self::connection::{Answer, Connection};
 use super::case::{per_second, summarized, to_f64};
-use super::driver::OsIo;
 use super::latency::Latency;
 use super::options::{NetOptions, Protocol};
 use super::results::{NetResult, Window, WindowKind};
 use super::statistics::SplitMix;
 use super::{BenchError, io_error, suite};
+use engine::daemon::OsIo;
 
 /// The longest that connecting, and the last replies, may take.
 const PATIENCE_MS: u64 = 5_000;

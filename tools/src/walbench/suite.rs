@@ -12,13 +12,13 @@ use net::reactor::{Backend, choose_backend};
 
 use super::case::{self, CaseRun, CaseSettings, Place};
 use super::counters::Sources;
-use super::driver::OsIo;
 use super::environment::{Environment, device_of};
 use super::load::LoadSettings;
 use super::options::{CommitPath, LogOptions, WantedBackend};
 use super::prepare::Preparation;
 use super::results::Report;
 use super::{BenchError, floor, io_error, report, targets};
+use engine::daemon::OsIo;
 
 /// Bytes written to learn the sequential bandwidth.
 pub(crate) const SEQUENTIAL_BYTES: u64 = 64 << 20;

@@ -34,11 +34,12 @@ impl<M: Mapping> LiveSegment<M> {
 
 /// A copy that begins at a multiple of [`DIRECT_ALIGN_BYTES`] in memory.
 fn aligned_copy(bytes: &[u8]) -> Bytes {
-    let mut room = vec![0u8; bytes.len() + DIRECT_ALIGN_BYTES];
+    let mut room: Vec<u8> = Vec::with_capacity(bytes.len() + DIRECT_ALIGN_BYTES);
     let start = room.as_ptr().align_offset(DIRECT_ALIGN_BYTES);
-    room[start..start + bytes.len()].copy_from_slice(bytes);
-    // The vector is as long as its allocation, so that it is not moved.
-    Bytes::from(room).slice(start..start + bytes.len())
+    // Within its capacity a vector does not move, and as `Bytes` it keeps its allocation.
+    room.resize(start, 0);
+    room.extend_from_slice(bytes);
+    Bytes::from(room).slice(start..)
 }
 
 impl<M: Mapping> Log<M> {

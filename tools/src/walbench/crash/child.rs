@@ -8,10 +8,11 @@ use net::reactor::uring::UringIo;
 use net::reactor::{Backend, Wait};
 use wal::Lsn;
 
-use crate::walbench::driver::{Driver, LogSettings, OsIo};
+use crate::walbench::driver::{Driver, LogSettings};
 use crate::walbench::options::ChildOptions;
 use crate::walbench::statistics::SplitMix;
 use crate::walbench::{BenchError, io_error, suite};
+use engine::daemon::OsIo;
 
 /// Small, so that a round sees many rotations.
 const SEGMENT_BYTES: u64 = 1 << 20;
