@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::client::Source;
 use super::mesh::{Mesh, REGIONS};
+use super::plan::Death;
 use super::workload::{Command, Note, Outcome};
 
 /// How long a scenario waits for one answer, in virtual milliseconds: longer than any client does.
@@ -28,7 +29,7 @@ impl Mesh {
 
     /// Undoes every cut.
     pub fn heal(&mut self) {
-        let ips: Vec<IpAddr> = self.regions.iter().map(|state| state.settings.ip).collect();
+        let ips: Vec<IpAddr> = self.nodes.iter().map(|state| state.settings.ip).collect();
         for from in &ips {
             for to in &ips {
                 self.world.heal(*from, *to);
@@ -41,7 +42,7 @@ impl Mesh {
     pub fn cut_one_way(&mut self, from: &str, to: &str) {
         let ip = |mesh: &mut Mesh, name| {
             let index = mesh.region(name).index;
-            mesh.regions[index].settings.ip
+            mesh.nodes[index].settings.ip
         };
         let (source, target) = (ip(self, from), ip(self, to));
         self.world.cut(source, target);
@@ -52,36 +53,36 @@ impl Mesh {
     pub fn bytes_between(&mut self, from: &str, to: &str) -> u64 {
         let source = self.region(from).index;
         let target = self.region(to).index;
-        self.world.bytes_between(self.regions[source].settings.ip, self.regions[target].settings.ip)
+        self.world.bytes_between(self.nodes[source].settings.ip, self.nodes[target].settings.ip)
     }
 }
 
 impl Region<'_> {
     /// Nothing goes in or out between this region and the others any more.
     pub fn cut_off(&mut self) {
-        let own = self.mesh.regions[self.index].settings.ip;
-        let others: Vec<IpAddr> = self.mesh.regions[self.index].settings.peers.clone();
+        let own = self.mesh.nodes[self.index].settings.ip;
+        let others: Vec<IpAddr> = self.mesh.nodes[self.index].settings.peers.clone();
         for other in others {
             self.mesh.world.cut(own, other);
             self.mesh.world.cut(other, own);
         }
-        self.mesh.tell(&format!("{} is cut off", REGIONS[self.index]));
+        let text = format!("{} is cut off", self.mesh.nodes[self.index].name);
+        self.mesh.tell(&text);
     }
 
     /// Power loss: un-synced sectors are lost at random.
     pub fn lose_power(&mut self) {
-        self.mesh.stop(self.index, true);
+        self.mesh.stop(self.index, Death::Power);
     }
 
     /// kill -9.
     pub fn kill(&mut self) {
-        self.mesh.stop(self.index, false);
+        self.mesh.stop(self.index, Death::Kill);
     }
 
     /// Its disk is replaced by an empty one: what starts next is a new node.
     pub fn replace_disk(&mut self) {
-        self.mesh.world.wipe_disk(self.mesh.regions[self.index].settings.machine);
-        self.mesh.tell(&format!("{} gets an empty disk", REGIONS[self.index]));
+        self.mesh.replace_disk(self.index);
     }
 
     /// Starts the node again on what its disk holds.
@@ -91,31 +92,32 @@ impl Region<'_> {
 
     /// Starts the node again with another number of cores.
     pub fn start_with_cores(&mut self, cores: u16) {
-        self.mesh.regions[self.index].cores = cores;
+        self.mesh.nodes[self.index].cores = cores;
         self.mesh.start(self.index);
     }
 
     /// Whether its node runs.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.mesh.regions[self.index].node.is_some()
+        self.mesh.nodes[self.index].node.is_some()
     }
 
     /// Its next sync fails with EIO; later ones succeed without what this one should have written.
     pub fn fail_next_sync(&mut self) {
-        self.mesh.world.fail_next_sync(self.mesh.regions[self.index].settings.machine);
-        self.mesh.tell(&format!("the next sync of {} will fail", REGIONS[self.index]));
+        self.mesh.world.fail_next_sync(self.mesh.nodes[self.index].settings.machine);
+        let text = format!("the next sync of {} will fail", self.mesh.nodes[self.index].name);
+        self.mesh.tell(&text);
     }
 
     /// Its disk is full, or has room again.
     pub fn set_disk_full(&mut self, full: bool) {
-        self.mesh.world.set_disk_full(self.mesh.regions[self.index].settings.machine, full);
+        self.mesh.world.set_disk_full(self.mesh.nodes[self.index].settings.machine, full);
     }
 
     /// How many system calls its node's file jobs (segments prepared, named, sealed, given up) have made so far.
     #[must_use]
     pub fn job_steps(&self) -> u64 {
-        self.mesh.world.job_steps(self.mesh.regions[self.index].settings.machine)
+        self.mesh.world.job_steps(self.mesh.nodes[self.index].settings.machine)
     }
 
     /// Runs until its file jobs have made `steps` system calls in all; whether they did, before the commands at hand ended.
@@ -123,8 +125,9 @@ impl Region<'_> {
         let limit = self.mesh.world.now().plus_ms(ANSWER_MS_MAX);
         let console = self.mesh.consoles[self.index];
         while self.job_steps() < steps {
-            let Some(id) = self.mesh.world.step_until(limit) else { return false };
-            self.mesh.tick(id);
+            if !self.mesh.step(limit) {
+                return false;
+            }
             self.mesh.sound();
             if self.mesh.clients[console].is_idle() {
                 return false;
@@ -136,7 +139,7 @@ impl Region<'_> {
     /// Bytes of records that its node sent to another region over its present link.
     #[must_use]
     pub fn sent_records_bytes(&self, to: &str) -> u64 {
-        let status = self.mesh.regions[self.index].node.as_ref().map(|node| node.status.read());
+        let status = self.mesh.nodes[self.index].node.as_ref().map(|node| node.status.read());
         let peers = status.map(|status| status.peers).unwrap_or_default();
         peers.iter().filter(|peer| peer.region == to).map(|peer| peer.sent_records_bytes).sum()
     }
@@ -186,8 +189,9 @@ impl Region<'_> {
         let limit = self.mesh.world.now().plus_ms(ANSWER_MS_MAX * (1 + count as u64 / 100));
         let mut outcomes = Vec::new();
         while outcomes.len() < count {
-            let Some(id) = self.mesh.world.step_until(limit) else { break };
-            self.mesh.tick(id);
+            if !self.mesh.step(limit) {
+                break;
+            }
             self.mesh.sound();
             if self.mesh.answers.is_empty() {
                 continue;

@@ -1,90 +1,111 @@
-//! Faults drawn from the seed: what breaks, for how long, and how it comes back.
+//! Carries out what a plan says goes wrong, and cures it when its time is over.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use net::reactor::Mono;
+use net::reactor::disk::Disk;
+use net::reactor::sim::{Random, SyncDelay};
 
-use super::mesh::{Mesh, REGIONS};
+use super::mesh::Mesh;
+use super::node::data_dir;
+use super::plan::{Death, DiskFate, Fault, Plan, Strike};
 
-/// Longest pause between two faults in virtual milliseconds.
-const GAP_MS_MAX: u64 = 900;
-/// Wall clocks stand within this of the truth.
-const OFFSET_MS_MAX: u64 = 200;
-/// Segments lost per million on a bad link.
-const LOSS_PPM_MAX: u64 = 30_000;
+const SECTOR_BYTES: u64 = 512;
 
 /// What ends a fault.
 #[derive(Clone, Copy, Debug)]
 enum Cure {
     Heal(IpAddr, IpAddr),
+    Loss(usize, usize),
+    Resume(usize),
     Start(usize),
     Clock(usize),
     Room(usize),
+    Disk(usize),
 }
 
 /// The faults of one run.
 #[derive(Debug)]
 pub struct Faults {
-    next_at: Mono,
+    plan: Plan,
+    queue: VecDeque<Strike>,
     cures: Vec<(Mono, Cure)>,
-    /// How many there were.
-    pub count: u64,
+    /// By node, the effect at which its next start dies.
+    start_effects: Vec<Option<u64>>,
+    /// By node, what happens to its disk once its armed death has come.
+    fates: Vec<Option<DiskFate>>,
+    /// When something was last wrong.
+    pub wrong_at: Mono,
 }
 
 impl Faults {
-    /// Draws what is wrong from the beginning: clocks and losses.
+    /// Those of `plan`.
     #[must_use]
-    pub fn new(mesh: &mut Mesh) -> Faults {
-        for region in 0..mesh.regions.len() {
-            mesh.regions[region].wall_offset_ms = draw_offset(mesh);
+    pub fn new(plan: &Plan) -> Faults {
+        Faults {
+            plan: plan.clone(),
+            queue: plan.faults.iter().copied().collect(),
+            cures: Vec::new(),
+            start_effects: vec![None; plan.nodes.len()],
+            fates: vec![None; plan.nodes.len()],
+            wrong_at: Mono(0),
         }
-        let ips: Vec<IpAddr> = mesh.regions.iter().map(|state| state.settings.ip).collect();
-        for from in &ips {
-            for to in &ips {
-                if below(mesh, 3) == 0 {
-                    let loss = below(mesh, LOSS_PPM_MAX);
-                    mesh.world.set_loss(*from, *to, loss);
-                }
-            }
-        }
-        Faults { next_at: Mono(0), cures: Vec::new(), count: 0 }
     }
 
     /// Runs until `limit`, breaking and curing things on the way.
     pub fn run(&mut self, mesh: &mut Mesh, limit: Mono) {
         while mesh.violation.is_none() && mesh.world.now() < limit {
             let cure_at = self.cures.iter().map(|(at, _)| *at).min().unwrap_or(limit);
-            mesh.run_until(cure_at.min(self.next_at).min(limit));
-            let now = mesh.world.now();
-            let (due, later) = std::mem::take(&mut self.cures).into_iter().partition(|(at, _)| *at <= now);
-            self.cures = later;
-            let due: Vec<(Mono, Cure)> = due;
-            for (_, cure) in due {
-                apply(mesh, cure);
+            let strike_at = self.queue.front().map_or(limit, |strike| Mono(strike.at_ms * 1_000_000));
+            mesh.run_until_death(cure_at.min(strike_at).min(limit));
+            self.cure_due(mesh);
+            while let Some(strike) = self.queue.front().filter(|_| strike_at <= mesh.world.now()) {
+                if Mono(strike.at_ms * 1_000_000) > mesh.world.now() || mesh.violation.is_some() {
+                    break;
+                }
+                let fault = strike.fault;
+                self.queue.pop_front();
+                self.strike(mesh, fault);
             }
-            if self.next_at <= now {
-                self.next_at = now.plus_ms(20 + below(mesh, GAP_MS_MAX));
-                self.strike(mesh);
-            }
-            self.restart_failed(mesh);
+            self.restart_dead(mesh);
+        }
+    }
+
+    fn cure_due(&mut self, mesh: &mut Mesh) {
+        let now = mesh.world.now();
+        let cures = std::mem::take(&mut self.cures);
+        let (due, later): (Vec<_>, Vec<_>) = cures.into_iter().partition(|(at, _)| *at <= now);
+        self.cures = later;
+        for (_, cure) in due {
+            self.cure(mesh, cure);
         }
     }
 
     /// Ends every fault.
     pub fn end(&mut self, mesh: &mut Mesh) {
         for (_, cure) in std::mem::take(&mut self.cures) {
-            apply(mesh, cure);
+            if !matches!(cure, Cure::Start(_)) {
+                self.cure(mesh, cure);
+            }
         }
-        let ips: Vec<IpAddr> = mesh.regions.iter().map(|state| state.settings.ip).collect();
+        for index in 0..mesh.nodes.len() {
+            let machine = mesh.machine(index);
+            mesh.world.disarm_crash(machine);
+            mesh.nodes[index].condemned = None;
+        }
+        let ips: Vec<IpAddr> = (0..mesh.nodes.len()).map(|index| mesh.ip(index)).collect();
         for from in &ips {
             for to in &ips {
                 mesh.world.set_loss(*from, *to, 0);
             }
         }
+        mesh.world.set_duplication(0);
         mesh.heal();
-        for region in 0..mesh.regions.len() {
-            if mesh.regions[region].node.is_none() {
-                mesh.start(region);
+        self.start_effects.fill(None);
+        for index in 0..mesh.nodes.len() {
+            if mesh.nodes[index].node.is_none() {
+                self.start(mesh, index);
             }
         }
     }
@@ -93,123 +114,210 @@ impl Faults {
         self.cures.push((mesh.world.now().plus_ms(millis), cure));
     }
 
-    fn strike(&mut self, mesh: &mut Mesh) {
-        self.count += 1;
-        let region = index_below(mesh, 3);
-        match below(mesh, 100) {
-            0..18 => {
-                let other = (region + 1 + index_below(mesh, 2)) % 3;
-                let both = below(mesh, 2) == 0;
-                let millis = draw_outage_ms(mesh);
-                self.cut(mesh, region, other, both, millis);
-            }
-            18..26 => {
-                let millis = draw_outage_ms(mesh);
-                mesh.tell(&format!("{} is cut off for {millis} ms", REGIONS[region]));
-                for other in [(region + 1) % 3, (region + 2) % 3] {
-                    self.cut(mesh, region, other, true, millis);
+    fn strike(&mut self, mesh: &mut Mesh, fault: Fault) {
+        mesh.tell(&fault.to_string());
+        match fault {
+            Fault::Cut { from, to, both, ms } => self.cut(mesh, from, to, both, ms),
+            Fault::CutOff { node, ms } => {
+                for other in (0..mesh.nodes.len()).filter(|other| *other != node) {
+                    self.cut(mesh, node, other, true, ms);
                 }
             }
-            26..48 => {
-                if mesh.world.reset_random_stream() {
-                    mesh.tell("a stream is reset");
+            Fault::Loss { from, to, ppm, ms } => {
+                mesh.world.set_loss(mesh.ip(from), mesh.ip(to), ppm);
+                self.cure_in(mesh, ms, Cure::Loss(from, to));
+            }
+            Fault::Reset { streams } => {
+                for _ in 0..streams {
+                    if !mesh.world.reset_random_stream() {
+                        break;
+                    }
                 }
             }
-            48..66 => self.stop(mesh, region, true),
-            66..84 => self.stop(mesh, region, false),
-            84..87 => {
-                for region in 0..3 {
-                    self.stop(mesh, region, true);
+            Fault::Pause { node, ms } => {
+                if mesh.nodes[node].node.is_some() {
+                    mesh.world.pause(mesh.machine(node));
+                    self.cure_in(mesh, ms, Cure::Resume(node));
                 }
             }
-            87..92 => {
-                mesh.tell(&format!("the next sync of {} will fail", REGIONS[region]));
-                mesh.world.fail_next_sync(mesh.regions[region].settings.machine);
+            Fault::Stall { node, pick, ms } => {
+                if let Some(running) = &mesh.nodes[node].node {
+                    let loops = running.loops();
+                    let (id, _) = loops[usize::try_from(pick).unwrap_or(0) % loops.len()];
+                    mesh.world.pause_loop(id, mesh.world.now().plus_ms(ms));
+                }
             }
-            92..96 => {
-                mesh.tell(&format!("the clock of {} jumps", REGIONS[region]));
-                let jump: i64 = [-3_600_000, 3_600_000, 315_000_000_000][index_below(mesh, 3)];
-                mesh.world.set_wall_offset(mesh.regions[region].settings.machine, jump);
-                let millis = 100 + below(mesh, 3_000);
-                self.cure_in(mesh, millis, Cure::Clock(region));
+            Fault::Die { node, death, effects, ms, cores, start_effects, disk } => {
+                if mesh.nodes[node].node.is_none() {
+                    return;
+                }
+                if let Some(cores) = cores {
+                    mesh.nodes[node].cores = cores;
+                }
+                self.start_effects[node] = start_effects;
+                if effects == 0 {
+                    mesh.stop(node, death);
+                    change_disk(mesh, node, disk);
+                    self.cure_in(mesh, ms, Cure::Start(node));
+                } else {
+                    mesh.nodes[node].condemned = Some(death);
+                    mesh.world.arm_crash(mesh.machine(node), effects);
+                    self.fates[node] = Some(disk);
+                }
             }
-            _ => {
-                mesh.tell(&format!("the disk of {} is full", REGIONS[region]));
-                mesh.world.set_disk_full(mesh.regions[region].settings.machine, true);
-                let millis = 100 + below(mesh, 3_000);
-                self.cure_in(mesh, millis, Cure::Room(region));
+            Fault::Blackout { ms } => {
+                for node in 0..mesh.nodes.len() {
+                    if mesh.nodes[node].node.is_some() {
+                        mesh.stop(node, Death::Power);
+                        self.cure_in(mesh, ms + mesh.world.random_below(200), Cure::Start(node));
+                    }
+                }
+            }
+            Fault::FailSync { node } => mesh.world.fail_next_sync(mesh.machine(node)),
+            Fault::FailWrite { node } => mesh.world.fail_next_write(mesh.machine(node)),
+            Fault::FailRead { node } => mesh.world.fail_next_read(mesh.machine(node)),
+            Fault::Full { node, ms } => {
+                mesh.world.set_disk_full(mesh.machine(node), true);
+                self.cure_in(mesh, ms, Cure::Room(node));
+            }
+            Fault::SlowDisk { node, ms, sync_ms } => {
+                let usual = SyncDelay::default();
+                let slow = SyncDelay { max_ns: sync_ms.max(5) * 1_000_000, ..usual };
+                mesh.world.set_sync_delay(mesh.machine(node), slow);
+                self.cure_in(mesh, ms, Cure::Disk(node));
+            }
+            Fault::WriteBack { node } => mesh.world.write_back(mesh.machine(node)),
+            Fault::CopyDisk { node } => mesh.nodes[node].copy = Some(mesh.world.copy_disk(mesh.machine(node))),
+            Fault::ClockJump { node, offset_ms, ms } => {
+                mesh.nodes[node].wall_jump_ms = offset_ms;
+                mesh.set_clock(node);
+                self.cure_in(mesh, ms, Cure::Clock(node));
             }
         }
     }
 
-    fn cut(&mut self, mesh: &mut Mesh, from: usize, to: usize, both: bool, millis: u64) {
-        let (source, target) = (mesh.regions[from].settings.ip, mesh.regions[to].settings.ip);
-        let arrow = if both { "<->" } else { "->" };
-        mesh.tell(&format!("{} {arrow} {} is cut for {millis} ms", REGIONS[from], REGIONS[to]));
+    fn cut(&mut self, mesh: &mut Mesh, from: usize, to: usize, both: bool, ms: u64) {
+        let (source, target) = (mesh.ip(from), mesh.ip(to));
         mesh.world.cut(source, target);
-        self.cure_in(mesh, millis, Cure::Heal(source, target));
+        self.cure_in(mesh, ms, Cure::Heal(source, target));
         if both {
             mesh.world.cut(target, source);
-            self.cure_in(mesh, millis, Cure::Heal(target, source));
+            self.cure_in(mesh, ms, Cure::Heal(target, source));
         }
     }
 
-    fn stop(&mut self, mesh: &mut Mesh, region: usize, power: bool) {
-        if mesh.regions[region].node.is_none() {
-            return;
-        }
-        mesh.stop(region, power);
-        let millis = if below(mesh, 3) == 0 { 500 + below(mesh, 3_000) } else { 1 + below(mesh, 200) };
-        self.cure_in(mesh, millis, Cure::Start(region));
-    }
-
-    /// A node whose log failed is restarted by its supervisor.
-    fn restart_failed(&mut self, mesh: &mut Mesh) {
-        for region in 0..mesh.regions.len() {
-            let planned = self.cures.iter().any(|(_, cure)| matches!(cure, Cure::Start(other) if *other == region));
-            if mesh.regions[region].node.is_none() && !planned {
-                let millis = 1 + below(mesh, 500);
-                self.cure_in(mesh, millis, Cure::Start(region));
+    fn cure(&mut self, mesh: &mut Mesh, cure: Cure) {
+        match cure {
+            Cure::Heal(from, to) => mesh.world.heal(from, to),
+            Cure::Loss(from, to) => {
+                let usual = self.plan.links.iter().find(|link| (link.from, link.to) == (from, to));
+                mesh.world.set_loss(mesh.ip(from), mesh.ip(to), usual.map_or(0, |link| link.loss_ppm));
             }
-        }
-    }
-}
-
-fn apply(mesh: &mut Mesh, cure: Cure) {
-    match cure {
-        Cure::Heal(from, to) => mesh.world.heal(from, to),
-        Cure::Start(region) => {
-            if mesh.regions[region].node.is_none() {
-                if below(mesh, 3) == 0 {
-                    mesh.regions[region].cores = 1 + u16::from(below(mesh, 2) == 0);
+            Cure::Resume(node) => mesh.world.resume(mesh.machine(node)),
+            Cure::Start(node) => {
+                if mesh.nodes[node].node.is_none() {
+                    self.start(mesh, node);
                 }
-                mesh.regions[region].wall_offset_ms = draw_offset(mesh);
-                // Only a running node meets a full disk here; one that starts needs room for its first segment.
-                mesh.world.set_disk_full(mesh.regions[region].settings.machine, false);
-                mesh.start(region);
+            }
+            Cure::Clock(node) => {
+                mesh.nodes[node].wall_jump_ms = 0;
+                mesh.set_clock(node);
+                if std::mem::take(&mut mesh.nodes[node].started_wrong) {
+                    // It does not follow the step back to the truth; its operator heeds the alarm.
+                    mesh.stop(node, Death::Kill);
+                    self.start(mesh, node);
+                }
+            }
+            Cure::Room(node) => mesh.world.set_disk_full(mesh.machine(node), false),
+            Cure::Disk(node) => mesh.world.set_sync_delay(mesh.machine(node), self.plan.nodes[node].sync_delay),
+        }
+    }
+
+    fn start(&mut self, mesh: &mut Mesh, node: usize) {
+        let machine = mesh.machine(node);
+        // Only a running node meets a full disk here; one that starts needs room for its first segment.
+        mesh.world.set_disk_full(machine, false);
+        let state = &mut mesh.nodes[node];
+        if state.wall_jump_ms > 0 {
+            // A node that starts far in the future stays there, and no other follows it (until origins hold themselves back).
+            state.wall_jump_ms = 0;
+        }
+        state.started_wrong = state.wall_jump_ms != 0;
+        if let Some(effects) = self.start_effects[node].take() {
+            state.condemned = Some(if effects % 2 == 0 { Death::Power } else { Death::Kill });
+            mesh.world.arm_crash(machine, effects);
+        }
+        mesh.start(node);
+    }
+
+    /// A node that died by itself, at an armed effect or while it started is restarted by its supervisor.
+    fn restart_dead(&mut self, mesh: &mut Mesh) {
+        for node in 0..mesh.nodes.len() {
+            if mesh.nodes[node].node.is_some() {
+                continue;
+            }
+            if let Some(fate) = self.fates[node].take() {
+                change_disk(mesh, node, fate);
+            }
+            let planned = self.cures.iter().any(|(_, cure)| matches!(cure, Cure::Start(other) if *other == node));
+            if !planned {
+                let millis = 1 + mesh.world.random_below(500);
+                self.cure_in(mesh, millis, Cure::Start(node));
             }
         }
-        Cure::Clock(region) => {
-            let offset = mesh.regions[region].wall_offset_ms;
-            mesh.world.set_wall_offset(mesh.regions[region].settings.machine, offset);
-        }
-        Cure::Room(region) => mesh.world.set_disk_full(mesh.regions[region].settings.machine, false),
     }
 }
 
-fn below(mesh: &Mesh, bound: u64) -> u64 {
-    mesh.world.random_below(bound)
+/// Plays a trick on the disk of a node that is down.
+fn change_disk(mesh: &mut Mesh, node: usize, fate: DiskFate) {
+    match fate {
+        DiskFate::Kept => {}
+        DiskFate::Wiped => mesh.replace_disk(node),
+        DiskFate::Restored => {
+            if let Some(copy) = mesh.nodes[node].copy.clone() {
+                mesh.world.restore_disk(mesh.machine(node), &copy);
+                mesh.disk_changed(node, "gets its disk back from a copy");
+            }
+        }
+        DiskFate::Rotten(pick) | DiskFate::Misplaced(pick) => {
+            let disk = mesh.world.disk(mesh.machine(node));
+            if let Err(text) = mesh.checks.damaging(node, &disk) {
+                mesh.tell(&format!("nothing to damage: {text}"));
+                return;
+            }
+            mesh.nodes[node].damaged = true;
+            damage(mesh, node, Random::new(pick), matches!(fate, DiskFate::Rotten(_)));
+        }
+    }
 }
 
-fn index_below(mesh: &Mesh, bound: u64) -> usize {
-    usize::try_from(below(mesh, bound)).unwrap_or(0)
-}
-
-fn draw_outage_ms(mesh: &Mesh) -> u64 {
-    if below(mesh, 3) == 0 { 2_000 + below(mesh, 6_000) } else { 50 + below(mesh, 1_000) }
-}
-
-fn draw_offset(mesh: &Mesh) -> i64 {
-    let drawn = i64::try_from(below(mesh, 2 * OFFSET_MS_MAX + 1)).unwrap_or(0);
-    drawn - i64::try_from(OFFSET_MS_MAX).unwrap_or(0)
+/// Flips a bit, or puts a sector over another, somewhere in the segments of a node that is down.
+fn damage(mesh: &mut Mesh, node: usize, mut random: Random, flip: bool) {
+    let machine = mesh.machine(node);
+    let disk = mesh.world.disk(machine);
+    let names = disk.list(data_dir()).unwrap_or_default();
+    let names: Vec<String> =
+        names.into_iter().filter(|name| matches!(wal::file_kind(name), wal::FileKind::Segment { .. })).collect();
+    if names.is_empty() {
+        return;
+    }
+    let segment_bytes = u64::from(mesh.nodes[node].settings.segment_bytes);
+    let path = data_dir().join(&names[random.index(names.len())]);
+    // Mostly where there is something: logs are short more often than full.
+    let reach = if random.coin() { segment_bytes } else { segment_bytes / 8 };
+    let (text, result) = if flip {
+        let (offset, bit) = (random.below(reach), random.below(8));
+        let result = mesh.world.rot(machine, &path, usize::try_from(offset).unwrap_or(0), 1 << bit);
+        (format!("bit {bit} of byte {offset} of {} flips", path.display()), result)
+    } else {
+        let source = data_dir().join(&names[random.index(names.len())]);
+        let (from, to) = (random.below(reach / SECTOR_BYTES), random.below(reach / SECTOR_BYTES));
+        let sector = |sector: u64| usize::try_from(sector).unwrap_or(0);
+        let result = mesh.world.misplace(machine, &source, sector(from), &path, sector(to));
+        (format!("sector {from} of {} lies over {to} of {}", source.display(), path.display()), result)
+    };
+    match result {
+        Ok(()) => mesh.tell(&text),
+        Err(error) => mesh.tell(&format!("{text}: {error}")),
+    }
 }

@@ -1,30 +1,26 @@
 //! The mesh of regions: the world, what runs in it, and the words in which scenarios are told.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use engine::startup::StartError;
 use net::reactor::Mono;
-use net::reactor::sim::{LoopId, NodeIndex, World};
-use wal::{CommitPath, Version};
+use net::reactor::sim::{DiskImage, LoopId, NodeIndex, World};
+use wal::CommitPath;
 
-use super::check::finals::{self, CONVERGED, L1, SILENCE};
 use super::check::{Checks, Violation, recovery};
 use super::client::{Client, Source};
 use super::node::{self, Node, NodeSettings, Part, SEGMENT_BYTES, STORAGE_PORT};
+use super::plan::{Death, NodePlan, Plan};
 use super::workload::{Mix, Note};
 
-/// The regions and their one-way delays in microseconds: sfo–nyc, nyc–ams, sfo–ams.
-pub const REGIONS: [&str; 3] = ["sfo", "nyc", "ams"];
-/// By pair of regions.
-const DELAYS_US: [(usize, usize, u64); 3] = [(0, 1, 37_000), (1, 2, 46_000), (0, 2, 82_500)];
+pub use super::plan::REGIONS;
 
-/// After healing, the regions have this long to become equal, in virtual milliseconds.
-pub const CONVERGE_MS_MAX: u64 = 60_000;
-/// After convergence, links may speak for this long, and must then be silent for as long.
-pub const QUIET_MS: u64 = 5_000;
+/// By pair of regions, one way.
+const DELAYS_US: [(usize, usize, u64); 3] = [(0, 1, 37_000), (1, 2, 46_000), (0, 2, 82_500)];
+/// Between two nodes of one region.
+const NEAR_US: u64 = 300;
 
 #[derive(Clone, Copy, Debug)]
 enum Owner {
@@ -32,14 +28,26 @@ enum Owner {
     Client(usize),
 }
 
-/// One region.
+/// One node's place: its machine, and the node while it runs.
 #[derive(Debug)]
-pub(crate) struct RegionState {
+pub(crate) struct NodeState {
+    pub(crate) name: String,
     pub(crate) settings: NodeSettings,
     pub(crate) node: Option<Node>,
     pub(crate) cores: u16,
+    /// The error of its wall clock when nobody plays with it.
     pub(crate) wall_offset_ms: i64,
+    /// And how far it has jumped for now.
+    pub(crate) wall_jump_ms: i64,
     pub(crate) log_failures: u32,
+    /// Its disk at an earlier time.
+    pub(crate) copy: Option<DiskImage>,
+    /// Somebody damaged its disk since it last started: it may refuse what it finds, and what it cut off is gone.
+    pub(crate) damaged: bool,
+    /// It started while its wall clock had jumped.
+    pub(crate) started_wrong: bool,
+    /// How it ends at the effect for which the world was armed.
+    pub(crate) condemned: Option<Death>,
     clients_machine: NodeIndex,
 }
 
@@ -47,19 +55,23 @@ pub(crate) struct RegionState {
 #[derive(Debug)]
 pub struct Mesh {
     pub(crate) world: World,
-    pub(crate) regions: Vec<RegionState>,
+    pub(crate) nodes: Vec<NodeState>,
     pub(crate) clients: Vec<Client>,
     pub(crate) checks: Checks,
     pub(crate) violation: Option<Violation>,
     /// What happened, a line each.
     pub story: Vec<String>,
+    /// How often a node died.
+    deaths: u64,
     /// Segments that nodes which have ended gave up, and how many of the files they used again.
     removed: u64,
     recycled: u64,
-    owners: HashMap<LoopId, Owner>,
+    /// By loop.
+    owners: Vec<Option<Owner>>,
     ids: Rc<Cell<u64>>,
     /// What consoles learnt, by operation.
     pub(crate) answers: Vec<Note>,
+    /// By node, the client that scenarios speak through.
     pub(crate) consoles: Vec<usize>,
 }
 
@@ -74,9 +86,7 @@ impl Mesh {
     #[must_use]
     pub fn with_cores(seed: u64, cores: [u16; 3]) -> Mesh {
         let mut mesh = Mesh::down(seed, cores);
-        for region in 0..mesh.regions.len() {
-            mesh.start(region);
-        }
+        mesh.start_all();
         mesh.sound();
         mesh
     }
@@ -84,11 +94,10 @@ impl Mesh {
     /// Three regions whose nodes have these ids.
     #[must_use]
     pub fn with_node_ids(seed: u64, ids: [u32; 3]) -> Mesh {
-        let mut mesh = Mesh::down(seed, [2, 2, 2]);
-        for (region, id) in ids.into_iter().enumerate() {
-            node::name(&mesh.world.disk(mesh.regions[region].settings.machine), id);
-            mesh.start(region);
-        }
+        let nodes: Vec<NodePlan> =
+            (0..).zip(ids).map(|(region, id)| NodePlan { id: Some(id), ..NodePlan::new(region, 2) }).collect();
+        let mut mesh = Mesh::of_nodes(seed, &nodes);
+        mesh.start_all();
         mesh.sound();
         mesh
     }
@@ -96,60 +105,135 @@ impl Mesh {
     /// Three regions whose nodes are not started yet.
     #[must_use]
     pub fn down(seed: u64, cores: [u16; 3]) -> Mesh {
-        let world = World::new(seed);
-        let ips = [1, 2, 3].map(|last| IpAddr::from([10, 0, 0, last]));
-        for (a, b, us) in DELAYS_US {
-            world.set_delay(ips[a], ips[b], us * 1000);
-            world.set_delay(ips[b], ips[a], us * 1000);
+        let nodes: Vec<NodePlan> = (0..).zip(cores).map(|(region, cores)| NodePlan::new(region, cores)).collect();
+        Mesh::of_nodes(seed, &nodes)
+    }
+
+    /// The world of a plan, with its clients; nothing is started yet.
+    #[must_use]
+    pub fn planned(plan: &Plan) -> Mesh {
+        let mut mesh = Mesh::of_nodes(plan.seed, &plan.nodes);
+        for state in &mut mesh.nodes {
+            state.settings.wal_retain_bytes = plan.retain_segments * u64::from(state.settings.segment_bytes);
         }
-        let regions = (0..3).map(|index| RegionState {
-            settings: NodeSettings {
-                region: REGIONS[index].to_owned(),
-                machine: world.add_node(&[ips[index]]),
-                ip: ips[index],
-                peers: ips.iter().copied().filter(|ip| *ip != ips[index]).collect(),
-                segment_bytes: SEGMENT_BYTES,
-                commit_path: CommitPath::Mmap,
-            },
-            node: None,
-            cores: cores[index],
-            wall_offset_ms: 0,
-            log_failures: 0,
-            clients_machine: world.add_node(&[IpAddr::from([10, 0, 1, u8::try_from(index + 1).unwrap_or(0)])]),
-        });
+        for link in &plan.links {
+            let (from, to) = (mesh.ip(link.from), mesh.ip(link.to));
+            mesh.world.set_loss(from, to, link.loss_ppm);
+            mesh.world.set_jitter(from, to, link.jitter_ns);
+        }
+        mesh.world.set_duplication(plan.duplication_ppm);
+        for client in &plan.clients {
+            mesh.add_mix(client.node, client.mix, client.depth);
+        }
+        mesh
+    }
+
+    /// Any number of nodes in the three regions, not started yet.
+    #[must_use]
+    pub fn of_nodes(seed: u64, nodes: &[NodePlan]) -> Mesh {
+        let world = World::new(seed);
+        let ips: Vec<IpAddr> = (1..).zip(nodes).map(|(last, _)| IpAddr::from([10, 0, 0, last])).collect();
+        for (from, source) in ips.iter().zip(nodes) {
+            for (to, target) in ips.iter().zip(nodes) {
+                world.set_delay(*from, *to, delay_us(source.region, target.region) * 1000);
+            }
+        }
+        let states: Vec<NodeState> = (1..)
+            .zip(nodes)
+            .map(|(last, plan)| {
+                let ip = IpAddr::from([10, 0, 0, last]);
+                let machine = world.add_node(&[ip]);
+                world.set_wall_drift(machine, plan.wall_drift_ppm);
+                world.set_mono_drift(machine, plan.mono_drift_ppm);
+                world.set_sync_delay(machine, plan.sync_delay);
+                if let Some(id) = plan.id {
+                    node::name(&world.disk(machine), id);
+                }
+                let nth = nodes[..usize::from(last) - 1].iter().filter(|other| other.region == plan.region).count();
+                let region = REGIONS[plan.region];
+                NodeState {
+                    name: if nth == 0 { region.to_owned() } else { format!("{region}-{}", nth + 1) },
+                    settings: NodeSettings {
+                        region: region.to_owned(),
+                        machine,
+                        ip,
+                        peers: ips.iter().copied().filter(|other| *other != ip).collect(),
+                        segment_bytes: SEGMENT_BYTES,
+                        commit_path: CommitPath::Mmap,
+                        // A few segments: slow followers are cut off now and then.
+                        wal_retain_bytes: 4 * u64::from(SEGMENT_BYTES),
+                    },
+                    node: None,
+                    cores: plan.cores,
+                    wall_offset_ms: plan.wall_offset_ms,
+                    wall_jump_ms: 0,
+                    log_failures: 0,
+                    copy: None,
+                    damaged: false,
+                    started_wrong: false,
+                    condemned: None,
+                    clients_machine: world.add_node(&[IpAddr::from([10, 0, 1, last])]),
+                }
+            })
+            .collect();
+        let names: Vec<&str> = states.iter().map(|state| state.name.as_str()).collect();
+        let checks = Checks::new(&names);
         let mut mesh = Mesh {
-            regions: regions.collect(),
+            nodes: states,
             clients: Vec::new(),
-            checks: Checks::new(&REGIONS),
+            checks,
             violation: None,
             story: Vec::new(),
+            deaths: 0,
             removed: 0,
             recycled: 0,
-            owners: HashMap::new(),
+            owners: Vec::new(),
             ids: Rc::default(),
             answers: Vec::new(),
             consoles: Vec::new(),
             world,
         };
-        for region in 0..3 {
-            let console = mesh.add_client(region, Source::Script(std::collections::VecDeque::new()), 64);
+        for index in 0..mesh.nodes.len() {
+            let console = mesh.add_client(index, Source::Script(std::collections::VecDeque::new()), 64);
             mesh.consoles.push(console);
         }
         mesh
     }
 
-    /// Adds a client of `region` with a random mix and up to `depth` operations under way.
-    pub fn add_mix(&mut self, region: usize, mix: Mix, depth: usize) {
-        self.add_client(region, Source::Mix { mix, on: true }, depth);
+    /// Starts every node.
+    pub fn start_all(&mut self) {
+        for index in 0..self.nodes.len() {
+            self.start(index);
+        }
     }
 
-    fn add_client(&mut self, region: usize, source: Source, depth: usize) -> usize {
-        let state = &self.regions[region];
+    pub(crate) fn ip(&self, index: usize) -> IpAddr {
+        self.nodes[index].settings.ip
+    }
+
+    pub(crate) fn machine(&self, index: usize) -> NodeIndex {
+        self.nodes[index].settings.machine
+    }
+
+    /// Adds a client of a node with a random mix and up to `depth` operations under way.
+    pub fn add_mix(&mut self, node: usize, mix: Mix, depth: usize) {
+        self.add_client(node, Source::Mix { mix, on: true }, depth);
+    }
+
+    fn add_client(&mut self, node: usize, source: Source, depth: usize) -> usize {
+        let state = &self.nodes[node];
         let target = SocketAddr::new(state.settings.ip, STORAGE_PORT);
-        let client = Client::new(&self.world, state.clients_machine, region, target, source, depth, &self.ids);
-        self.owners.insert(client.id(), Owner::Client(self.clients.len()));
+        let client = Client::new(&self.world, state.clients_machine, node, target, source, depth, &self.ids);
+        self.own(client.id(), Owner::Client(self.clients.len()));
         self.clients.push(client);
         self.clients.len() - 1
+    }
+
+    fn own(&mut self, id: LoopId, owner: Owner) {
+        if self.owners.len() <= id.0 {
+            self.owners.resize(id.0 + 1, None);
+        }
+        self.owners[id.0] = Some(owner);
     }
 
     /// Notes something for the story.
@@ -163,43 +247,58 @@ impl Mesh {
         self.violation.get_or_insert(violation);
     }
 
-    fn judge(&mut self, result: Result<(), Violation>) {
+    pub(crate) fn judge(&mut self, result: Result<(), Violation>) {
         if let Err(violation) = result {
             self.violate(violation);
         }
     }
 
-    /// Starts the node of a region on what its disk holds. A node that refuses what it reads is a violation: no fault of the
-    /// simulator destroys what was durable. One whose disk answers with an error only has to be started again.
-    pub(crate) fn start(&mut self, region: usize) {
+    /// Sets a node's wall clock as its own error and the jump at hand have it.
+    pub(crate) fn set_clock(&mut self, index: usize) {
+        let state = &self.nodes[index];
+        self.world.set_wall_offset(state.settings.machine, state.wall_offset_ms + state.wall_jump_ms);
+    }
+
+    /// Starts a node on what its disk holds. A node that refuses what it reads is a violation, unless somebody damaged its disk.
+    /// One whose disk answers with an error only has to be started again.
+    pub(crate) fn start(&mut self, index: usize) {
         // The bytes are the same: a node may change the path with every run.
         let direct = self.world.random_below(2) == 0;
-        let state = &mut self.regions[region];
-        assert!(state.node.is_none(), "a region has one node");
+        self.set_clock(index);
+        let state = &mut self.nodes[index];
+        assert!(state.node.is_none(), "a place has one node");
         state.settings.commit_path = if direct { CommitPath::Direct } else { CommitPath::Mmap };
-        self.world.set_wall_offset(state.settings.machine, state.wall_offset_ms);
-        let disk = self.world.disk(state.settings.machine);
-        match Node::start(&self.world, &state.settings, state.cores) {
+        let started = Node::start(&self.world, &state.settings, state.cores);
+        if self.world.take_crashed().is_some() {
+            self.tell(&format!("{} dies while it starts", self.nodes[index].name));
+            return self.end_process(index);
+        }
+        match started {
             Ok(mut node) => {
                 for (id, part) in node.loops() {
-                    self.owners.insert(id, Owner::Node(region, part));
+                    self.own(id, Owner::Node(index, part));
                 }
-                let checked = self.checks.started(region, &mut node, &disk);
-                let state = &self.regions[region];
+                let disk = self.world.disk(self.machine(index));
+                let damaged = std::mem::take(&mut self.nodes[index].damaged);
+                let checked = self.checks.started(index, &mut node, &disk, damaged);
+                let state = &self.nodes[index];
                 let text =
-                    format!("{} starts with {} cores, {:?}", REGIONS[region], state.cores, state.settings.commit_path);
-                self.regions[region].node = Some(node);
+                    format!("{} starts with {} cores, {:?}", state.name, state.cores, state.settings.commit_path);
+                self.nodes[index].node = Some(node);
                 // Scenarios do not want to wait until their console notices.
-                self.clients[self.consoles[region]].reconnect();
+                self.clients[self.consoles[index]].reconnect();
                 self.tell(&text);
                 self.judge(checked);
             }
             Err(error) => {
-                self.world.kill(self.regions[region].settings.machine);
-                let text = format!("{} does not start: {error}", REGIONS[region]);
+                self.world.kill(self.machine(index));
+                let text = format!("{} does not start: {error}", self.nodes[index].name);
                 if is_io(&error) {
                     // It says so and ends; its supervisor tries again.
                     self.tell(&text);
+                } else if self.nodes[index].damaged {
+                    self.tell(&text);
+                    self.replace_disk(index);
                 } else {
                     self.violate(Violation::new(recovery::D3, text));
                 }
@@ -207,39 +306,82 @@ impl Mesh {
         }
     }
 
+    /// An empty disk takes the place of a node's: what starts next is a new node.
+    pub(crate) fn replace_disk(&mut self, index: usize) {
+        self.world.wipe_disk(self.machine(index));
+        self.disk_changed(index, "gets an empty disk");
+    }
+
+    /// The disk of a node that is down is another one now.
+    pub(crate) fn disk_changed(&mut self, index: usize, how: &str) {
+        self.tell(&format!("{} {how}", self.nodes[index].name));
+        self.nodes[index].damaged = false;
+        self.checks.disk_changed(index);
+    }
+
     /// Power loss, or only the end of the process.
-    pub(crate) fn stop(&mut self, region: usize, power: bool) {
-        let Some(node) = self.regions[region].node.take() else { return };
+    pub(crate) fn stop(&mut self, index: usize, death: Death) {
+        let Some(node) = self.nodes[index].node.take() else { return };
+        self.deaths += 1;
         self.removed += node.facts.sum(|core| &core.segments_removed);
         self.recycled += node.facts.sum(|core| &core.segments_recycled);
-        let machine = self.regions[region].settings.machine;
-        if power {
-            self.world.crash(machine);
-        } else {
-            self.world.kill(machine);
-        }
         for (id, _) in node.loops() {
-            self.owners.remove(&id);
+            self.owners[id.0] = None;
         }
+        self.nodes[index].condemned = Some(death);
+        self.end_process(index);
         drop(node);
-        self.checks.died(region);
-        self.tell(&format!("{} {}", REGIONS[region], if power { "loses power" } else { "is killed" }));
+        let how = if death == Death::Power { "loses power" } else { "is killed" };
+        self.tell(&format!("{} {how}", self.nodes[index].name));
+    }
+
+    /// The process of a node is over, in the way in which it was condemned to end.
+    fn end_process(&mut self, index: usize) {
+        let machine = self.machine(index);
+        self.world.disarm_crash(machine);
+        self.world.resume(machine);
+        match self.nodes[index].condemned.take() {
+            Some(Death::Kill) => self.world.kill(machine),
+            _ => self.world.crash(machine),
+        }
+        self.checks.died(index);
     }
 
     /// Runs until `limit` or the first violation.
     pub(crate) fn run_until(&mut self, limit: Mono) {
-        while self.violation.is_none() {
-            match self.world.step_until(limit) {
-                Some(id) => self.tick(id),
-                None => return,
-            }
+        while self.violation.is_none() && self.step(limit) {}
+    }
+
+    /// As [`Mesh::run_until`], but no further than the next death of a node that nobody killed.
+    pub(crate) fn run_until_death(&mut self, limit: Mono) {
+        let before = self.deaths;
+        while self.violation.is_none() && self.deaths == before && self.step(limit) {}
+    }
+
+    /// Lets the next loop have its turn; whether there was one before `limit`.
+    pub(crate) fn step(&mut self, limit: Mono) -> bool {
+        let next = self.world.step_until(limit);
+        self.bury();
+        if let Some(id) = next {
+            self.tick(id);
+        }
+        next.is_some()
+    }
+
+    /// Ends the node whose process died at an effect, if one did.
+    fn bury(&mut self) {
+        let Some(machine) = self.world.take_crashed() else { return };
+        let index = self.nodes.iter().position(|state| state.settings.machine == machine);
+        if let Some(index) = index {
+            let death = self.nodes[index].condemned.unwrap_or(Death::Power);
+            self.stop(index, death);
         }
     }
 
     /// How many segments were given up so far because nothing in them counted any more, and how many files were used again.
     #[must_use]
     pub fn segments_given_up(&self) -> (u64, u64) {
-        let facts = || self.regions.iter().filter_map(|state| state.node.as_ref()).map(|node| &node.facts);
+        let facts = || self.nodes.iter().filter_map(|state| state.node.as_ref()).map(|node| &node.facts);
         let removed: u64 = facts().map(|facts| facts.sum(|core| &core.segments_removed)).sum();
         let recycled: u64 = facts().map(|facts| facts.sum(|core| &core.segments_recycled)).sum();
         (self.removed + removed, self.recycled + recycled)
@@ -251,9 +393,10 @@ impl Mesh {
         self.run_until(limit);
     }
 
+    /// Gives a loop its turn.
     pub(crate) fn tick(&mut self, id: LoopId) {
-        match self.owners.get(&id).copied() {
-            Some(Owner::Node(region, part)) => self.tick_node(region, part),
+        match self.owners.get(id.0).copied().flatten() {
+            Some(Owner::Node(index, part)) => self.tick_node(index, part),
             Some(Owner::Client(index)) => {
                 self.clients[index].tick();
                 for note in self.clients[index].take_notes() {
@@ -264,120 +407,33 @@ impl Mesh {
                     }
                 }
             }
-            None => unreachable!("only loops that live have turns"),
+            // Its process died between the choice and the turn.
+            None => {}
         }
     }
 
-    fn tick_node(&mut self, region: usize, part: Part) {
-        let state = &mut self.regions[region];
+    fn tick_node(&mut self, index: usize, part: Part) {
+        let state = &mut self.nodes[index];
         let Some(node) = &mut state.node else { return };
         node.tick(part);
+        if self.world.has_crashed() {
+            // What a dying process did after its last effect happened nowhere.
+            return self.bury();
+        }
+        let disk = self.world.disk(self.machine(index));
+        let Some(node) = &mut self.nodes[index].node else { return };
         let checked = match part {
-            Part::Core(core) => {
-                let disk = self.world.disk(state.settings.machine);
-                self.checks.core_ticked(region, core, node, &disk)
-            }
-            Part::Control => self.checks.claims(region, node),
+            Part::Core(core) => self.checks.core_ticked(index, core, node, &disk),
+            Part::Control => self.checks.claims(index, node),
         };
         let failure = node.control.failure().map(str::to_owned);
         self.judge(checked);
         if let Some(failure) = failure {
             // What the process does: it says why and ends.
-            self.tell(&format!("{}'s log failed: {failure}", REGIONS[region]));
-            self.regions[region].log_failures += 1;
-            self.stop(region, false);
+            self.tell(&format!("{}'s log failed: {failure}", self.nodes[index].name));
+            self.nodes[index].log_failures += 1;
+            self.stop(index, Death::Kill);
         }
-    }
-
-    fn is_converged(&mut self) -> bool {
-        let idle = self.clients.iter().all(Client::is_idle) && self.regions.iter().all(|state| state.node.is_some());
-        idle && self.lagging().is_none() && {
-            let nodes = self.regions.iter_mut().filter_map(|state| state.node.as_mut());
-            finals::equal(&self.checks.history, nodes)
-        }
-    }
-
-    /// Some claim that is behind what its log's owner promises.
-    #[must_use]
-    pub fn lagging(&self) -> Option<String> {
-        for source in self.regions.iter().filter_map(|state| state.node.as_ref()) {
-            for log in &source.control.logs().logs {
-                let promised = log.end.unwrap_or_else(|| log.highest_complete());
-                for state in &self.regions {
-                    let Some(follower) = state.node.as_ref().filter(|node| node.id != source.id) else { continue };
-                    let held = Version(follower.control.watermarks().version(log.id).0);
-                    if held < promised {
-                        let name = &state.settings.region;
-                        return Some(format!("{name} holds {} up to {held:?} of {promised:?}", log.id));
-                    }
-                }
-            }
-        }
-        None
-    }
-
-    /// Runs until all regions are equal, hold all claims, and agree with the model; then until the links are silent.
-    /// Everything has to be up and healed.
-    pub(crate) fn converge(&mut self) {
-        let deadline = self.world.now().plus_ms(CONVERGE_MS_MAX);
-        while self.violation.is_none() && !self.is_converged() {
-            if self.world.now() >= deadline {
-                let what = self.lagging().unwrap_or_else(|| "the stores differ".to_owned());
-                self.violate(Violation::new(L1, format!("not converged after {CONVERGE_MS_MAX} ms: {what}")));
-                break;
-            }
-            self.run_ms(250);
-            for region in 0..self.regions.len() {
-                // A fault that was under way when everything was healed may still end a node.
-                if self.regions[region].node.is_none() {
-                    self.start(region);
-                }
-            }
-        }
-        if let Some(violation) = &self.violation {
-            if violation.checker == L1 {
-                // What is wrong with the stores explains more than that there was no progress.
-                self.check_finals();
-            }
-            return;
-        }
-        self.tell(CONVERGED);
-        self.check_finals();
-        self.check_silence();
-    }
-
-    fn check_finals(&mut self) {
-        let mut found = None;
-        for (state, name) in self.regions.iter_mut().zip(REGIONS) {
-            let Some(node) = &mut state.node else { continue };
-            let unix_ms = wall_unix_ms(&self.world, state.wall_offset_ms);
-            let checked = finals::check(&self.checks.history, &self.checks.ledger, name, node, unix_ms);
-            found = found.or(checked.err());
-        }
-        if found.is_some() {
-            self.violation = None;
-        }
-        self.judge(found.map_or(Ok(()), Err));
-    }
-
-    fn check_silence(&mut self) {
-        self.run_ms(QUIET_MS);
-        let before = self.replication_bytes();
-        self.run_ms(QUIET_MS);
-        let after = self.replication_bytes();
-        if self.violation.is_none() && before != after {
-            let text = format!("links carried records or claims long after the last write: {before:?}, then {after:?}");
-            self.violate(Violation::new(SILENCE, text));
-        }
-    }
-
-    /// Record and claim bytes that each region's node sent over its present links.
-    #[must_use]
-    pub fn replication_bytes(&self) -> Vec<u64> {
-        self.regions
-            .iter()
-            .map(|state| state.node.as_ref().map_or(0, |node| node.control.replication_bytes()))
-            .collect()
     }
 
     /// The run so far, as one number.
@@ -407,27 +463,18 @@ impl Mesh {
             panic!("{violation}\n{}", self.story.join("\n"));
         }
     }
-
-    /// Asserts that the regions become equal within the bound, agree with what clients were told, and fall silent.
-    ///
-    /// # Panics
-    /// With the story and the violation.
-    pub fn converged(&mut self) {
-        self.converge();
-        self.sound();
-    }
 }
 
+fn delay_us(from: usize, to: usize) -> u64 {
+    let pair = DELAYS_US.iter().find(|(a, b, _)| (*a, *b) == (from.min(to), from.max(to)));
+    pair.map_or(NEAR_US, |(_, _, us)| *us)
+}
+
+/// Whether the disk, and not what lies on it, made a start fail.
 fn is_io(error: &StartError) -> bool {
     let source = match error {
         StartError::Io { source, .. } => source,
         _ => return false,
     };
     source.raw_os_error().is_some()
-}
-
-fn wall_unix_ms(world: &World, offset_ms: i64) -> u64 {
-    /// Wall time at virtual time zero: 2026-01-01.
-    const WALL_START_UNIX_MS: u64 = 1_767_225_600_000;
-    (WALL_START_UNIX_MS + world.now().0 / 1_000_000).saturating_add_signed(offset_ms)
 }

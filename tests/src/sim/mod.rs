@@ -12,8 +12,12 @@
 pub mod check;
 pub mod client;
 pub mod console;
+pub mod converge;
 pub mod faults;
 pub mod mesh;
+pub mod minimise;
 pub mod node;
+pub mod plan;
 pub mod run;
+pub mod sweep;
 pub mod workload;

@@ -76,6 +76,8 @@ pub struct NodeSettings {
     pub segment_bytes: u32,
     /// How groups reach the disk.
     pub commit_path: CommitPath,
+    /// How far a slow follower may be behind and hold segments, in bytes per core.
+    pub wal_retain_bytes: u64,
 }
 
 /// Whose turn it is inside a node.
@@ -130,8 +132,8 @@ impl Node {
             commit_path: settings.commit_path,
             index_table_bits: 2,
         };
-        let time = Time { mono: world.now(), unix_ms: control_io.wall_unix_ms() };
-        let disk = world.disk(settings.machine);
+        let time = Time { mono: control_io.now(), unix_ms: control_io.wall_unix_ms() };
+        let disk = world.startup_disk(settings.machine);
         let started =
             startup::start::<SimHost, _>(&disk, &start, &mut || world.random_below(u64::MAX), time, &mut |_| {})?;
 
@@ -278,7 +280,6 @@ fn mesh_settings(settings: &NodeSettings) -> MeshSettings {
         delays_ns: HashMap::new(),
         bind_outgoing: true,
         value_bytes_max: VALUE_BYTES_MAX,
-        // A few segments: slow followers are cut off now and then.
-        wal_retain_bytes: 4 * u64::from(settings.segment_bytes),
+        wal_retain_bytes: settings.wal_retain_bytes,
     }
 }

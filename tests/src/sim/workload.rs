@@ -120,6 +120,17 @@ pub struct Mix {
 }
 
 impl Mix {
+    /// Draws a mix.
+    pub fn draw_for(random: &mut dyn FnMut() -> u64) -> Mix {
+        let mut below = |bound: u64| random() % bound;
+        Mix {
+            hot_keys: 1 + below(6),
+            cold_keys: 20 + below(200),
+            hot_percent: 20 + below(70),
+            think_us_max: 200_000 << below(3),
+        }
+    }
+
     /// Draws a command.
     pub fn draw(&self, random: &mut dyn FnMut() -> u64) -> Command {
         let mut below = |bound: u64| random() % bound;

@@ -18,7 +18,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use self::file::{DiskState, Step};
-use self::random::Random;
 use self::socket::SimListener;
 use self::world::{DiskWork, Inner};
 use super::disk::{Disk, DurableError};
@@ -28,6 +27,7 @@ use super::{
 };
 
 pub use file::SimFile;
+pub use random::Random;
 pub use world::{LoopId, NodeIndex, World};
 
 type Operation = Op<SimFile>;

@@ -2,14 +2,18 @@
 
 /// SplitMix64 (Steele, Lea, Flood 2014): small, and any seed is a good seed.
 #[derive(Clone, Debug)]
-pub(super) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Self {
+    /// The generator of `seed`.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
         Random(seed)
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    /// Any number.
+    #[allow(clippy::should_implement_trait, reason = "it never ends, and nobody iterates over it")]
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -18,27 +22,28 @@ impl Random {
     }
 
     /// A number below `bound` (which is not zero).
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
     /// A number from `low` to `high`, both included.
-    pub(super) fn between(&mut self, low: u64, high: u64) -> u64 {
+    pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high - low + 1)
     }
 
     /// An index into something of `len` items (not zero).
-    pub(super) fn index(&mut self, len: usize) -> usize {
+    pub fn index(&mut self, len: usize) -> usize {
         // A remainder of `len` fits its type.
         usize::try_from(self.below(len as u64)).unwrap_or(0)
     }
 
     /// True with probability `parts_per_million` / 1,000,000.
-    pub(super) fn chance(&mut self, parts_per_million: u64) -> bool {
+    pub fn chance(&mut self, parts_per_million: u64) -> bool {
         self.below(1_000_000) < parts_per_million
     }
 
-    pub(super) fn coin(&mut self) -> bool {
+    /// One of two.
+    pub fn coin(&mut self) -> bool {
         self.next() & 1 == 1
     }
 }

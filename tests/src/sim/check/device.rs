@@ -64,6 +64,8 @@ pub struct Frame {
     pub kind: FrameKind,
     /// Exclusive end.
     pub end: Lsn,
+    /// The log was durable up to here when the frame was sealed.
+    pub durable: Lsn,
     /// Whether the log goes on in the next segment.
     pub ends_segment: bool,
     /// Its records.
@@ -76,7 +78,13 @@ fn frame(bytes: &[u8], lsn: Lsn, cookie: Cookie) -> Result<Frame, String> {
     for record in view.records() {
         records.push(Record::of(&record.map_err(|error| error.to_string())?));
     }
-    Ok(Frame { kind: view.kind(), end: view.end(), ends_segment: view.is_last_of_segment(), records })
+    Ok(Frame {
+        kind: view.kind(),
+        end: view.end(),
+        durable: view.header().durable,
+        ends_segment: view.is_last_of_segment(),
+        records,
+    })
 }
 
 fn open(disk: &SimDisk, name: &str) -> Result<SimFile, String> {

@@ -113,6 +113,11 @@ impl Ledger {
         Ok(())
     }
 
+    /// The disk of `region` is another one: what its clients saw may be gone.
+    pub fn forget(&mut self, region: usize) {
+        self.seen.retain(|(of, _), _| *of != region);
+    }
+
     fn see(&mut self, region: usize, key: &[u8], version: Version) {
         let seen = self.seen.entry((region, key.to_vec())).or_default();
         *seen = (*seen).max(version);

@@ -3,19 +3,21 @@
 //!
 //! | checker | file | when it looks |
 //! |---|---|---|
-//! | D1, D2, D6 an acknowledged write is durable, and stays | `ledger`, `finals` | at every answer; at the end |
+//! | D1, D2, D6 an acknowledged write is durable, and stays | `ledger`, `losses`, `finals` | at every answer; every start; the end |
 //! | D3 recovery is an exact prefix; nothing that was never written | `recovery`, `ledger`, `finals` | at every start; every read |
+//! | D4 damage is found | `losses` | at every start |
 //! | C1 equal regions, C3 no resurrection | `finals` | at the end |
 //! | C4 no echo | `view`, `finals` | at every append; after quiesce |
 //! | C6 versions rise strictly | `history` | at every durable record |
 //! | C8 no false claim | `claims` | at every changed claim, every late record, every start |
-//! | L1 progress | [`crate::sim::mesh`] | after healing |
+//! | L1 progress | [`crate::sim::converge`] | after healing |
 
 pub mod claims;
 pub mod device;
 pub mod finals;
 pub mod history;
 pub mod ledger;
+pub mod losses;
 pub mod recovery;
 pub mod view;
 
@@ -25,6 +27,7 @@ use wal::{CoreId, FrameKind, NodeId, Version};
 use self::device::{Record, Tail};
 use self::history::History;
 use self::ledger::{D1, Ledger};
+use self::losses::Losses;
 use self::view::View;
 use crate::sim::node::Node;
 use crate::sim::workload::Note;
@@ -61,26 +64,29 @@ pub struct Checks {
     pub ledger: Ledger,
     /// What each region's node holds and claims.
     pub views: Vec<View>,
-    /// The regions' names and nodes.
+    /// What each must still hold, and whether a disk was lost.
+    pub losses: Losses,
+    /// The places' names and the nodes there.
     regions: Vec<(String, NodeId)>,
 }
 
 impl Checks {
-    /// Checkers of these regions.
+    /// Checkers of the nodes at these places.
     #[must_use]
     pub fn new(regions: &[&str]) -> Checks {
         Checks {
+            losses: Losses::new(regions.len()),
             views: regions.iter().map(|_| View::default()).collect(),
             regions: regions.iter().map(|name| ((*name).to_owned(), NodeId(0))).collect(),
             ..Checks::default()
         }
     }
 
-    /// The node of `region` has recovered its disk and is about to serve.
+    /// The node of `region` has recovered its disk, which somebody may have damaged, and is about to serve.
     ///
     /// # Errors
     /// Whatever does not hold.
-    pub fn started(&mut self, region: usize, node: &mut Node, disk: &SimDisk) -> Result<(), Violation> {
+    pub fn started(&mut self, region: usize, node: &mut Node, disk: &SimDisk, damaged: bool) -> Result<(), Violation> {
         self.regions[region].1 = node.id;
         self.views[region] = View::default();
         let mut segments = device::segments(disk).map_err(|text| Violation::new(recovery::D3, text))?;
@@ -97,7 +103,9 @@ impl Checks {
                 }
             }
         }
-        recovery::compare(&self.regions[region].0, &self.views[region], node)?;
+        let name = self.regions[region].0.clone();
+        self.losses.started(region, &name, &self.views[region].newest, damaged)?;
+        recovery::compare(&name, &self.views[region], node)?;
         for core in 0..node.cores.len() {
             let (number, ..) = node.cores[core].shard().first_segment();
             let id = CoreId(u16::try_from(core).expect("a node has at most 64 cores"));
@@ -111,7 +119,23 @@ impl Checks {
 
     /// The node of `region` died: what it claimed only in memory is forgotten.
     pub fn died(&mut self, region: usize) {
-        self.views[region] = View::default();
+        let view = std::mem::take(&mut self.views[region]);
+        self.losses.died(region, view.newest);
+    }
+
+    /// The disk of `region`'s node, which is down, is another one now.
+    pub fn disk_changed(&mut self, region: usize) {
+        self.losses.disk_changed(region);
+        self.ledger.forget(region);
+    }
+
+    /// Somebody is about to damage the disk of `region`'s node, which is down.
+    ///
+    /// # Errors
+    /// If a segment on it cannot be read already.
+    pub fn damaging(&mut self, region: usize, disk: &SimDisk) -> Result<(), String> {
+        self.ledger.forget(region);
+        self.losses.damaging(region, disk)
     }
 
     /// A core has run: whatever it calls durable now must be on the device.
