@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use net::reactor::Mono;
 use net::reactor::disk::Disk;
-use net::reactor::sim::{Random, SyncDelay};
+use net::reactor::sim::{DiskCopy, Random, SyncDelay};
 
 use super::mesh::Mesh;
 use super::node::data_dir;
@@ -92,6 +92,7 @@ impl Faults {
         for index in 0..mesh.nodes.len() {
             let machine = mesh.machine(index);
             mesh.world.disarm_crash(machine);
+            mesh.world.resume(machine);
             mesh.nodes[index].condemned = None;
         }
         let ips: Vec<IpAddr> = (0..mesh.nodes.len()).map(|index| mesh.ip(index)).collect();
@@ -155,6 +156,7 @@ impl Faults {
                     mesh.nodes[node].cores = cores;
                 }
                 self.start_effects[node] = start_effects;
+                self.fates[node] = None;
                 if effects == 0 {
                     mesh.stop(node, death);
                     change_disk(mesh, node, disk);
@@ -168,6 +170,7 @@ impl Faults {
             Fault::Blackout { ms } => {
                 for node in 0..mesh.nodes.len() {
                     if mesh.nodes[node].node.is_some() {
+                        self.fates[node] = None;
                         mesh.stop(node, Death::Power);
                         self.cure_in(mesh, ms + mesh.world.random_below(200), Cure::Start(node));
                     }
@@ -187,7 +190,7 @@ impl Faults {
                 self.cure_in(mesh, ms, Cure::Disk(node));
             }
             Fault::WriteBack { node } => mesh.world.write_back(mesh.machine(node)),
-            Fault::CopyDisk { node } => mesh.nodes[node].copy = Some(mesh.world.copy_disk(mesh.machine(node))),
+            Fault::CopyDisk { node } => mesh.nodes[node].copy = Some(mesh.world.copy_disk(mesh.machine(node), DiskCopy::Crashed)),
             Fault::ClockJump { node, offset_ms, ms } => {
                 mesh.nodes[node].wall_jump_ms = offset_ms;
                 mesh.set_clock(node);

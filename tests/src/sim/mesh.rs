@@ -368,14 +368,15 @@ impl Mesh {
         next.is_some()
     }
 
-    /// Ends the node whose process died at an effect, if one did.
-    fn bury(&mut self) {
-        let Some(machine) = self.world.take_crashed() else { return };
+    /// Ends the node whose process died at an effect; whether one did.
+    fn bury(&mut self) -> bool {
+        let Some(machine) = self.world.take_crashed() else { return false };
         let index = self.nodes.iter().position(|state| state.settings.machine == machine);
         if let Some(index) = index {
             let death = self.nodes[index].condemned.unwrap_or(Death::Power);
             self.stop(index, death);
         }
+        true
     }
 
     /// How many segments were given up so far because nothing in them counted any more, and how many files were used again.
@@ -416,9 +417,9 @@ impl Mesh {
         let state = &mut self.nodes[index];
         let Some(node) = &mut state.node else { return };
         node.tick(part);
-        if self.world.has_crashed() {
+        if self.bury() {
             // What a dying process did after its last effect happened nowhere.
-            return self.bury();
+            return;
         }
         let disk = self.world.disk(self.machine(index));
         let Some(node) = &mut self.nodes[index].node else { return };

@@ -132,7 +132,7 @@ impl Node {
             commit_path: settings.commit_path,
             index_table_bits: 2,
         };
-        let time = Time { mono: control_io.now(), unix_ms: control_io.wall_unix_ms() };
+        let time = Time { mono: world.node_now(settings.machine), unix_ms: control_io.wall_unix_ms() };
         let disk = world.startup_disk(settings.machine);
         let started =
             startup::start::<SimHost, _>(&disk, &start, &mut || world.random_below(u64::MAX), time, &mut |_| {})?;

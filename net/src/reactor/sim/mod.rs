@@ -3,10 +3,42 @@
 //! A harness owns a [`World`] and one [`SimIo`] per loop, and runs `while let Some(id) = world.step() { tick(id) }`, a
 //! tick being what a loop thread repeats: one `poll` and what follows from it. `poll` never blocks: where a thread
 //! would sleep, the tick ends without anything, and `step` names the loop again when something happened or its
-//! deadline passed.
+//! deadline passed. Nothing goes wrong unless it is asked for.
+//!
+//! | what goes wrong | how it is asked for | what is seen |
+//! |---|---|---|
+//! | distance | `set_delay`, `set_jitter` | segments are late, streams stay in order |
+//! | loss | `set_loss` | retransmissions delay what is behind them |
+//! | duplication | `set_duplication` | a listener gets a half-open twin of a stream |
+//! | one-way cut, black hole | `cut`, `heal` | nothing arrives; user timeouts; what waited arrives late |
+//! | reset | `reset_random_stream` | an error at any byte; one end may learn it late |
+//! | power loss | `crash` | sockets vanish; any subset of un-synced sectors and names survives; a new monotonic clock |
+//! | kill -9 | `kill` | sockets are closed; the page cache stays |
+//! | death between two effects | `arm_crash`, `take_crashed`, `disarm_crash` | as the harness goes on: `crash` or `kill` |
+//! | SIGSTOP | `pause`, `resume` | silence, while the kernel acknowledges and the disk works |
+//! | a thread that is not scheduled | `pause_loop` | the other loops go on |
+//! | slow disk | `set_sync_delay` | late and stalled syncs |
+//! | disk errors | `fail_next_sync`, `fail_next_write`, `fail_next_read` | EIO once; after a sync's, later syncs lie |
+//! | full disk | `set_disk_full` | ENOSPC where a file would grow |
+//! | write-back | `write_back` | an older content of a sector may be what a power cut leaves |
+//! | rot | `rot`, `misplace` | a flipped byte, a sector over another, in both images |
+//! | a new or an older disk | `wipe_disk`, `copy_disk`, `restore_disk` | what the image held |
+//! | wall clock | `set_wall_offset`, `set_wall_drift` | jumps; runs fast or slow |
+//! | monotonic clock | `set_mono_drift` | deadlines come early or late; nodes disagree about durations |
+//!
+//! [`World::now`] is the truth. A node's monotonic clock equals it until a drift is set or the node loses power, and its
+//! loops know no other time. [`World::tap`] shows checkers what mesh streams carried.
 
+mod clock;
+mod connect;
+mod device;
+mod disk;
+mod faults;
 mod file;
+mod link;
+mod loops;
 mod outage;
+mod process;
 mod random;
 mod socket;
 #[cfg(test)]
@@ -15,20 +47,17 @@ mod world;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 
-use self::file::{DiskState, Step};
-use self::socket::SimListener;
-use self::world::{DiskWork, Inner};
-use super::disk::{Disk, DurableError};
-use super::{
-    Completion, FileJob, Full, Io, Lease, Listener, Mono, Op, Outcome, RECV_BUFFER_BYTES, ReactorConfig, Socket,
-    StreamKind, Tag, Wait, Waker, cancelled, misuse,
-};
+use self::process::DiskWork;
+use super::{Completion, Full, Io, Listener, Mono, Op, ReactorConfig, StreamKind, Tag, Wait, Waker, misuse};
 
+pub use device::{DiskCopy, DiskImage};
+pub use disk::{SimDisk, SimLock};
 pub use file::SimFile;
+pub use link::Sent;
+pub use process::SyncDelay;
 pub use random::Random;
-pub use world::{LoopId, NodeIndex, World};
+pub use world::{LoopId, NodeIndex, World, WorldStats};
 
 type Operation = Op<SimFile>;
 type Done = Completion<SimFile>;
@@ -38,13 +67,6 @@ const LEASES_PER_TICK_MAX: usize = 8;
 const COMPLETIONS_PER_POLL_MAX: usize = 256;
 /// The longest that one tick takes, in virtual nanoseconds.
 const TICK_NS_MAX: u64 = 5_000;
-
-/// A stream as its loop sees it.
-struct SimSocket {
-    conn: u64,
-    side: usize,
-    recv: Option<Tag>,
-}
 
 /// One loop of a simulated node.
 #[derive(Debug)]
@@ -84,194 +106,13 @@ impl SimIo {
     }
 }
 
-impl Inner {
-    fn refuse(&mut self, home: usize, tag: Tag, rule: &'static str) {
-        self.complete(home, tag, Err(misuse(rule)));
-    }
-
-    fn submit_accept(&mut self, home: usize, listener: Listener, tag: Tag) {
-        let Some(index) = self.loops[home].listeners.get(listener.0 as usize).copied() else {
-            return self.refuse(home, tag, "accept on an unknown listener");
-        };
-        if self.network.listeners[index].accept.is_some() {
-            return self.refuse(home, tag, "this listener accepts already");
-        }
-        self.network.listeners[index].accept = Some(tag);
-        self.accept_waiting(index);
-    }
-
-    fn submit_recv(&mut self, home: usize, socket: Socket, tag: Tag) {
-        let (conn, side) = match self.loops[home].sockets.get_mut(socket.0) {
-            None => return self.refuse(home, tag, "receive on an unknown socket"),
-            Some(known) if known.recv.is_some() => return self.refuse(home, tag, "this socket receives already"),
-            Some(known) => {
-                known.recv = Some(tag);
-                (known.conn, known.side)
-            }
-        };
-        let end = self.network.conns.get(&conn).map(|conn| &conn.ends[side]);
-        if end.is_none_or(|end| !end.inbox.is_empty() || end.eof || end.error.is_some()) {
-            self.loops[home].readable.push_back(socket.0);
-        }
-    }
-
-    fn submit_send(&mut self, home: usize, socket: Socket, runs: Vec<bytes::Bytes>, tag: Tag) {
-        let Some(known) = self.loops[home].sockets.get(socket.0) else {
-            return self.refuse(home, tag, "send on an unknown socket");
-        };
-        let (conn, side) = (known.conn, known.side);
-        if self.is_sending(conn, side).is_some() {
-            return self.refuse(home, tag, "one send per socket is in flight at a time; wait for its completion");
-        }
-        self.send(conn, side, home, tag, runs);
-    }
-
-    fn submit_close(&mut self, home: usize, socket: Socket, tag: Tag) {
-        let Some(known) = self.loops[home].sockets.get(socket.0) else {
-            return self.refuse(home, tag, "close of an unknown socket");
-        };
-        let (conn, side) = (known.conn, known.side);
-        if known.recv.is_some() || self.is_sending(conn, side).is_some() {
-            return self.refuse(home, tag, "close with operations in flight; cancel them and wait first");
-        }
-        self.loops[home].sockets.remove(socket.0);
-        self.hang_up(conn, side, false);
-        self.complete(home, tag, Ok(Outcome::Done));
-    }
-
-    fn cancel(&mut self, home: usize, tag: Tag) {
-        let listeners = self.loops[home].listeners.clone();
-        if let Some(index) = listeners.into_iter().find(|index| self.network.listeners[*index].accept == Some(tag)) {
-            self.network.listeners[index].accept = None;
-            return self.complete(home, tag, Err(cancelled()));
-        }
-        let attempt = self.network.attempts.iter().find(|(_, attempt)| attempt.home == home && attempt.tag == tag);
-        if let Some(id) = attempt.map(|(id, _)| *id) {
-            self.network.attempts.remove(&id);
-            return self.complete(home, tag, Err(cancelled()));
-        }
-        let found = self.loops[home].sockets.iter().find_map(|(key, socket)| {
-            let sends = self.is_sending(socket.conn, socket.side) == Some(tag);
-            (socket.recv == Some(tag) || sends).then_some((key, socket.conn, socket.side, sends))
-        });
-        match found {
-            Some((_, conn, side, true)) => self.cancel_send(conn, side, home),
-            Some((key, ..)) => {
-                if let Some(socket) = self.loops[home].sockets.get_mut(key) {
-                    socket.recv = None;
-                }
-                self.loops[home].readable.retain(|readable| *readable != key);
-                self.complete(home, tag, Err(cancelled()));
-            }
-            None => {}
-        }
-    }
-
-    /// Gives an armed receive what has arrived.
-    fn receive(&mut self, home: usize, key: u32, out: &mut Vec<Done>) {
-        let Some(socket) = self.loops[home].sockets.get_mut(key) else { return };
-        let (conn_id, side) = (socket.conn, socket.side);
-        let Some(tag) = socket.recv else { return };
-        let mut taken = 0;
-        let mut last = None;
-        for turn in 0.. {
-            let Some(end) = self.network.conns.get_mut(&conn_id).map(|conn| &mut conn.ends[side]) else {
-                last = Some(Err(io::ErrorKind::ConnectionReset.into()));
-                break;
-            };
-            let Some(front) = end.inbox.front_mut() else {
-                if let Some(kind) = end.error {
-                    last = Some(Err(kind.into()));
-                } else if end.eof {
-                    last = Some(Ok(Lease::empty()));
-                }
-                break;
-            };
-            if turn == LEASES_PER_TICK_MAX {
-                self.loops[home].readable.push_back(key);
-                break;
-            }
-            let Some(mut buffer) = self.loops[home].pool.take(RECV_BUFFER_BYTES) else {
-                last = Some(Err(io::Error::from_raw_os_error(libc::ENOBUFS)));
-                break;
-            };
-            let bytes = front.split_to(front.len().min(RECV_BUFFER_BYTES));
-            if front.is_empty() {
-                end.inbox.pop_front();
-            }
-            buffer.room()[..bytes.len()].copy_from_slice(&bytes);
-            taken += bytes.len();
-            let buf = Some(buffer.into_lease(bytes.len()));
-            out.push(Completion { tag, result: Ok(Outcome::Data), more: true, buf });
-        }
-        if taken > 0 {
-            self.taken(conn_id, side, taken);
-        }
-        if let Some(last) = last {
-            if let Some(socket) = self.loops[home].sockets.get_mut(key) {
-                socket.recv = None;
-            }
-            out.push(match last {
-                Ok(lease) => Completion { tag, result: Ok(Outcome::Data), more: false, buf: Some(lease) },
-                Err(error) => Completion::last(tag, Err(error)),
-            });
-        }
-    }
-
-    fn listen(&mut self, home: usize, addr: SocketAddr, kind: StreamKind, shared: bool) -> io::Result<Listener> {
-        let node = self.loops[home].node;
-        if !addr.ip().is_unspecified() && !self.nodes[node].owns(addr.ip()) {
-            return Err(io::ErrorKind::AddrNotAvailable.into());
-        }
-        let mut addr = addr;
-        if addr.port() == 0 {
-            addr.set_port(self.network.fresh_port());
-        }
-        let taken = self.network.listeners.iter().any(|other| {
-            other.alive && self.loops[other.home].node == node && other.addr == addr && !(shared && other.shared)
-        });
-        if taken {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        let listener = SimListener {
-            addr,
-            home,
-            shared,
-            kind,
-            accept: None,
-            backlog: std::collections::VecDeque::new(),
-            alive: true,
-        };
-        self.network.listeners.push(listener);
-        let index = self.network.listeners.len() - 1;
-        let listeners = &mut self.loops[home].listeners;
-        listeners.push(index);
-        u32::try_from(listeners.len() - 1).map(Listener).map_err(io::Error::other)
-    }
-
-    fn trace_completions(&mut self, home: usize, completions: &[Done]) {
-        for completion in completions {
-            let kind = match &completion.result {
-                Ok(Outcome::Done) => 1,
-                Ok(Outcome::Accepted(..)) => 2,
-                Ok(Outcome::Connected(_)) => 3,
-                Ok(Outcome::Data) => 4,
-                Ok(Outcome::Opened(_)) => 5,
-                Ok(Outcome::Bulk(_)) => 6,
-                Err(_) => 7,
-            };
-            let len = completion.buf.as_ref().map_or(0, |buf| buf.len()) as u64;
-            self.trace(&[self.now, home as u64, completion.tag.0, kind, len]);
-        }
-    }
-}
-
 impl Io for SimIo {
     type File = SimFile;
     const SYNCS_RANGES: bool = true;
 
     fn now(&self) -> Mono {
-        self.world.now()
+        let inner = self.world.inner();
+        Mono(inner.node_now(inner.loops[self.id.0].node))
     }
 
     fn wall_unix_ms(&self) -> u64 {
@@ -296,12 +137,16 @@ impl Io for SimIo {
     fn submit(&mut self, op: Operation, tag: Tag) -> Result<(), (Operation, Full)> {
         let mut inner = self.world.inner();
         let home = self.id.0;
-        if !inner.loops[home].alive {
+        let node = inner.loops[home].node;
+        if !inner.loops[home].alive || inner.nodes[node].dying {
             // A dead loop's last words reach nobody.
             return Ok(());
         }
         if inner.loops[home].in_flight >= inner.loops[home].ops_max {
             return Err((op, Full));
+        }
+        if !inner.effect(node) {
+            return Ok(());
         }
         match op {
             Op::Accept { listener } => inner.submit_accept(home, listener, tag),
@@ -310,13 +155,7 @@ impl Io for SimIo {
             Op::Connect { local, to, kind } => inner.connect(home, local, to, kind, tag),
             Op::Close { socket } => inner.submit_close(home, socket, tag),
             Op::Read { file, offset, len } => inner.start_disk(home, tag, DiskWork::Read { file, offset, len }, None),
-            Op::Write { file, offset, bytes, dsync } => {
-                let node = inner.loops[home].node;
-                let result = inner.nodes[node].disk.write(&file, offset, &bytes);
-                let range = offset..offset + bytes.len() as u64;
-                let sync_of = (dsync && result.is_ok()).then_some((file.inode, Some(range)));
-                inner.start_disk(home, tag, DiskWork::Write { result, dsync }, sync_of);
-            }
+            Op::Write { file, offset, bytes, dsync } => inner.write(home, tag, (&file, offset), &bytes, dsync),
             Op::Sync { file, range } => {
                 inner.start_disk(home, tag, DiskWork::Sync, Some((file.inode, range)));
             }
@@ -335,7 +174,8 @@ impl Io for SimIo {
         let inner = &mut *inner;
         let home = self.id.0;
         self.slept = false;
-        if !inner.loops[home].alive {
+        let node = inner.loops[home].node;
+        if !inner.loops[home].alive || inner.nodes[node].dying {
             return Ok(());
         }
         let before = out.len();
@@ -352,115 +192,27 @@ impl Io for SimIo {
         inner.trace_completions(home, &out[before..]);
         let ended = out[before..].iter().filter(|completion| !completion.more).count();
         inner.loops[home].in_flight -= ended;
-        let wake_at = match wait {
-            Wait::Until(Mono(deadline)) if out.len() == before && !woken && deadline > inner.now => {
-                self.slept = true;
-                deadline
-            }
+        let (now, node_now) = (inner.now, inner.node_now(node));
+        let sleeps = match wait {
+            Wait::Until(Mono(deadline)) if out.len() == before && !woken && deadline > node_now => Some(deadline),
+            _ => None,
+        };
+        self.slept = sleeps.is_some();
+        let home = &mut inner.loops[home];
+        home.deadline = sleeps;
+        home.wake_at = match sleeps {
+            Some(deadline) => inner.nodes[node].mono.when(deadline),
             // The thread would run on, and poll again when it is through.
-            _ => {
-                inner.loops[home].busy_until = inner.now + inner.random.between(1_000, TICK_NS_MAX);
-                inner.now
+            None => {
+                let through = now + inner.random.between(1_000, TICK_NS_MAX);
+                home.busy_until = home.busy_until.max(through);
+                now
             }
         };
-        inner.loops[home].wake_at = Some(wake_at);
         Ok(())
     }
 
     fn waker(&self) -> Waker {
         self.waker.clone()
-    }
-}
-
-/// A node's disk for start-up: everything happens at once.
-#[derive(Clone, Debug)]
-pub struct SimDisk {
-    world: World,
-    node: NodeIndex,
-}
-
-impl SimDisk {
-    fn new(world: World, node: NodeIndex) -> Self {
-        SimDisk { world, node }
-    }
-
-    fn with<R>(&self, action: impl FnOnce(&mut DiskState) -> R) -> R {
-        action(&mut self.world.inner().nodes[self.node.0].disk)
-    }
-}
-
-/// Held while the node runs.
-#[derive(Debug)]
-pub struct SimLock {
-    world: World,
-    node: NodeIndex,
-    path: PathBuf,
-    life: u64,
-}
-
-impl Drop for SimLock {
-    fn drop(&mut self) {
-        self.world.give_lock_up(self.node, &self.path, self.life);
-    }
-}
-
-impl Disk for SimDisk {
-    type File = SimFile;
-    type Lock = SimLock;
-
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.with(|disk| disk.create_directory(path));
-        Ok(())
-    }
-
-    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
-        self.with(|disk| disk.list(directory))
-    }
-
-    fn open(&self, path: &Path) -> io::Result<SimFile> {
-        self.with(|disk| disk.open(path))
-    }
-
-    fn len(&self, file: &SimFile) -> io::Result<u64> {
-        Ok(self.with(|disk| disk.len(file)))
-    }
-
-    fn sync(&self, file: &SimFile) -> io::Result<()> {
-        self.with(|disk| disk.sync_now(file.inode))
-    }
-
-    fn read_durable(&self, file: &SimFile, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        Ok(self.with(|disk| disk.read_durable(file, offset, len)))
-    }
-
-    fn each_durable<T: Send>(
-        &self,
-        files: &[SimFile],
-        work: &(dyn Fn(usize, &[u8]) -> T + Sync),
-    ) -> Vec<Result<T, DurableError>> {
-        let one = |(index, file): (usize, &SimFile)| {
-            self.sync(file).map_err(DurableError::Sync)?;
-            let len = usize::try_from(self.len(file).map_err(DurableError::Read)?).expect("64-bit target");
-            let bytes = self.read_durable(file, 0, len).map_err(DurableError::Read)?;
-            Ok(work(index, &bytes))
-        };
-        files.iter().enumerate().map(one).collect()
-    }
-
-    fn run(&self, job: FileJob<SimFile>) -> io::Result<Outcome<SimFile>> {
-        self.with(|disk| {
-            let mut step = 0;
-            loop {
-                match disk.job_step(&job, step) {
-                    Step::Next => step += 1,
-                    Step::Done(result) => return result,
-                }
-            }
-        })
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<SimLock> {
-        let life = self.world.take_lock(self.node, path)?;
-        Ok(SimLock { world: self.world.clone(), node: self.node, path: path.to_owned(), life })
     }
 }

@@ -1,17 +1,20 @@
-//! The simulated world: virtual time, its events, its nodes, and whose turn it is.
+//! The simulated world: virtual time, its events, its nodes and loops, and whose turn it is.
 
 use std::cell::{RefCell, RefMut};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::io;
 use std::net::IpAddr;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::file::{DiskState, SimFile, Step};
+use super::clock::Clock;
+use super::disk::SimDisk;
+use super::file::{Caller, DiskState, SimFile};
+use super::loops::SimSocket;
+use super::process::{DiskWork, SyncDelay};
 use super::random::Random;
 use super::socket::Network;
-use super::{SimDisk, SimSocket};
 use crate::reactor::lease::HeapPool;
 use crate::reactor::table::Table;
 use crate::reactor::{Completion, FileJob, Mono, Outcome, ReactorConfig, Tag, Waker};
@@ -27,8 +30,18 @@ pub struct NodeIndex(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LoopId(pub usize);
 
+/// How much has happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorldStats {
+    /// Arrivals, acknowledgements, ends of disk work, and the like.
+    pub events: u64,
+    /// Turns that loops were given.
+    pub turns: u64,
+}
+
 pub(super) enum Event {
     Syn(u64),
+    Stray(u64),
     ConnectRefused(u64),
     ConnectTimeout(u64),
     Established(u64),
@@ -37,23 +50,36 @@ pub(super) enum Event {
     Ack(u64, usize),
     Reset(u64, usize),
     UserTimeout(u64, usize, u64),
+    AckTimeout(u64, usize, u64),
     Disk(usize, u64),
     JobStep(usize, u64),
 }
 
-/// File work of a loop that the disk is doing.
-pub(super) enum DiskWork {
-    Read {
-        file: SimFile,
-        offset: u64,
-        len: u32,
-    },
-    /// Already in the page cache; `dsync` makes it durable at the end.
-    Write {
-        result: io::Result<()>,
-        dsync: bool,
-    },
-    Sync,
+/// An event and its place in the order of all: by time, then by age.
+struct Scheduled {
+    at: u64,
+    sequence: u64,
+    event: Event,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.at, self.sequence).cmp(&(other.at, other.sequence))
+    }
 }
 
 pub(super) struct Node {
@@ -61,13 +87,24 @@ pub(super) struct Node {
     pub(super) up: bool,
     /// Counts deaths; work of an earlier life is ignored.
     pub(super) life: u64,
+    /// Its processes are stopped.
+    pub(super) paused: bool,
+    /// Its processes are dead, and the harness does not know yet.
+    pub(super) dying: bool,
+    /// Effects that still happen before its processes die.
+    pub(super) effects_left: Option<u64>,
     pub(super) disk: DiskState,
-    work: BTreeMap<u64, (usize, Tag, DiskWork)>,
+    pub(super) sync_delay: SyncDelay,
+    pub(super) work: BTreeMap<u64, (usize, Tag, DiskWork)>,
     /// The helper thread's queue; the first is being done.
-    jobs: VecDeque<(usize, Tag, FileJob<SimFile>)>,
-    job_step: usize,
+    pub(super) jobs: VecDeque<(usize, Tag, FileJob<SimFile>)>,
+    pub(super) job_step: usize,
+    /// The helper thread is stopped between two steps.
+    pub(super) job_waits: bool,
     /// Steps of jobs that were done in all lives.
-    job_steps: u64,
+    pub(super) job_steps: u64,
+    pub(super) mono: Clock,
+    pub(super) wall: Clock,
     pub(super) wall_offset_ms: i64,
 }
 
@@ -87,7 +124,10 @@ pub(super) struct Loop {
     pub(super) sockets: Table<SimSocket>,
     /// Indices into the world's listeners.
     pub(super) listeners: Vec<usize>,
-    pub(super) wake_at: Option<u64>,
+    /// When it wants to run though nothing happened; `u64::MAX` is never.
+    pub(super) wake_at: u64,
+    /// What it sleeps for, in its node's time.
+    pub(super) deadline: Option<u64>,
     pub(super) busy_until: u64,
     pub(super) in_flight: usize,
     pub(super) ops_max: usize,
@@ -97,18 +137,30 @@ pub(super) struct Loop {
 pub(super) struct Inner {
     pub(super) now: u64,
     sequence: u64,
-    events: BTreeMap<(u64, u64), Event>,
+    events: BinaryHeap<Reverse<Scheduled>>,
     pub(super) random: Random,
     pub(super) nodes: Vec<Node>,
     pub(super) loops: Vec<Loop>,
+    /// Loops that are alive, ascending.
+    pub(super) live: Vec<usize>,
+    /// Room for [`Inner::step`].
+    due: Vec<usize>,
     pub(super) network: Network,
+    /// Nodes whose processes died of an armed crash.
+    pub(super) crashed: VecDeque<usize>,
+    stats: WorldStats,
     trace: u64,
 }
 
 impl Inner {
     pub(super) fn schedule(&mut self, at: u64, event: Event) {
+        let sequence = self.fresh_sequence();
+        self.events.push(Reverse(Scheduled { at: at.max(self.now), sequence, event }));
+    }
+
+    pub(super) fn fresh_sequence(&mut self) -> u64 {
         self.sequence += 1;
-        self.events.insert((at.max(self.now), self.sequence), event);
+        self.sequence
     }
 
     pub(super) fn complete(&mut self, home: usize, tag: Tag, result: io::Result<Outcome<SimFile>>) {
@@ -117,110 +169,40 @@ impl Inner {
         }
     }
 
-    /// Mixes one delivered event into the trace (FNV-1a).
+    /// Mixes a delivered event into the trace, a word at a time: multiply, fold the high bits back (as in `wyhash`).
     pub(super) fn trace(&mut self, words: &[u64]) {
-        for byte in words.iter().flat_map(|word| word.to_le_bytes()) {
-            self.trace = (self.trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        for word in words {
+            let mixed = (self.trace ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            self.trace = mixed ^ (mixed >> 32);
         }
+    }
+
+    pub(super) fn node_now(&self, node: usize) -> u64 {
+        self.nodes[node].mono.at(self.now)
     }
 
     pub(super) fn wall_unix_ms(&self, node: usize) -> u64 {
-        (WALL_START_UNIX_MS + self.now / 1_000_000).saturating_add_signed(self.nodes[node].wall_offset_ms)
+        let node = &self.nodes[node];
+        (WALL_START_UNIX_MS + node.wall.at(self.now) / 1_000_000).saturating_add_signed(node.wall_offset_ms)
     }
 
-    fn sync_delay(&mut self) -> u64 {
-        if self.random.chance(20_000) { 20_000_000 } else { self.random.between(50_000, 3_000_000) }
-    }
-
-    pub(super) fn start_disk(
-        &mut self,
-        home: usize,
-        tag: Tag,
-        work: DiskWork,
-        sync_of: Option<(u64, Option<Range<u64>>)>,
-    ) {
-        let node = self.loops[home].node;
-        self.sequence += 1;
-        let id = self.sequence;
-        let delay = match sync_of {
-            Some((inode, range)) => {
-                self.nodes[node].disk.start_sync(id, inode, range);
-                self.sync_delay()
+    pub(super) fn set_mono_drift(&mut self, node: usize, ppm: i64) {
+        self.nodes[node].mono.set_drift(self.now, ppm);
+        for index in &self.live {
+            let home = &mut self.loops[*index];
+            if home.node == node
+                && let Some(deadline) = home.deadline
+            {
+                home.wake_at = self.nodes[node].mono.when(deadline);
             }
-            None => self.random.between(5_000, 300_000),
-        };
-        self.nodes[node].work.insert(id, (home, tag, work));
-        self.schedule(self.now + delay, Event::Disk(node, id));
-    }
-
-    fn end_disk(&mut self, node: usize, id: u64) {
-        let Some((home, tag, work)) = self.nodes[node].work.remove(&id) else { return };
-        let disk = &mut self.nodes[node].disk;
-        let result = match work {
-            DiskWork::Read { file, offset, len } => {
-                let bytes = DiskState::read(&file, offset, len as usize);
-                if let Some(home) = self.loops.get_mut(home).filter(|home| home.alive) {
-                    let buf = Some(crate::reactor::lease::HeapBuffer::adopt(&HeapPool::new(usize::MAX), bytes));
-                    let result = Ok(Outcome::Data);
-                    home.completions.push_back(Completion { tag, result, more: false, buf });
-                }
-                return;
-            }
-            DiskWork::Write { result: Ok(()), dsync: true } | DiskWork::Sync => disk.end_sync(id),
-            DiskWork::Write { result, .. } => result,
-        };
-        self.complete(home, tag, result.map(|()| Outcome::Done));
-    }
-
-    /// Queues a job for the node's helper; hands it back when too many wait.
-    pub(super) fn start_job(&mut self, home: usize, tag: Tag, job: FileJob<SimFile>) -> Result<(), FileJob<SimFile>> {
-        const JOBS_MAX: usize = 256;
-        let node = self.loops[home].node;
-        if self.nodes[node].jobs.len() >= JOBS_MAX {
-            return Err(job);
-        }
-        self.nodes[node].jobs.push_back((home, tag, job));
-        if self.nodes[node].jobs.len() == 1 {
-            self.schedule_job_step(node);
-        }
-        Ok(())
-    }
-
-    fn schedule_job_step(&mut self, node: usize) {
-        let delay = match (self.nodes[node].jobs.front(), self.nodes[node].job_step) {
-            (Some((_, _, FileJob::Prepare { .. })), 2) => self.sync_delay(),
-            (_, 0) => self.random.between(5_000, 100_000),
-            _ => self.random.between(50_000, 2_000_000),
-        };
-        let life = self.nodes[node].life;
-        self.schedule(self.now + delay, Event::JobStep(node, life));
-    }
-
-    fn job_step(&mut self, index: usize, life: u64) {
-        let node = &mut self.nodes[index];
-        if node.life != life {
-            return;
-        }
-        let Some((home, tag, job)) = node.jobs.front() else { return };
-        let (home, tag) = (*home, *tag);
-        node.job_steps += 1;
-        match node.disk.job_step(job, node.job_step) {
-            Step::Next => node.job_step += 1,
-            Step::Done(result) => {
-                node.jobs.pop_front();
-                node.job_step = 0;
-                self.complete(home, tag, result);
-            }
-        }
-        if !self.nodes[index].jobs.is_empty() {
-            self.schedule_job_step(index);
         }
     }
 
     fn happen(&mut self, event: Event) {
         match event {
             Event::Syn(id) => self.syn(id),
-            Event::ConnectRefused(id) => self.end_attempt(id, io::ErrorKind::ConnectionRefused),
+            Event::Stray(id) => self.stray(id),
+            Event::ConnectRefused(id) => self.refused(id),
             Event::ConnectTimeout(id) => self.end_attempt(id, io::ErrorKind::TimedOut),
             Event::Established(id) => self.established(id),
             Event::Arrive(id, side) => self.arrive(id, side),
@@ -228,65 +210,62 @@ impl Inner {
             Event::Ack(id, side) => self.ack(id, side),
             Event::Reset(id, side) => self.reset_arrives(id, side),
             Event::UserTimeout(id, side, since) => self.user_timeout(id, side, since),
+            Event::AckTimeout(id, side, since) => self.ack_timeout(id, side, since),
             Event::Disk(node, id) => self.end_disk(node, id),
             Event::JobStep(node, life) => self.job_step(node, life),
         }
     }
 
-    /// When a loop's turn is, if ever.
-    fn turn(&self, home: &Loop) -> Option<u64> {
-        if !home.alive {
-            return None;
+    /// When a loop's turn is; `u64::MAX` is never.
+    fn turn(&self, index: usize) -> u64 {
+        let home = &self.loops[index];
+        let node = &self.nodes[home.node];
+        if node.paused || node.dying {
+            return u64::MAX;
         }
-        let has_work = home.waker.is_pending() || !home.completions.is_empty() || !home.readable.is_empty();
-        let at = if has_work { Some(self.now) } else { home.wake_at };
-        at.map(|at| at.max(home.busy_until))
+        let has_work = !home.completions.is_empty() || !home.readable.is_empty() || home.waker.is_pending();
+        let at = if has_work { self.now } else { home.wake_at };
+        at.max(home.busy_until)
     }
 
     fn step(&mut self, limit: u64) -> Option<LoopId> {
         loop {
-            let turns: Vec<(usize, u64)> =
-                self.loops.iter().enumerate().filter_map(|(index, home)| Some((index, self.turn(home)?))).collect();
-            let due: Vec<usize> = turns.iter().filter(|(_, at)| *at <= self.now).map(|(index, _)| *index).collect();
-            if !due.is_empty() {
-                return Some(LoopId(due[self.random.index(due.len())]));
+            let mut due = std::mem::take(&mut self.due);
+            due.clear();
+            let mut next = u64::MAX;
+            for index in &self.live {
+                let at = self.turn(*index);
+                if at <= self.now {
+                    due.push(*index);
+                }
+                next = next.min(at);
             }
-            let next_turn = turns.iter().map(|(_, at)| *at).min();
-            let next_event = self.events.first_key_value().map(|((at, _), _)| *at);
-            let next = match (next_turn, next_event) {
-                (Some(turn), Some(event)) => turn.min(event),
-                (Some(at), None) | (None, Some(at)) => at,
-                (None, None) => return None,
+            let chosen = match due.len() {
+                0 => None,
+                1 => Some(due[0]),
+                several => Some(due[self.random.index(several)]),
             };
-            if next > limit {
-                self.now = self.now.max(limit);
+            self.due = due;
+            if let Some(index) = chosen {
+                self.stats.turns += 1;
+                return Some(LoopId(index));
+            }
+            if let Some(Reverse(first)) = self.events.peek() {
+                next = next.min(first.at);
+            }
+            if next > limit || next == u64::MAX {
+                if limit < u64::MAX {
+                    self.now = self.now.max(limit);
+                }
                 return None;
             }
             self.now = self.now.max(next);
-            while let Some(entry) = self.events.first_entry() {
-                if entry.key().0 > self.now {
-                    break;
-                }
-                let event = entry.remove();
-                self.happen(event);
+            while self.events.peek().is_some_and(|Reverse(first)| first.at <= self.now) {
+                let Some(Reverse(first)) = self.events.pop() else { break };
+                self.stats.events += 1;
+                self.happen(first.event);
             }
         }
-    }
-
-    fn end_loops(&mut self, index: usize, power: bool) {
-        let dead: BTreeSet<usize> =
-            (0..self.loops.len()).filter(|home| self.loops[*home].node == index && self.loops[*home].alive).collect();
-        for home in &dead {
-            let home = &mut self.loops[*home];
-            home.alive = false;
-            home.completions.clear();
-            home.readable.clear();
-        }
-        let ips = self.nodes[index].ips.clone();
-        self.nodes[index].life += 1;
-        self.nodes[index].jobs.clear();
-        self.nodes[index].job_step = 0;
-        self.drop_loops(&dead, &ips, power);
     }
 }
 
@@ -301,11 +280,15 @@ impl World {
         World(Rc::new(RefCell::new(Inner {
             now: 1,
             sequence: 0,
-            events: BTreeMap::new(),
+            events: BinaryHeap::new(),
             random: Random::new(seed),
             nodes: Vec::new(),
             loops: Vec::new(),
+            live: Vec::new(),
+            due: Vec::new(),
             network: Network::default(),
+            crashed: VecDeque::new(),
+            stats: WorldStats::default(),
             trace: 0xcbf2_9ce4_8422_2325,
         })))
     }
@@ -318,28 +301,39 @@ impl World {
     #[must_use]
     pub fn add_node(&self, ips: &[IpAddr]) -> NodeIndex {
         let mut inner = self.inner();
+        let index = inner.nodes.len();
+        for ip in ips {
+            inner.network.owners.entry(*ip).or_insert(index);
+        }
         inner.nodes.push(Node {
             ips: ips.to_vec(),
             up: true,
             life: 0,
+            paused: false,
+            dying: false,
+            effects_left: None,
             disk: DiskState::default(),
+            sync_delay: SyncDelay::default(),
             work: BTreeMap::new(),
             jobs: VecDeque::new(),
             job_step: 0,
+            job_waits: false,
             job_steps: 0,
+            mono: Clock::truthful(),
+            wall: Clock::truthful(),
             wall_offset_ms: 0,
         });
-        NodeIndex(inner.nodes.len() - 1)
+        NodeIndex(index)
     }
 
     pub(super) fn add_loop(&self, node: NodeIndex, config: ReactorConfig) -> (LoopId, Random) {
         let mut inner = self.inner();
         if !inner.nodes[node.0].up {
             inner.nodes[node.0].up = true;
-            let ips = inner.nodes[node.0].ips.clone();
-            inner.node_is_up(&ips);
+            inner.node_is_up(node.0);
         }
         let now = inner.now;
+        let index = inner.loops.len();
         inner.loops.push(Loop {
             node: node.0,
             alive: true,
@@ -348,20 +342,28 @@ impl World {
             readable: VecDeque::new(),
             sockets: Table::new(),
             listeners: Vec::new(),
-            wake_at: Some(now),
+            wake_at: now,
+            deadline: None,
             busy_until: now,
             in_flight: 0,
             ops_max: usize::try_from(config.operations_max).unwrap_or(usize::MAX),
             pool: HeapPool::new(usize::from(config.receive_buffers)),
         });
+        inner.live.push(index);
         let seed = inner.random.next();
-        (LoopId(inner.loops.len() - 1), Random::new(seed))
+        (LoopId(index), Random::new(seed))
     }
 
-    /// Virtual time.
+    /// True virtual time; the clocks of nodes may differ from it ([`World::node_now`]).
     #[must_use]
     pub fn now(&self) -> Mono {
         Mono(self.inner().now)
+    }
+
+    /// What the node's monotonic clock shows: what [`crate::reactor::Io::now`] says on its loops.
+    #[must_use]
+    pub fn node_now(&self, node: NodeIndex) -> Mono {
+        Mono(self.inner().node_now(node.0))
     }
 
     /// Advances to the next moment at which a loop has something to do, and says which: run its tick (one `poll` and
@@ -389,65 +391,16 @@ impl World {
         self.inner().random.below(bound)
     }
 
-    /// One-way delay from `from` to `to`; jitter of up to a sixteenth is added.
-    pub fn set_delay(&self, from: IpAddr, to: IpAddr, ns: u64) {
-        self.inner().network.set_delay(from, to, ns);
-    }
-
-    /// Segments lost one way, in parts per million; each loss delays everything behind it by a retransmission.
-    pub fn set_loss(&self, from: IpAddr, to: IpAddr, parts_per_million: u64) {
-        self.inner().network.set_loss(from, to, parts_per_million);
-    }
-
-    /// Nothing arrives from `from` at `to` any more; bytes wait.
-    pub fn cut(&self, from: IpAddr, to: IpAddr) {
-        self.inner().cut(from, to);
-    }
-
-    /// Undoes `cut`; what waited arrives late, as TCP's retransmission timers have it.
-    pub fn heal(&self, from: IpAddr, to: IpAddr) {
-        self.inner().heal(from, to);
-    }
-
-    /// Resets one established stream, if there is any; returns whether.
+    /// How much has happened so far.
     #[must_use]
-    pub fn reset_random_stream(&self) -> bool {
-        self.inner().reset_random_stream()
+    pub fn stats(&self) -> WorldStats {
+        self.inner().stats
     }
 
-    /// Payload bytes sent so far from one address to another.
+    /// A hash over every completion delivered so far: equal for equal seeds and calls.
     #[must_use]
-    pub fn bytes_between(&self, from: IpAddr, to: IpAddr) -> u64 {
-        self.inner().network.bytes_between(from, to)
-    }
-
-    /// Power loss: all loops of the node die, its sockets vanish without a word, its disk keeps any subset of what was
-    /// not synced. The node is up again with its next loop.
-    pub fn crash(&self, node: NodeIndex) {
-        let mut inner = self.inner();
-        let inner = &mut *inner;
-        inner.end_loops(node.0, true);
-        let state = &mut inner.nodes[node.0];
-        state.up = false;
-        state.work.clear();
-        state.disk.crash(&mut inner.random);
-    }
-
-    /// kill -9: all loops of the node die, its kernel closes the sockets and keeps the page cache.
-    pub fn kill(&self, node: NodeIndex) {
-        let mut inner = self.inner();
-        inner.end_loops(node.0, false);
-        inner.nodes[node.0].disk.locks.clear();
-    }
-
-    /// The disk is replaced by an empty one (crash or kill the node first).
-    pub fn wipe_disk(&self, node: NodeIndex) {
-        self.inner().nodes[node.0].disk.wipe();
-    }
-
-    /// The next sync on this node fails with EIO, and what it should have written is not written by later ones.
-    pub fn fail_next_sync(&self, node: NodeIndex) {
-        self.inner().nodes[node.0].disk.arm_sync_failure();
+    pub fn trace_hash(&self) -> u64 {
+        self.inner().trace
     }
 
     /// How many system calls the node's file jobs have made so far, over all its lives.
@@ -456,34 +409,18 @@ impl World {
         self.inner().nodes[node.0].job_steps
     }
 
-    /// Whether files can grow.
-    pub fn set_disk_full(&self, node: NodeIndex, full: bool) {
-        self.inner().nodes[node.0].disk.full = full;
-    }
-
-    /// Rot: flips the bits of `mask` in one byte of a file, on the device and in the page cache.
-    ///
-    /// # Errors
-    /// If there is no such file or byte.
-    pub fn rot(&self, node: NodeIndex, path: &Path, offset: usize, mask: u8) -> io::Result<()> {
-        self.inner().nodes[node.0].disk.rot(path, offset, mask)
-    }
-
-    /// The node's disk, for start-up and for looking inside.
+    /// The node's disk, for looking inside and for preparing it: no effect of the node, and none of its armed read and write
+    /// errors.
     #[must_use]
     pub fn disk(&self, node: NodeIndex) -> SimDisk {
-        SimDisk::new(self.clone(), node)
+        SimDisk::new(self.clone(), node, Caller::Observer)
     }
 
-    /// The node's wall clock differs from virtual time by this much.
-    pub fn set_wall_offset(&self, node: NodeIndex, ms: i64) {
-        self.inner().nodes[node.0].wall_offset_ms = ms;
-    }
-
-    /// A hash over every completion delivered so far: equal for equal seeds and calls.
+    /// The node's disk as its own processes use it while they start: every change and sync is an effect that
+    /// [`World::arm_crash`] counts, and armed errors strike.
     #[must_use]
-    pub fn trace_hash(&self) -> u64 {
-        self.inner().trace
+    pub fn startup_disk(&self, node: NodeIndex) -> SimDisk {
+        SimDisk::new(self.clone(), node, Caller::Node)
     }
 
     pub(super) fn take_lock(&self, node: NodeIndex, path: &Path) -> io::Result<u64> {
