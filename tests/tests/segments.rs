@@ -12,7 +12,7 @@ const DAEMON: &str = env!("CARGO_BIN_EXE_daemon-under-test");
 
 /// Enough for several segments of 64 KiB, over and over the same four keys: the segments die and are used again.
 fn overwrites() -> impl Iterator<Item = Command> {
-    (0..90).map(|at| Command::Set { key: format!("hot:{}", at % 4).into_bytes(), filler: 6_000, px: None })
+    (0..90).map(|at| Command::Set { key: format!("hot:{}", at % 4).into(), filler: 6_000, px: None })
 }
 
 /// One region alone, whose node has just started.

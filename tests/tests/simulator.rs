@@ -107,7 +107,7 @@ fn equal_version_converges() {
     mesh.run_ms(2_000);
     for key in keys("tied", 200) {
         for region in ["sfo", "nyc"] {
-            mesh.region(region).post([Command::Set { key: key.clone().into_bytes(), filler: 20, px: None }]);
+            mesh.region(region).post([Command::Set { key: key.clone().into(), filler: 20, px: None }]);
         }
         mesh.run_ms(7);
     }

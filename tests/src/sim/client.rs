@@ -10,7 +10,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use net::reactor::sim::{LoopId, NodeIndex, SimFile, SimIo, World};
 use net::reactor::{Completion, Io, Mono, Op, Outcome as IoOutcome, Socket, StreamKind, Tag, Wait, Waker};
-use net::resp::{Value, encode_command, parse_reply};
+use net::resp::{Value, parse_reply};
 
 use super::workload::{Command, Mix, Note, Operation, Outcome};
 
@@ -62,6 +62,7 @@ const CLOSE: u64 = 3;
 pub struct Client {
     io: SimIo,
     region: usize,
+    session: u64,
     target: SocketAddr,
     source: Source,
     depth: usize,
@@ -88,9 +89,11 @@ impl Client {
         depth: usize,
         ids: &Rc<Cell<u64>>,
     ) -> Client {
+        ids.set(ids.get() + 1);
         Client {
             io: SimIo::new(world, machine),
             region,
+            session: ids.get(),
             target,
             source,
             depth,
@@ -239,17 +242,25 @@ impl Client {
     }
 
     fn understand(&mut self) {
-        loop {
-            match parse_reply(&self.input) {
-                Ok(None) => return,
+        let mut at = 0;
+        let stray = loop {
+            match parse_reply(&self.input[at..]) {
+                Ok(None) => break None,
                 Ok(Some((value, taken))) => {
-                    self.input.drain(..taken);
-                    let Some((operation, _)) = self.waiting.pop_front() else { return self.hang_up() };
+                    at += taken;
+                    let Some((operation, _)) = self.waiting.pop_front() else {
+                        break Some(format!("{value:?} answers nothing that was asked"));
+                    };
                     let outcome = outcome_of(&operation.command, value);
                     self.notes.push(Note::Ended(operation, outcome));
                 }
-                Err(_) => return self.hang_up(),
+                Err(error) => break Some(error.to_string()),
             }
+        };
+        self.input.drain(..at);
+        if let Some(text) = stray {
+            self.notes.push(Note::Stray(self.region, text));
+            self.hang_up();
         }
     }
 
@@ -290,14 +301,18 @@ impl Client {
             let command = match &mut self.source {
                 Source::Mix { mix, .. } => {
                     self.next_at = Mono(now.0 + mix.pause_ns(&mut || io.random()));
-                    Some(mix.draw(&mut || io.random()))
+                    if self.waiting.is_empty() && mix.reconnects(&mut || io.random()) {
+                        return self.hang_up();
+                    }
+                    Some(mix.draw(self.region, &mut || io.random()))
                 }
                 Source::Script(commands) => commands.pop_front(),
             };
             let Some(command) = command else { return };
             self.ids.set(self.ids.get() + 1);
-            let operation = Rc::new(Operation { id: self.ids.get(), region: self.region, command });
-            encode_command(&operation.words(), &mut self.output);
+            let (id, region, session) = (self.ids.get(), self.region, self.session);
+            let operation = Rc::new(Operation { id, region, session, command });
+            operation.encode(&mut self.output);
             self.notes.push(Note::Began(Rc::clone(&operation)));
             self.waiting.push_back((operation, now.plus_ms(TIMEOUT_MS)));
         }
@@ -317,12 +332,36 @@ impl Client {
 }
 
 fn outcome_of(command: &Command, value: Value) -> Outcome {
+    let text = |value: Value| match value {
+        Value::Null => Ok(None),
+        Value::Bulk(bytes) => Ok(Some(bytes)),
+        other => Err(other),
+    };
     match (command, value) {
-        (Command::Set { .. }, Value::Simple(text)) if text == "OK" => Outcome::Stored,
-        (Command::Get { .. }, Value::Null) => Outcome::Read(None),
-        (Command::Get { .. }, Value::Bulk(bytes)) => Outcome::Read(Some(bytes)),
-        (Command::Del { .. }, Value::Integer(count)) => Outcome::Deleted(count > 0),
         (_, Value::Error(text)) => Outcome::Refused(text),
-        (_, other) => Outcome::Refused(format!("an answer that does not fit: {other:?}")),
+        (Command::Set { .. } | Command::MSet { .. }, Value::Simple(text)) if text == "OK" => Outcome::Stored,
+        (Command::Get { .. } | Command::GetSet { .. } | Command::GetDel { .. }, value) => match text(value) {
+            Ok(value) => Outcome::Read(value),
+            Err(other) => malformed(&other),
+        },
+        (Command::MGet { keys }, Value::Array(values)) if values.len() == keys.len() => {
+            match values.into_iter().map(text).collect() {
+                Ok(values) => Outcome::ReadMany(values),
+                Err(other) => malformed(&other),
+            }
+        }
+        (Command::Del { .. }, Value::Integer(count @ 0..=1)) => Outcome::Deleted(count == 1),
+        (
+            Command::SetNx { .. } | Command::Expire { .. } | Command::Persist { .. } | Command::Exists { .. },
+            Value::Integer(flag @ 0..=1),
+        ) => Outcome::Flag(flag == 1),
+        (Command::IncrBy { .. }, Value::Integer(number)) => Outcome::Number(number),
+        (Command::Append { .. }, Value::Integer(number @ 1..)) => Outcome::Number(number),
+        (Command::PTtl { .. }, Value::Integer(number @ -2..)) => Outcome::Number(number),
+        (_, other) => malformed(&other),
     }
+}
+
+fn malformed(value: &Value) -> Outcome {
+    Outcome::Malformed(format!("{value:?}").chars().take(200).collect())
 }

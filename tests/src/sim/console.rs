@@ -166,7 +166,7 @@ impl Region<'_> {
 
     /// Writes `keys`, pipelined, each with a value of about `bytes` bytes.
     pub fn set_many(&mut self, keys: impl IntoIterator<Item = String>, bytes: usize) -> Vec<Outcome> {
-        self.ask(keys.into_iter().map(|key| Command::Set { key: key.into_bytes(), filler: bytes, px: None }))
+        self.ask(keys.into_iter().map(|key| Command::Set { key: key.into(), filler: bytes, px: None }))
     }
 
     /// Hands commands to the region's console without waiting; [`Mesh::run_ms`] lets them happen.
@@ -184,7 +184,7 @@ impl Region<'_> {
     /// Runs commands and waits for all their answers.
     fn ask(&mut self, commands: impl IntoIterator<Item = Command>) -> Vec<Outcome> {
         let index = self.index;
-        self.mesh.answers.retain(|note| region_of(note) != index);
+        self.mesh.answers.retain(|note| note.region() != index);
         let count = self.post(commands);
         let limit = self.mesh.world.now().plus_ms(ANSWER_MS_MAX * (1 + count as u64 / 100));
         let mut outcomes = Vec::new();
@@ -209,11 +209,5 @@ impl Region<'_> {
         }
         outcomes.resize(count, Outcome::Unknown);
         outcomes
-    }
-}
-
-fn region_of(note: &Note) -> usize {
-    match note {
-        Note::Began(operation) | Note::Ended(operation, _) => operation.region,
     }
 }

@@ -95,6 +95,7 @@ impl Mesh {
                 found = found.or(checked.err());
             }
         }
+        let found = found.or_else(|| self.checks.ledger.privates.check().err());
         if found.is_some() {
             self.violation = None;
         }

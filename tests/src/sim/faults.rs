@@ -193,7 +193,7 @@ impl Faults {
             Fault::CopyDisk { node } => mesh.nodes[node].copy = Some(mesh.world.copy_disk(mesh.machine(node), DiskCopy::Crashed)),
             Fault::ClockJump { node, offset_ms, ms } => {
                 mesh.nodes[node].wall_jump_ms = offset_ms;
-                mesh.set_clock(node);
+                mesh.turn_clock(node);
                 self.cure_in(mesh, ms, Cure::Clock(node));
             }
         }
@@ -224,7 +224,7 @@ impl Faults {
             }
             Cure::Clock(node) => {
                 mesh.nodes[node].wall_jump_ms = 0;
-                mesh.set_clock(node);
+                mesh.turn_clock(node);
                 if std::mem::take(&mut mesh.nodes[node].started_wrong) {
                     // It does not follow the step back to the truth; its operator heeds the alarm.
                     mesh.stop(node, Death::Kill);

@@ -9,8 +9,10 @@ use net::reactor::Mono;
 use net::reactor::sim::{DiskImage, LoopId, NodeIndex, World};
 use wal::CommitPath;
 
+use super::check::services::Services;
 use super::check::{Checks, Violation, recovery};
 use super::client::{Client, Source};
+use super::health::Health;
 use super::node::{self, Node, NodeSettings, Part, SEGMENT_BYTES, STORAGE_PORT};
 use super::plan::{Death, NodePlan, Plan};
 use super::workload::{Mix, Note};
@@ -73,6 +75,7 @@ pub struct Mesh {
     pub(crate) answers: Vec<Note>,
     /// By node, the client that scenarios speak through.
     pub(crate) consoles: Vec<usize>,
+    pub(crate) health: Health,
 }
 
 impl Mesh {
@@ -178,6 +181,7 @@ impl Mesh {
             .collect();
         let names: Vec<&str> = states.iter().map(|state| state.name.as_str()).collect();
         let checks = Checks::new(&names);
+        let places = states.iter().map(|state| (state.settings.region.clone(), state.settings.ip)).collect();
         let mut mesh = Mesh {
             nodes: states,
             clients: Vec::new(),
@@ -191,6 +195,7 @@ impl Mesh {
             ids: Rc::default(),
             answers: Vec::new(),
             consoles: Vec::new(),
+            health: Health::new(Services::new(places)),
             world,
         };
         for index in 0..mesh.nodes.len() {
@@ -254,7 +259,7 @@ impl Mesh {
     }
 
     /// Sets a node's wall clock as its own error and the jump at hand have it.
-    pub(crate) fn set_clock(&mut self, index: usize) {
+    pub(crate) fn turn_clock(&mut self, index: usize) {
         let state = &self.nodes[index];
         self.world.set_wall_offset(state.settings.machine, state.wall_offset_ms + state.wall_jump_ms);
     }
@@ -264,7 +269,7 @@ impl Mesh {
     pub(crate) fn start(&mut self, index: usize) {
         // The bytes are the same: a node may change the path with every run.
         let direct = self.world.random_below(2) == 0;
-        self.set_clock(index);
+        self.turn_clock(index);
         let state = &mut self.nodes[index];
         assert!(state.node.is_none(), "a place has one node");
         state.settings.commit_path = if direct { CommitPath::Direct } else { CommitPath::Mmap };
@@ -345,6 +350,7 @@ impl Mesh {
             _ => self.world.crash(machine),
         }
         self.checks.died(index);
+        self.unsettle();
     }
 
     /// Runs until `limit` or the first violation.
@@ -396,12 +402,13 @@ impl Mesh {
 
     /// Gives a loop its turn.
     pub(crate) fn tick(&mut self, id: LoopId) {
+        self.look();
         match self.owners.get(id.0).copied().flatten() {
             Some(Owner::Node(index, part)) => self.tick_node(index, part),
             Some(Owner::Client(index)) => {
                 self.clients[index].tick();
                 for note in self.clients[index].take_notes() {
-                    let heard = self.checks.heard(&note);
+                    let heard = self.checks.heard(self.world.now(), &note);
                     self.judge(heard);
                     if self.consoles.contains(&index) {
                         self.answers.push(note);

@@ -14,6 +14,7 @@ pub mod client;
 pub mod console;
 pub mod converge;
 pub mod faults;
+pub mod health;
 pub mod mesh;
 pub mod minimise;
 pub mod node;

@@ -8,6 +8,11 @@ use super::faults::Faults;
 use super::mesh::Mesh;
 use super::plan::Plan;
 
+/// How long clients go on once everything is healed, in virtual milliseconds.
+const CALM_MS: u64 = 4_000;
+/// How long discovery is watched at the end, in virtual milliseconds.
+const DISCOVERY_MS: u64 = 20_000;
+
 /// The checker that notices a broken assertion of the engine.
 pub const ASSERTION: &str = "an assertion of the product";
 
@@ -94,11 +99,26 @@ fn play(mesh: &mut Mesh, plan: &Plan) {
         return;
     }
     faults.end(mesh);
+    mesh.links_are_whole();
+    switch(mesh, false);
+    mesh.converge();
+    // Nothing is broken any more: what one region acknowledges the others show within their bound.
+    mesh.settle();
+    switch(mesh, true);
+    mesh.run_ms(CALM_MS);
+    switch(mesh, false);
+    mesh.converge();
+    // Discovery takes its time to find everybody again.
+    mesh.run_ms(DISCOVERY_MS);
+}
+
+fn switch(mesh: &mut Mesh, begin: bool) {
     for client in &mut mesh.clients {
+        let waker = client.waker();
         if let Source::Mix { on, .. } = client.source() {
-            *on = false;
+            *on = begin;
+            waker.wake();
         }
     }
-    mesh.tell("clients stop");
-    mesh.converge();
+    mesh.tell(if begin { "clients begin again" } else { "clients stop" });
 }

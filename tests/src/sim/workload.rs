@@ -1,6 +1,72 @@
-//! What simulated clients do: operations, their outcomes, and a random mix of them.
+//! What simulated clients do: operations, their outcomes, and random mixes of them.
+//!
+//! Two families of keys. *Shared* keys (`hot:`, `cold:`) are written by every region, and expire. *Private* ones
+//! (`own:<region>:`) are written and read by one region's clients only and do not expire within a run: a register each, whose
+//! full semantics can be checked. Every fourth key of a family mostly counts, the others mostly hold texts.
 
+use std::borrow::Borrow;
+use std::fmt;
 use std::rc::Rc;
+
+use net::resp::encode_command;
+
+use super::node::VALUE_BYTES_MAX;
+
+/// A key.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(Rc<[u8]>);
+
+impl Key {
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The private key `number` of a region.
+    #[must_use]
+    pub fn private(region: usize, number: u64) -> Key {
+        format!("own:{region}:{number}").into()
+    }
+
+    /// The region whose clients alone use it.
+    #[must_use]
+    pub fn owner(&self) -> Option<usize> {
+        let rest = self.0.strip_prefix(b"own:")?;
+        let end = rest.iter().position(|byte| *byte == b':')?;
+        std::str::from_utf8(&rest[..end]).ok()?.parse().ok()
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:?}", String::from_utf8_lossy(&self.0))
+    }
+}
+
+impl Borrow<[u8]> for Key {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<Vec<u8>> for Key {
+    fn from(bytes: Vec<u8>) -> Key {
+        Key(bytes.into())
+    }
+}
+
+impl From<String> for Key {
+    fn from(text: String) -> Key {
+        Key(text.into_bytes().into())
+    }
+}
+
+impl From<&str> for Key {
+    fn from(text: &str) -> Key {
+        Key(text.as_bytes().into())
+    }
+}
 
 /// One operation of one client; values carry its number, so that every value names the write it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,17 +75,19 @@ pub struct Operation {
     pub id: u64,
     /// The region whose node it is sent to.
     pub region: usize,
+    /// The client that asks; it keeps its number over all its connections.
+    pub session: u64,
     /// What it does.
     pub command: Command,
 }
 
-/// A command on one key.
+/// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// SET with a value of [`value_of`], and PX if there is an expiry in milliseconds.
     Set {
         /// The key.
-        key: Vec<u8>,
+        key: Key,
         /// Bytes that follow the operation's number in the value.
         filler: usize,
         /// Milliseconds to live.
@@ -28,39 +96,150 @@ pub enum Command {
     /// GET.
     Get {
         /// The key.
-        key: Vec<u8>,
+        key: Key,
     },
     /// DEL.
     Del {
         /// The key.
-        key: Vec<u8>,
+        key: Key,
+    },
+    /// SETNX with a value of [`value_of`].
+    SetNx {
+        /// The key.
+        key: Key,
+        /// Bytes that follow the operation's number.
+        filler: usize,
+    },
+    /// GETSET with a value of [`value_of`].
+    GetSet {
+        /// The key.
+        key: Key,
+        /// Bytes that follow the operation's number.
+        filler: usize,
+    },
+    /// GETDEL.
+    GetDel {
+        /// The key.
+        key: Key,
+    },
+    /// APPEND of [`piece_of`].
+    Append {
+        /// The key.
+        key: Key,
+    },
+    /// INCR, or INCRBY if it is not 1.
+    IncrBy {
+        /// The key.
+        key: Key,
+        /// How much.
+        by: i64,
+    },
+    /// PEXPIRE.
+    Expire {
+        /// The key.
+        key: Key,
+        /// Milliseconds to live.
+        px: u64,
+    },
+    /// PERSIST.
+    Persist {
+        /// The key.
+        key: Key,
+    },
+    /// PTTL.
+    PTtl {
+        /// The key.
+        key: Key,
+    },
+    /// EXISTS.
+    Exists {
+        /// The key.
+        key: Key,
+    },
+    /// MSET of distinct keys, each with the same value of [`value_of`].
+    MSet {
+        /// The keys.
+        keys: Vec<Key>,
+        /// Bytes that follow the operation's number.
+        filler: usize,
+    },
+    /// MGET of distinct keys.
+    MGet {
+        /// The keys.
+        keys: Vec<Key>,
     },
 }
 
 impl Command {
-    /// The key it is about.
+    /// The keys that it is about, without repetition.
     #[must_use]
-    pub fn key(&self) -> &[u8] {
+    pub fn keys(&self) -> &[Key] {
         match self {
-            Command::Set { key, .. } | Command::Get { key } | Command::Del { key } => key,
+            Command::Set { key, .. }
+            | Command::Get { key }
+            | Command::Del { key }
+            | Command::SetNx { key, .. }
+            | Command::GetSet { key, .. }
+            | Command::GetDel { key }
+            | Command::Append { key }
+            | Command::IncrBy { key, .. }
+            | Command::Expire { key, .. }
+            | Command::Persist { key }
+            | Command::PTtl { key }
+            | Command::Exists { key } => std::slice::from_ref(key),
+            Command::MSet { keys, .. } | Command::MGet { keys } => keys,
+        }
+    }
+
+    /// The filler of the value that it writes, if that is one of [`value_of`].
+    #[must_use]
+    pub fn filler(&self) -> Option<usize> {
+        match self {
+            Command::Set { filler, .. }
+            | Command::SetNx { filler, .. }
+            | Command::GetSet { filler, .. }
+            | Command::MSet { filler, .. } => Some(*filler),
+            _ => None,
         }
     }
 }
 
 impl Operation {
-    /// The command's words as they are sent.
-    #[must_use]
-    pub fn words(&self) -> Vec<Vec<u8>> {
+    /// Appends the command as it is sent.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let value = self.command.filler().map(|filler| value_of(self.id, filler)).unwrap_or_default();
+        let one =
+            |name: &'static str, key: &Key, out: &mut Vec<u8>| encode_command(&[name.as_bytes(), key.bytes()], out);
+        let two = |name: &'static str, key: &Key, last: &[u8], out: &mut Vec<u8>| {
+            encode_command(&[name.as_bytes(), key.bytes(), last], out);
+        };
         match &self.command {
-            Command::Set { key, filler, px } => {
-                let mut words = vec![b"SET".to_vec(), key.clone(), value_of(self.id, *filler)];
-                if let Some(px) = px {
-                    words.extend([b"PX".to_vec(), px.to_string().into_bytes()]);
-                }
-                words
+            Command::Set { key, px: None, .. } => two("SET", key, &value, out),
+            Command::Set { key, px: Some(px), .. } => {
+                encode_command(&[b"SET", key.bytes(), &value, b"PX", px.to_string().as_bytes()], out);
             }
-            Command::Get { key } => vec![b"GET".to_vec(), key.clone()],
-            Command::Del { key } => vec![b"DEL".to_vec(), key.clone()],
+            Command::Get { key } => one("GET", key, out),
+            Command::Del { key } => one("DEL", key, out),
+            Command::SetNx { key, .. } => two("SETNX", key, &value, out),
+            Command::GetSet { key, .. } => two("GETSET", key, &value, out),
+            Command::GetDel { key } => one("GETDEL", key, out),
+            Command::Append { key } => two("APPEND", key, &piece_of(self.id), out),
+            Command::IncrBy { key, by: 1 } => one("INCR", key, out),
+            Command::IncrBy { key, by } => two("INCRBY", key, by.to_string().as_bytes(), out),
+            Command::Expire { key, px } => two("PEXPIRE", key, px.to_string().as_bytes(), out),
+            Command::Persist { key } => one("PERSIST", key, out),
+            Command::PTtl { key } => one("PTTL", key, out),
+            Command::Exists { key } => one("EXISTS", key, out),
+            Command::MSet { keys, .. } => {
+                let mut words: Vec<&[u8]> = vec![b"MSET"];
+                words.extend(keys.iter().flat_map(|key| [key.bytes(), &value]));
+                encode_command(&words, out);
+            }
+            Command::MGet { keys } => {
+                let mut words: Vec<&[u8]> = vec![b"MGET"];
+                words.extend(keys.iter().map(Key::bytes));
+                encode_command(&words, out);
+            }
         }
     }
 }
@@ -68,14 +247,22 @@ impl Operation {
 /// What a client learnt about its operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The write was acknowledged.
+    /// The write was acknowledged with OK.
     Stored,
-    /// What was read.
+    /// What was read, or was there before the write.
     Read(Option<Vec<u8>>),
+    /// What was read of several keys.
+    ReadMany(Vec<Option<Vec<u8>>>),
     /// Whether the key was there to be deleted.
     Deleted(bool),
+    /// 1 or 0.
+    Flag(bool),
+    /// A sum, a length or a time to live.
+    Number(i64),
     /// The node said no; the write may not be relied on, nor may its absence.
     Refused(String),
+    /// An answer that no command of this kind can have.
+    Malformed(String),
     /// No answer: timeout or a broken connection.
     Unknown,
 }
@@ -87,24 +274,68 @@ pub enum Note {
     Began(Rc<Operation>),
     /// It learnt this.
     Ended(Rc<Operation>, Outcome),
+    /// What a region's node sent was no answer to anything.
+    Stray(usize, String),
+}
+
+impl Note {
+    /// The region it comes from.
+    #[must_use]
+    pub fn region(&self) -> usize {
+        match self {
+            Note::Began(operation) | Note::Ended(operation, _) => operation.region,
+            Note::Stray(region, _) => *region,
+        }
+    }
+}
+
+/// Bytes in front of a value's filler.
+const VALUE_HEAD_BYTES: usize = 17;
+
+fn filler_byte(id: u64) -> u8 {
+    b'a' + id.to_le_bytes()[0] % 26
 }
 
 /// The value that operation `id` writes.
 #[must_use]
 pub fn value_of(id: u64, filler: usize) -> Vec<u8> {
-    let mut value = format!("{id:016x}:").into_bytes();
-    value.extend(std::iter::repeat_n(b'a' + id.to_le_bytes()[0] % 26, filler));
+    let mut value = Vec::with_capacity(VALUE_HEAD_BYTES + filler);
+    value.extend(format!("{id:016x}:").into_bytes());
+    value.resize(VALUE_HEAD_BYTES + filler, filler_byte(id));
     value
+}
+
+/// What operation `id` appends; no value of [`value_of`] has its first byte behind its head.
+#[must_use]
+pub fn piece_of(id: u64) -> Vec<u8> {
+    format!("+{id:016x}").into_bytes()
+}
+
+fn id_of(digits: &[u8]) -> Option<u64> {
+    let lower = digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    if lower { u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok() } else { None }
 }
 
 /// The operation that wrote `value`, if it is whole.
 #[must_use]
 pub fn writer_of(value: &[u8]) -> Option<u64> {
-    let (digits, rest) = value.split_at_checked(16)?;
-    let id = u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    let (digits, rest) = value.split_at_checked(VALUE_HEAD_BYTES - 1)?;
+    let id = id_of(digits)?;
     let filler = rest.strip_prefix(b":")?;
-    (value_of(id, filler.len()) == value).then_some(id)
+    filler.iter().all(|byte| *byte == filler_byte(id)).then_some(id)
 }
+
+/// What `value` was before the last piece was appended to it, and who appended that.
+#[must_use]
+pub fn appended_to(value: &[u8]) -> Option<(&[u8], u64)> {
+    let (before, piece) = value.split_at_checked(value.len().checked_sub(VALUE_HEAD_BYTES)?)?;
+    Some((before, id_of(piece.strip_prefix(b"+")?)?))
+}
+
+/// Milliseconds to live of private keys: thirty years, which no clock of the simulator passes within a run.
+const NEVER_MS: u64 = 946_080_000_000;
+/// Of this many operations, one follows a new connection.
+const RECONNECT_EVERY: u64 = 400;
 
 /// How a region's clients choose what to do.
 #[derive(Clone, Copy, Debug)]
@@ -113,55 +344,205 @@ pub struct Mix {
     pub hot_keys: u64,
     /// Many keys.
     pub cold_keys: u64,
-    /// Of 100 operations, how many are on hot keys.
+    /// Private keys of each region.
+    pub own_keys: u64,
+    /// Of 100 operations, how many are on private keys.
+    pub own_percent: u64,
+    /// Of 100 operations on shared keys, how many are on hot ones.
     pub hot_percent: u64,
-    /// Longest pause between two operations in microseconds.
+    /// Of 100 operations, how many only read.
+    pub read_percent: u64,
+    /// Of 100 writes, how many delete.
+    pub delete_percent: u64,
+    /// Of 100 writes, how many read and modify (counters always do).
+    pub modify_percent: u64,
+    /// Of 100 writes, how many are about expiry.
+    pub expiry_percent: u64,
+    /// Of 100 reads and of 100 plain writes, how many are of several keys.
+    pub many_percent: u64,
+    /// Of 100 values, how many have more than 2000 bytes.
+    pub large_percent: u64,
+    /// Operations that follow each other without a pause.
+    pub burst: u64,
+    /// Longest pause between two bursts in microseconds.
     pub think_us_max: u64,
 }
 
+/// Draws below a bound.
+type Below<'a> = &'a mut dyn FnMut(u64) -> u64;
+
 impl Mix {
-    /// Draws a mix.
+    /// Draws a world: quiet or brutal, with few keys or many, with large values or none.
     pub fn draw_for(random: &mut dyn FnMut() -> u64) -> Mix {
         let mut below = |bound: u64| random() % bound;
+        // Operations a second of one client.
+        let rate = [16, 20, 30, 30, 50, 50, 80, 160][index(below(8))];
+        let burst = [1, 1, 4, 8, 20, 50][index(below(6))];
         Mix {
-            hot_keys: 1 + below(6),
-            cold_keys: 20 + below(200),
-            hot_percent: 20 + below(70),
-            think_us_max: 200_000 << below(3),
+            hot_keys: [1, 2, 4, 8][index(below(4))],
+            cold_keys: [10, 100, 1_000, 20_000][index(below(4))],
+            own_keys: [1, 2, 4, 12][index(below(4))],
+            own_percent: 10 + below(30),
+            hot_percent: 10 + below(85),
+            read_percent: 10 + below(50),
+            delete_percent: below(30),
+            modify_percent: below(50),
+            expiry_percent: below(30),
+            many_percent: below(15),
+            large_percent: [0, 2, 5, 30][index(below(4))],
+            burst,
+            // The mean of what is drawn between zero and the longest is half of it.
+            think_us_max: 2 * 1_000_000 * burst / rate,
         }
     }
 
-    /// Draws a command.
-    pub fn draw(&self, random: &mut dyn FnMut() -> u64) -> Command {
-        let mut below = |bound: u64| random() % bound;
-        let key = if below(100) < self.hot_percent {
-            format!("hot:{}", below(self.hot_keys))
-        } else {
-            format!("cold:{}", below(self.cold_keys))
-        };
-        let key = key.into_bytes();
-        match below(100) {
-            0..50 => Command::Set { key, filler: draw_filler(&mut below), px: None },
-            50..62 => {
-                let px = if below(2) == 0 { 50 + below(1000) } else { 1000 + below(60_000) };
-                Command::Set { key, filler: draw_filler(&mut below), px: Some(px) }
+    /// Draws a command for a client of `region`.
+    pub fn draw(&self, region: usize, random: &mut dyn FnMut() -> u64) -> Command {
+        let below: Below<'_> = &mut |bound: u64| random() % bound;
+        let own = below(100) < self.own_percent;
+        let (key, counts) = self.draw_key(own, region, below);
+        if below(100) < self.read_percent {
+            return match below(100) {
+                share if share < self.many_percent => Command::MGet { keys: self.draw_more(key, own, region, below) },
+                share if share < 85 => Command::Get { key },
+                share if share < 92 => Command::PTtl { key },
+                _ => Command::Exists { key },
+            };
+        }
+        if below(100) < self.delete_percent {
+            return if below(4) == 0 { Command::GetDel { key } } else { Command::Del { key } };
+        }
+        if below(100) < self.expiry_percent {
+            let px = match below(4) {
+                _ if own => NEVER_MS,
+                0 | 1 => 50 + below(1_000),
+                _ => 1_000 + below(30_000),
+            };
+            return match below(4) {
+                0 => Command::Persist { key },
+                1 => Command::Expire { key, px },
+                // On a private key the time to live has to come from a command that the model knows.
+                _ if own => Command::Expire { key, px },
+                _ => Command::Set { key, filler: self.draw_filler(below), px: Some(px) },
+            };
+        }
+        // Some commands meet the other kind of value.
+        if counts != (below(50) == 0) {
+            return match below(20) {
+                0 => Command::Set { key, filler: 0, px: None },
+                1..4 => Command::IncrBy { key, by: [-1, 7, 1_000_000][index(below(3))] },
+                _ => Command::IncrBy { key, by: 1 },
+            };
+        }
+        let filler = self.draw_filler(below);
+        if below(100) < self.modify_percent {
+            return match below(4) {
+                0 => Command::SetNx { key, filler },
+                1 => Command::GetSet { key, filler },
+                _ => Command::Append { key },
+            };
+        }
+        if below(100) < self.many_percent {
+            return Command::MSet { keys: self.draw_more(key, own, region, below), filler };
+        }
+        Command::Set { key, filler, px: None }
+    }
+
+    /// A key, and whether it mostly counts.
+    fn draw_key(&self, own: bool, region: usize, below: Below<'_>) -> (Key, bool) {
+        if own {
+            let number = below(self.own_keys);
+            return (Key::private(region, number), number % 4 == 3);
+        }
+        let hot = below(100) < self.hot_percent;
+        let (name, number) = if hot { ("hot", below(self.hot_keys)) } else { ("cold", below(self.cold_keys)) };
+        (format!("{name}:{number}").into(), number % 4 == 3)
+    }
+
+    /// `first` and up to four other keys of its family.
+    fn draw_more(&self, first: Key, own: bool, region: usize, below: Below<'_>) -> Vec<Key> {
+        let mut keys = vec![first];
+        for _ in 0..=below(4) {
+            let (key, _) = self.draw_key(own, region, below);
+            if !keys.contains(&key) {
+                keys.push(key);
             }
-            62..78 => Command::Del { key },
-            _ => Command::Get { key },
         }
+        keys
     }
 
-    /// Draws a pause in nanoseconds; mostly short, so that hot keys are contended.
+    fn draw_filler(&self, below: Below<'_>) -> usize {
+        let largest = u64::from(VALUE_BYTES_MAX) - VALUE_HEAD_BYTES as u64;
+        let bytes = if below(100) < self.large_percent {
+            if below(8) == 0 { largest } else { 2_000 + below(largest - 2_000) }
+        } else if below(4) == 0 {
+            200 + below(1_800)
+        } else {
+            below(200)
+        };
+        usize::try_from(bytes).unwrap_or(0)
+    }
+
+    /// Draws a pause in nanoseconds: none within a burst.
     pub fn pause_ns(&self, random: &mut dyn FnMut() -> u64) -> u64 {
-        if random().is_multiple_of(4) { 0 } else { random() % (self.think_us_max * 1000 + 1) }
+        if random().is_multiple_of(self.burst) { random() % (self.think_us_max * 1000 + 1) } else { 0 }
+    }
+
+    /// Draws whether a client that has nothing under way leaves its connection for a fresh one.
+    pub fn reconnects(&self, random: &mut dyn FnMut() -> u64) -> bool {
+        random().is_multiple_of(RECONNECT_EVERY)
     }
 }
 
-fn draw_filler(below: &mut impl FnMut(u64) -> u64) -> usize {
-    let bytes = match below(100) {
-        0..70 => below(200),
-        70..95 => 200 + below(2_000),
-        _ => 2_000 + below(12_000),
-    };
-    usize::try_from(bytes).unwrap_or(0)
+fn index(drawn: u64) -> usize {
+    usize::try_from(drawn).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_name_their_writers() {
+        assert_eq!(writer_of(&value_of(77, 40)), Some(77));
+        assert_eq!(writer_of(&value_of(77, 0)), Some(77));
+        let mut torn = value_of(77, 40);
+        torn[30] ^= 1;
+        assert_eq!(writer_of(&torn), None);
+        let mut grown = value_of(77, 40);
+        grown.extend(piece_of(78));
+        assert_eq!(writer_of(&grown), None);
+        assert_eq!(appended_to(&grown), Some((value_of(77, 40).as_slice(), 78)));
+        assert_eq!(appended_to(b"+1"), None);
+    }
+
+    #[test]
+    fn private_keys_name_their_region() {
+        assert_eq!(Key::private(2, 7).owner(), Some(2));
+        assert_eq!(Key::from("hot:1").owner(), None);
+        assert_eq!(Key::from("own:x:1").owner(), None);
+    }
+
+    #[test]
+    fn every_command_is_drawn_and_private_keys_stay_private() {
+        let mut seen = std::collections::BTreeSet::new();
+        let mut state = 1_u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state >> 33
+        };
+        for _ in 0..200 {
+            let mix = Mix::draw_for(&mut random);
+            for _ in 0..100 {
+                let command = mix.draw(1, &mut random);
+                assert!(command.keys().iter().all(|key| key.owner().is_none_or(|owner| owner == 1)));
+                assert_eq!(
+                    command.keys().iter().collect::<std::collections::BTreeSet<_>>().len(),
+                    command.keys().len()
+                );
+                seen.insert(format!("{command:?}").split(' ').next().unwrap_or_default().to_owned());
+            }
+        }
+        assert_eq!(seen.len(), 14, "{seen:?}");
+    }
 }

@@ -25,6 +25,8 @@ pub struct Record {
     pub expiry: Option<u64>,
     /// Its key.
     pub key: Vec<u8>,
+    /// CRC-32C of its value.
+    pub value_crc: u32,
     /// The client's operation that its value names.
     pub writer: Option<u64>,
 }
@@ -40,6 +42,7 @@ impl Record {
             origin: view.origin,
             expiry: view.expiry,
             key: view.key.to_vec(),
+            value_crc: wal::crc32c(view.value),
             writer: writer_of(view.value),
         }
     }

@@ -42,7 +42,7 @@ pub fn check(history: &History, ledger: &Ledger, region: &str, node: &mut Node, 
     let stored = stored(node);
     for (key, acknowledged) in ledger.acknowledged() {
         let found = stored.get(key);
-        if found.is_none_or(|found| found.rank() < acknowledged.rank()) {
+        if found.is_none_or(|found| found.rank() < acknowledged.rank) {
             let deleted = acknowledged.op == RecordOp::Delete && found.is_some_and(|found| found.op == RecordOp::Put);
             let checker = if deleted { C3 } else { D2 };
             return Err(Violation::new(checker, format!("{region} has {found:?} for acknowledged {acknowledged:?}")));

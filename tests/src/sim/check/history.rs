@@ -3,15 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use net::ids::LogId;
-use wal::{NodeId, RecordOp, Version};
+use wal::{NodeId, Version};
 
 use super::Violation;
 use super::device::Record;
 
 /// Checker C6.
 pub const C6: &str = "C6 versions rise strictly";
-/// Checker D3.
-pub const D3: &str = "D3 nothing that was never written";
 
 /// One origin log.
 #[derive(Debug, Default)]
@@ -29,9 +27,6 @@ pub struct History {
     logs: BTreeMap<LogId, LogHistory>,
     highest: HashMap<NodeId, Version>,
     known: BTreeSet<(NodeId, Version, Vec<u8>)>,
-    writes: HashMap<u64, Record>,
-    /// By origin and key, in the order in which they became durable.
-    deletes: HashMap<(NodeId, Vec<u8>), Vec<Record>>,
     winners: BTreeMap<Vec<u8>, Record>,
     /// How many there are, control records included.
     pub records: u64,
@@ -41,7 +36,7 @@ impl History {
     /// A record of `core` in its node's log `log` is durable. Returns whether it was not known yet.
     ///
     /// # Errors
-    /// [`C6`], and [`D3`] when an operation is written twice.
+    /// [`C6`].
     pub fn originated(&mut self, log: LogId, core: u16, record: &Record) -> Result<bool, Violation> {
         let node = record.origin;
         let highest = self.highest.entry(node).or_default();
@@ -67,14 +62,6 @@ impl History {
         if record.is_control() {
             return Ok(true);
         }
-        if let Some(writer) = record.writer
-            && let Some(earlier) = self.writes.insert(writer, record.clone())
-        {
-            return Err(Violation::new(D3, format!("operation {writer} was written as {earlier:?} and {record:?}")));
-        }
-        if record.op == RecordOp::Delete {
-            self.deletes.entry((node, record.key.clone())).or_default().push(record.clone());
-        }
         let winner = self.winners.entry(record.key.clone()).or_insert_with(|| record.clone());
         if winner.rank() < record.rank() {
             *winner = record.clone();
@@ -88,18 +75,6 @@ impl History {
         let range = (std::ops::Bound::Excluded(from), std::ops::Bound::Included(to.max(from)));
         let found = records.filter(|_| to > from).map(|records| records.range(range));
         found.into_iter().flatten().flat_map(|(_, records)| records).filter(|record| !record.is_control())
-    }
-
-    /// What a client's SET became, once it was durable.
-    #[must_use]
-    pub fn write(&self, operation: u64) -> Option<&Record> {
-        self.writes.get(&operation)
-    }
-
-    /// The tombstones of `key` that `node` wrote, in the order in which they became durable.
-    #[must_use]
-    pub fn deletes(&self, node: NodeId, key: &[u8]) -> &[Record] {
-        self.deletes.get(&(node, key.to_vec())).map_or(&[], Vec::as_slice)
     }
 
     /// By key, the record that wins over all others.

@@ -1,131 +1,287 @@
-//! What clients were told (D1, D2, D6): an acknowledged write is durable at that moment and wins or loses only to newer ones.
+//! What clients were told: an acknowledged write is durable at that moment (D1, D2, D6), a value that is read was durably
+//! written there (D3). Hands every answer to the checkers that have a file of their own: `sessions`, `staleness`, `privates`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
-use wal::{NodeId, Version};
+use net::reactor::Mono;
+use wal::{NodeId, RecordOp};
 
 use super::Violation;
 use super::device::Record;
-use super::history::{D3, History};
-use crate::sim::workload::{Command, Operation, Outcome, writer_of};
+use super::privates::Privates;
+use super::sessions::{EXPIRED, Sessions, Shown};
+use super::staleness::{Acknowledged, Staleness};
+use super::writes::{CLOCK_ERROR_MS_MAX, D3, Durable, KeyId, NOTHING, Rank, Writes, unix_ms};
+use crate::sim::workload::{Command, Operation, Outcome};
 
 /// Checker D1.
 pub const D1: &str = "D1 acknowledged means durable";
-/// Reads of one region never go back.
-pub const READS: &str = "reads do not go back";
+/// Answers that their commands cannot have.
+pub const PROTOCOL: &str = "answers fit their commands";
+
+/// What other regions acknowledged longer ago than this is visible while nothing is broken, in nanoseconds: the longest way
+/// (82.5 ms), a sync at either end, a batch before it in both.
+pub const STALENESS_NS_MAX: u64 = 1_000_000_000;
 
 /// What an operation that is under way will be held to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Began {
-    /// How many tombstones of the key the region's node had written.
-    deletes: usize,
-    /// What the region's clients had seen of the key.
-    seen: Version,
+    at: Mono,
+    node: NodeId,
+    /// One for each of its keys.
+    keys: Vec<BeganKey>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct BeganKey {
+    key: KeyId,
+    /// How many records of the key were durable.
+    records: usize,
+    /// What the region's clients had been shown.
+    shown: Rank,
+    demand: Option<Acknowledged>,
+}
+
+/// What an answer says was written to a key.
+#[derive(Clone, Copy, Debug)]
+enum Wrote {
+    /// The operation's value.
+    Value,
+    /// This number.
+    Number(i64),
+    /// Something.
+    Something,
+    /// The present value, with an expiry or without.
+    Copy {
+        expires: bool,
+    },
+    Tombstone,
 }
 
 /// The clients' side of the story.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ledger {
+    /// What is durable, by key.
+    pub writes: Writes,
+    /// What was shown.
+    pub sessions: Sessions,
+    /// How far regions lag.
+    pub staleness: Staleness,
+    /// Keys that only one region uses.
+    pub privates: Privates,
+    events: u64,
     began: HashMap<u64, Began>,
-    commands: HashMap<u64, Command>,
+    operations: HashMap<u64, Rc<Operation>>,
     /// By key, the newest acknowledged write.
-    acknowledged: HashMap<Vec<u8>, Record>,
-    seen: HashMap<(usize, Vec<u8>), Version>,
+    acknowledged: BTreeMap<KeyId, Durable>,
     /// Acknowledged writes.
     pub acknowledged_count: u64,
     /// Operations without an answer.
     pub unknown_count: u64,
     /// Operations that were refused.
     pub refused_count: u64,
-    /// Answered reads.
+    /// Answers that show a key.
     pub read_count: u64,
 }
 
+impl Default for Ledger {
+    fn default() -> Ledger {
+        Ledger {
+            writes: Writes::default(),
+            sessions: Sessions::default(),
+            staleness: Staleness::new(STALENESS_NS_MAX),
+            privates: Privates::default(),
+            events: 0,
+            began: HashMap::new(),
+            operations: HashMap::new(),
+            acknowledged: BTreeMap::new(),
+            acknowledged_count: 0,
+            unknown_count: 0,
+            refused_count: 0,
+            read_count: 0,
+        }
+    }
+}
+
 impl Ledger {
-    /// A client of the region whose node is `node` sends this.
-    pub fn begin(&mut self, history: &History, node: NodeId, operation: &Operation) {
-        let key = operation.command.key();
-        let deletes = history.deletes(node, key).len();
-        let seen = self.seen.get(&(operation.region, key.to_vec())).copied().unwrap_or_default();
-        self.began.insert(operation.id, Began { deletes, seen });
-        self.commands.insert(operation.id, operation.command.clone());
+    fn event(&mut self) -> u64 {
+        self.events += 1;
+        self.events
     }
 
-    /// A client learnt this.
+    /// A record is durable in its origin's log for the first time; no control record.
     ///
     /// # Errors
-    /// [`D1`], [`D3`], [`READS`].
-    pub fn end(
-        &mut self,
-        history: &History,
-        node: NodeId,
-        operation: &Operation,
-        outcome: &Outcome,
-    ) -> Result<(), Violation> {
+    /// [`D3`].
+    pub fn durable(&mut self, record: &Record) -> Result<(), Violation> {
+        let writer = record.writer.and_then(|writer| self.operations.get(&writer));
+        self.writes.durable(record, writer.map(Rc::as_ref))
+    }
+
+    /// The process of a region's node ended.
+    pub fn died(&mut self, region: usize) {
+        let event = self.event();
+        self.privates.died(region, event);
+    }
+
+    /// A region's disk was replaced or set back: what it showed and what it acknowledged to its private keys binds it no more.
+    pub fn forget(&mut self, region: usize) {
+        let event = self.event();
+        self.privates.forget(region, event);
+        self.sessions.forget(region);
+    }
+
+    /// A client of the region whose node is `node` sends this now.
+    pub fn begin(&mut self, node: NodeId, operation: &Rc<Operation>, now: Mono) {
+        let event = self.event();
+        self.privates.begin(operation, event);
+        self.writes.expect(operation);
+        let keys = operation.command.keys().iter().map(|key| {
+            let id = self.writes.id(key);
+            BeganKey {
+                key: id,
+                records: self.writes.count(id),
+                shown: self.sessions.shown(operation.region, id),
+                demand: self.staleness.demand(operation.region, id, now),
+            }
+        });
+        let began = Began { at: now, node, keys: keys.collect() };
+        self.began.insert(operation.id, began);
+        if operation.command.filler().is_some() {
+            self.operations.insert(operation.id, Rc::clone(operation));
+        }
+    }
+
+    /// A client learnt this now.
+    ///
+    /// # Errors
+    /// Whatever does not hold.
+    pub fn end(&mut self, operation: &Operation, outcome: &Outcome, now: Mono) -> Result<(), Violation> {
         let Some(began) = self.began.remove(&operation.id) else { return Ok(()) };
-        let key = operation.command.key();
-        let written = match outcome {
-            Outcome::Unknown => {
-                self.unknown_count += 1;
-                return Ok(());
+        let event = self.event();
+        self.privates.end(operation, outcome, event);
+        match outcome {
+            Outcome::Unknown => self.unknown_count += 1,
+            Outcome::Refused(_) => self.refused_count += 1,
+            Outcome::Malformed(text) => {
+                return Err(Violation::new(PROTOCOL, format!("{operation:?} was answered with {text}")));
             }
-            Outcome::Refused(_) => {
-                self.refused_count += 1;
-                return Ok(());
-            }
-            Outcome::Deleted(false) | Outcome::Read(None) => {
+            _ => {}
+        }
+        for (index, key) in began.keys.iter().enumerate() {
+            let (shown, wrote) = meaning(&operation.command, outcome, index);
+            // What was there before the write comes first.
+            if let Some(shown) = shown {
                 self.read_count += 1;
-                return Ok(());
+                self.shown(operation, &began, *key, shown, now)?;
             }
-            Outcome::Read(Some(value)) => return self.read(history, operation, began, value),
-            Outcome::Stored => history.write(operation.id),
-            Outcome::Deleted(true) => history.deletes(node, key).get(began.deletes),
+            if let Some(wrote) = wrote {
+                self.wrote(operation, &began, *key, wrote, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn shown(
+        &mut self,
+        operation: &Operation,
+        began: &Began,
+        key: BeganKey,
+        shown: Shown<'_>,
+        now: Mono,
+    ) -> Result<(), Violation> {
+        if let Shown::Value(value) = shown {
+            let holding = self.writes.holding(key.key, value);
+            let Some(newest) = holding.last() else {
+                let text = String::from_utf8_lossy(&value[..value.len().min(60)]).into_owned();
+                let text =
+                    format!("{operation:?} read {text:?} ({} bytes), which nobody durably wrote there", value.len());
+                return Err(Violation::new(D3, text));
+            };
+            let expiry = self.writes.expiry(key.key, *newest).filter(|_| holding.len() == 1);
+            if expiry.is_some_and(|expiry| expiry + CLOCK_ERROR_MS_MAX < unix_ms(began.at)) {
+                let record = self.writes.record(key.key, *newest);
+                return Err(Violation::new(EXPIRED, format!("{operation:?} read {record:?} at {}", unix_ms(began.at))));
+            }
+        }
+        let newest = self.sessions.read(&self.writes, operation, key.key, key.shown, shown, unix_ms(now))?;
+        self.staleness.read(operation.region, key.key, key.demand, newest, began.at)
+    }
+
+    fn wrote(
+        &mut self,
+        operation: &Operation,
+        began: &Began,
+        key: BeganKey,
+        wrote: Wrote,
+        now: Mono,
+    ) -> Result<(), Violation> {
+        let (floor, rule) = self.sessions.floor(operation, key.key, key.shown);
+        let number = if let Wrote::Number(number) = wrote { wal::crc32c(number.to_string().as_bytes()) } else { 0 };
+        let fits = |durable: &Durable| {
+            let put = durable.op == RecordOp::Put;
+            durable.origin == began.node
+                && match wrote {
+                    Wrote::Value => durable.writer == Some(operation.id),
+                    Wrote::Number(_) => put && durable.value_crc == number,
+                    Wrote::Something => put,
+                    Wrote::Copy { expires } => put && durable.expiry.is_some() == expires,
+                    Wrote::Tombstone => durable.op == RecordOp::Delete,
+                }
         };
-        let Some(record) = written else {
-            let text = format!("{operation:?} was acknowledged, but no device holds it in its origin's log");
+        let found = self.writes.written(key.key, key.records, floor, fits).copied();
+        let Some(record) = found else {
+            let name = self.writes.key(key.key).clone();
+            let anywhere = self.writes.written(key.key, key.records, NOTHING, fits);
+            if let Some(record) = anywhere {
+                let text = format!("{operation:?} wrote {record:?} of {name:?} below {floor:?}, which it follows");
+                return Err(Violation::new(rule, text));
+            }
+            let text = format!("{operation:?} was acknowledged, but no device holds it in its origin's log ({name:?})");
             return Err(Violation::new(D1, text));
         };
         self.acknowledged_count += 1;
-        self.see(operation.region, key, record.version);
-        let newest = self.acknowledged.entry(key.to_vec()).or_insert_with(|| record.clone());
-        if newest.rank() < record.rank() {
-            *newest = record.clone();
+        self.sessions.show(operation, key.key, record.rank);
+        if self.writes.key(key.key).owner().is_none() {
+            self.staleness.acknowledged(operation.region, key.key, record.rank, now);
+        }
+        let newest = self.acknowledged.entry(key.key).or_insert(record);
+        if newest.rank < record.rank {
+            *newest = record;
         }
         Ok(())
-    }
-
-    fn read(&mut self, history: &History, operation: &Operation, began: Began, value: &[u8]) -> Result<(), Violation> {
-        self.read_count += 1;
-        let key = operation.command.key();
-        let writer = writer_of(value);
-        let genuine = writer
-            .and_then(|writer| self.commands.get(&writer))
-            .is_some_and(|command| matches!(command, Command::Set { .. }) && command.key() == key);
-        let Some(record) = writer.and_then(|writer| history.write(writer)).filter(|_| genuine) else {
-            let shown = String::from_utf8_lossy(&value[..value.len().min(24)]).into_owned();
-            return Err(Violation::new(D3, format!("{operation:?} read {shown:?}, which nobody durably wrote there")));
-        };
-        if record.version < began.seen {
-            let text = format!("{operation:?} read {record:?} after {:?} was seen in this region", began.seen);
-            return Err(Violation::new(READS, text));
-        }
-        self.see(operation.region, key, record.version);
-        Ok(())
-    }
-
-    /// The disk of `region` is another one: what its clients saw may be gone.
-    pub fn forget(&mut self, region: usize) {
-        self.seen.retain(|(of, _), _| *of != region);
-    }
-
-    fn see(&mut self, region: usize, key: &[u8], version: Version) {
-        let seen = self.seen.entry((region, key.to_vec())).or_default();
-        *seen = (*seen).max(version);
     }
 
     /// By key, the newest acknowledged write.
-    #[must_use]
-    pub fn acknowledged(&self) -> &HashMap<Vec<u8>, Record> {
-        &self.acknowledged
+    pub fn acknowledged(&self) -> impl Iterator<Item = (&[u8], &Durable)> {
+        self.acknowledged.iter().map(|(id, durable)| (self.writes.key(*id).bytes(), durable))
+    }
+}
+
+/// What an answer shows of a command's key `index`, and what was written to it.
+fn meaning<'a>(command: &Command, outcome: &'a Outcome, index: usize) -> (Option<Shown<'a>>, Option<Wrote>) {
+    let value = |value: &'a Option<Vec<u8>>| value.as_ref().map_or(Shown::Absent, |value| Shown::Value(value));
+    let there = |there: bool| if there { Shown::Present } else { Shown::Absent };
+    match (command, outcome) {
+        (_, Outcome::Stored) => (None, Some(Wrote::Value)),
+        (Command::GetSet { .. }, Outcome::Read(old)) => (Some(value(old)), Some(Wrote::Value)),
+        (Command::GetDel { .. }, Outcome::Read(old)) => (Some(value(old)), old.is_some().then_some(Wrote::Tombstone)),
+        (_, Outcome::Read(read)) => (Some(value(read)), None),
+        (_, Outcome::ReadMany(values)) => (values.get(index).map(value), None),
+        (_, Outcome::Deleted(deleted)) => (Some(there(*deleted)), deleted.then_some(Wrote::Tombstone)),
+        (Command::SetNx { .. }, Outcome::Flag(set)) => (Some(there(!set)), set.then_some(Wrote::Value)),
+        (Command::Expire { .. }, Outcome::Flag(set)) => {
+            (Some(there(*set)), set.then_some(Wrote::Copy { expires: true }))
+        }
+        // Without an expiry there is nothing to take away.
+        (Command::Persist { .. }, Outcome::Flag(set)) => {
+            (set.then_some(Shown::Present), set.then_some(Wrote::Copy { expires: false }))
+        }
+        (_, Outcome::Flag(found)) => (Some(there(*found)), None),
+        (Command::IncrBy { .. }, Outcome::Number(sum)) => (None, Some(Wrote::Number(*sum))),
+        (Command::PTtl { .. }, Outcome::Number(left)) => (Some(there(*left != -2)), None),
+        (_, Outcome::Number(_)) => (None, Some(Wrote::Something)),
+        (_, Outcome::Refused(_) | Outcome::Malformed(_) | Outcome::Unknown) => (None, None),
     }
 }

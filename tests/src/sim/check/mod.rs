@@ -4,8 +4,12 @@
 //! | checker | file | when it looks |
 //! |---|---|---|
 //! | D1, D2, D6 an acknowledged write is durable, and stays | `ledger`, `losses`, `finals` | at every answer; every start; the end |
-//! | D3 recovery is an exact prefix; nothing that was never written | `recovery`, `ledger`, `finals` | at every start; every read |
+//! | D3 recovery is an exact prefix; nothing that was never written | `recovery`, `writes`, `ledger`, `finals` | at every start; every record; every read |
 //! | D4 damage is found | `losses` | at every start |
+//! | S1 sessions and regions do not go back | `sessions` | at every answer |
+//! | private keys are registers | `privates` with `linear` and `string_key` | at the end |
+//! | K1 staleness is bounded while connected | `staleness` | at every read |
+//! | F1, F2 what discovery lists | `services` | every virtual second |
 //! | C1 equal regions, C3 no resurrection | `finals` | at the end |
 //! | C4 no echo | `view`, `finals` | at every append; after quiesce |
 //! | C6 versions rise strictly | `history` | at every durable record |
@@ -17,16 +21,24 @@ pub mod device;
 pub mod finals;
 pub mod history;
 pub mod ledger;
+pub mod linear;
 pub mod losses;
+pub mod privates;
 pub mod recovery;
+pub mod services;
+pub mod sessions;
+pub mod staleness;
+pub mod string_key;
 pub mod view;
+pub mod writes;
 
+use net::reactor::Mono;
 use net::reactor::sim::SimDisk;
 use wal::{CoreId, FrameKind, NodeId, Version};
 
 use self::device::{Record, Tail};
 use self::history::History;
-use self::ledger::{D1, Ledger};
+use self::ledger::{D1, Ledger, PROTOCOL};
 use self::losses::Losses;
 use self::view::View;
 use crate::sim::node::Node;
@@ -121,6 +133,7 @@ impl Checks {
     pub fn died(&mut self, region: usize) {
         let view = std::mem::take(&mut self.views[region]);
         self.losses.died(region, view.newest);
+        self.ledger.died(region);
     }
 
     /// The disk of `region`'s node, which is down, is another one now.
@@ -180,6 +193,9 @@ impl Checks {
         if kind == FrameKind::Originated && self.history.originated(log, core, record)? {
             let views = self.regions.iter().map(|(name, _)| name.as_str()).zip(&self.views);
             claims::turned_up(views, log, record)?;
+            if !record.is_control() {
+                self.ledger.durable(record)?;
+            }
         }
         Ok(())
     }
@@ -210,15 +226,15 @@ impl Checks {
     ///
     /// # Errors
     /// Whatever does not hold.
-    pub fn heard(&mut self, note: &Note) -> Result<(), Violation> {
+    pub fn heard(&mut self, now: Mono, note: &Note) -> Result<(), Violation> {
         match note {
             Note::Began(operation) => {
-                self.ledger.begin(&self.history, self.regions[operation.region].1, operation);
+                self.ledger.begin(self.regions[operation.region].1, operation, now);
                 Ok(())
             }
-            Note::Ended(operation, outcome) => {
-                let node = self.regions[operation.region].1;
-                self.ledger.end(&self.history, node, operation, outcome)
+            Note::Ended(operation, outcome) => self.ledger.end(operation, outcome, now),
+            Note::Stray(region, text) => {
+                Err(Violation::new(PROTOCOL, format!("{} sent this: {text}", self.regions[*region].0)))
             }
         }
     }

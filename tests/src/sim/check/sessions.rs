@@ -1,0 +1,114 @@
+//! What one region shows never goes back: neither to a session (read-your-writes, monotonic reads, monotonic writes, writes
+//! follow reads; Terry et al., "Session guarantees", 1994), nor to anybody in real time.
+//!
+//! A region has one node: what one client of it was shown before another's request began, that one has to be shown, too.
+//! A session's own requests are ordered by the connection, even if they are under way at the same time.
+
+use std::collections::HashMap;
+
+use super::Violation;
+use super::writes::{KeyId, NOTHING, Rank, Writes};
+use crate::sim::workload::Operation;
+
+/// In real time.
+pub const READS: &str = "reads do not go back";
+/// Within a session.
+pub const SESSIONS: &str = "sessions see their past";
+/// Nothing is shown where something must be.
+pub const ABSENT: &str = "what was seen is only gone if deleted or expired";
+/// A value is shown after its expiry.
+pub const EXPIRED: &str = "expired values are not shown";
+
+/// What an answer shows of a key.
+#[derive(Clone, Copy, Debug)]
+pub enum Shown<'a> {
+    /// This value.
+    Value(&'a [u8]),
+    /// That there is one.
+    Present,
+    /// That there is none.
+    Absent,
+}
+
+/// What has been shown so far.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    regions: HashMap<(usize, KeyId), Rank>,
+    sessions: HashMap<(u64, KeyId), Rank>,
+}
+
+impl Sessions {
+    /// What the clients of a region have been shown of a key: a request that begins now is held to it.
+    #[must_use]
+    pub fn shown(&self, region: usize, key: KeyId) -> Rank {
+        self.regions.get(&(region, key)).copied().unwrap_or(NOTHING)
+    }
+
+    /// A new disk knows nothing of what the old one showed.
+    pub fn forget(&mut self, region: usize) {
+        self.regions.retain(|(other, _), _| *other != region);
+    }
+
+    /// The clients of a region were shown this, at least.
+    pub fn show(&mut self, operation: &Operation, key: KeyId, rank: Rank) {
+        for known in [
+            self.regions.entry((operation.region, key)).or_insert(NOTHING),
+            self.sessions.entry((operation.session, key)).or_insert(NOTHING),
+        ] {
+            *known = rank.max(*known);
+        }
+    }
+
+    /// What an answer must not be older than: the higher one of what the region had shown when the operation began, and
+    /// what its session has been shown since; and the name of that rule.
+    #[must_use]
+    pub fn floor(&self, operation: &Operation, key: KeyId, at_begin: Rank) -> (Rank, &'static str) {
+        let session = self.sessions.get(&(operation.session, key)).copied().unwrap_or(NOTHING);
+        if session > at_begin { (session, SESSIONS) } else { (at_begin, READS) }
+    }
+
+    /// An answer shows this of a key, at `unix_ms`. Returns the newest rank that it can stand for.
+    ///
+    /// # Errors
+    /// [`READS`], [`SESSIONS`], [`ABSENT`].
+    pub fn read(
+        &mut self,
+        writes: &Writes,
+        operation: &Operation,
+        key: KeyId,
+        at_begin: Rank,
+        shown: Shown<'_>,
+        unix_ms: u64,
+    ) -> Result<Rank, Violation> {
+        let (floor, rule) = self.floor(operation, key, at_begin);
+        let before = || (floor > NOTHING).then(|| writes.record(key, floor)).flatten();
+        match shown {
+            Shown::Value(value) => {
+                let holding = writes.holding(key, value);
+                let newest = holding.last().copied().unwrap_or(NOTHING);
+                let Some(rank) = holding.get(holding.partition_point(|rank| *rank < floor)) else {
+                    let read = writes.record(key, newest);
+                    return Err(Violation::new(rule, format!("{operation:?} read {read:?} after {:?}", before())));
+                };
+                self.show(operation, key, *rank);
+                Ok(newest)
+            }
+            Shown::Present => {
+                let newest = writes.newest_put(key).unwrap_or(NOTHING);
+                if newest < floor {
+                    return Err(Violation::new(rule, format!("{operation:?} found a value after {:?}", before())));
+                }
+                Ok(newest)
+            }
+            Shown::Absent if floor == NOTHING => Ok(writes.newest_absence(key, unix_ms).unwrap_or(NOTHING)),
+            Shown::Absent => {
+                let Some(rank) = writes.absence(key, floor, unix_ms) else {
+                    let text = format!("{operation:?} found nothing after {:?} ({rule})", before());
+                    return Err(Violation::new(ABSENT, text));
+                };
+                self.show(operation, key, rank);
+                Ok(writes.newest_absence(key, unix_ms).unwrap_or(rank))
+            }
+        }
+    }
+}

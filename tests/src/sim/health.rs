@@ -1,0 +1,75 @@
+//! What the harness knows of the mesh's health, for the checkers that promise something only while nothing is broken, and
+//! the look at discovery once in a virtual second.
+
+use net::reactor::Mono;
+
+use super::check::services::{Services, Shown};
+use super::mesh::Mesh;
+
+/// Between two looks at what discovery lists, in virtual milliseconds.
+const LOOK_MS: u64 = 1_000;
+
+/// The mesh's health.
+#[derive(Debug)]
+pub struct Health {
+    services: Services,
+    next_look: Mono,
+    /// Since when links are whole, `None` while one is not or may not be.
+    links_since: Option<Mono>,
+}
+
+impl Health {
+    /// Nothing is known to be healthy yet.
+    #[must_use]
+    pub fn new(services: Services) -> Health {
+        Health { services, next_look: Mono(0), links_since: None }
+    }
+
+    /// How often a live node had to be listed in another region, and was.
+    #[must_use]
+    pub fn listed(&self) -> u64 {
+        self.services.checked
+    }
+}
+
+impl Mesh {
+    /// All links are whole from now on: discovery has to find everybody within its bound.
+    pub fn links_are_whole(&mut self) {
+        self.health.links_since = Some(self.world.now());
+    }
+
+    /// Links may be at fault from now on.
+    pub fn links_may_break(&mut self) {
+        self.health.links_since = None;
+        self.unsettle();
+    }
+
+    /// Everything is up, whole and caught up: from now on staleness is bounded, until a node ends or links may break.
+    pub fn settle(&mut self) {
+        let now = self.world.now();
+        self.checks.ledger.staleness.healthy_since(Some(now), 0);
+    }
+
+    /// Staleness is not bounded any more.
+    pub(crate) fn unsettle(&mut self) {
+        self.checks.ledger.staleness.healthy_since(None, 0);
+    }
+
+    /// Looks at what discovery lists, if it is time.
+    pub(crate) fn look(&mut self) {
+        let now = self.world.now();
+        if now < self.health.next_look {
+            return;
+        }
+        self.health.next_look = now.plus_ms(LOOK_MS);
+        let nodes = self.nodes.iter().map(|state| {
+            let node = state.node.as_ref()?;
+            Some(Shown { run: node.incarnation.0, services: node.status.read().services })
+        });
+        let nodes: Vec<Option<Shown>> = nodes.collect();
+        let looked = self.health.services.look(now, self.health.links_since, &nodes);
+        if let Err(violation) = looked {
+            self.violate(violation);
+        }
+    }
+}
