@@ -24,12 +24,6 @@ impl Health {
     pub fn new(services: Services) -> Health {
         Health { services, next_look: Mono(0), links_since: None }
     }
-
-    /// How often a live node had to be listed in another region, and was.
-    #[must_use]
-    pub fn listed(&self) -> u64 {
-        self.services.checked
-    }
 }
 
 impl Mesh {
@@ -42,6 +36,17 @@ impl Mesh {
     pub fn links_may_break(&mut self) {
         self.health.links_since = None;
         self.unsettle();
+    }
+
+    /// From its next start on the node of `region` reads a wall clock that stands this far from the truth.
+    pub fn set_clock(&mut self, region: usize, offset_ms: i64) {
+        self.regions[region].wall_offset_ms = offset_ms;
+    }
+
+    /// How often a live node had to be listed in another region, and was.
+    #[must_use]
+    pub fn listed(&self) -> u64 {
+        self.health.services.checked
     }
 
     /// Everything is up, whole and caught up: from now on staleness is bounded, until a node ends or links may break.
