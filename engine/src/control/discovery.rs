@@ -45,7 +45,8 @@ impl<H: Host> ControlLoop<H> {
 
     fn register_own_services(&mut self) {
         let now = self.now();
-        let epoch = Epoch(self.facts.started_unix_ms);
+        // The run's first version: unlike the wall clock it rises with every run, or peers would take this run for an old one.
+        let epoch = Epoch(self.logs.logs.last().map_or(0, |log| log.first.0));
         for (name, port) in self.mesh.services.clone() {
             let Ok(service) = ServiceName::parse(&name) else { continue };
             let register = Register {
