@@ -40,7 +40,7 @@ impl Mesh {
 
     /// From its next start on the node of `region` reads a wall clock that stands this far from the truth.
     pub fn set_clock(&mut self, region: usize, offset_ms: i64) {
-        self.regions[region].wall_offset_ms = offset_ms;
+        self.nodes[region].wall_offset_ms = offset_ms;
     }
 
     /// How often a live node had to be listed in another region, and was.
