@@ -63,9 +63,13 @@ fn sectors(bytes: &[u8], range: Range<usize>) -> &[u8] {
 /// Equal, with zeros beyond their ends.
 fn is_same(left: &[u8], right: &[u8]) -> bool {
     let common = left.len().min(right.len());
-    left[..common] == right[..common]
-        && left[common..].iter().all(|byte| *byte == 0)
-        && right[common..].iter().all(|byte| *byte == 0)
+    left[..common] == right[..common] && is_zero(&left[common..]) && is_zero(&right[common..])
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    // Comparing is faster than looking at each byte.
+    static ZEROS: [u8; PAGE_SECTORS * SECTOR_BYTES] = [0; PAGE_SECTORS * SECTOR_BYTES];
+    bytes.chunks(ZEROS.len()).all(|chunk| *chunk == ZEROS[..chunk.len()])
 }
 
 /// Overwrites a sector; what lies beyond the end of `bytes` is dropped.

@@ -133,7 +133,8 @@ impl World {
         self.inner().nodes[node.0].effects_left = None;
     }
 
-    /// A node whose processes died of an armed crash, each once. Ask after every turn and after a start.
+    /// A node whose processes died of an armed crash, each once. Ask after every turn, at the end
+    /// of every `step_until`, and after a start.
     #[must_use]
     pub fn take_crashed(&self) -> Option<NodeIndex> {
         self.inner().crashed.pop_front().map(NodeIndex)

@@ -72,14 +72,9 @@ impl Inner {
                     self.hang_up(id, side, false);
                     continue;
                 }
-                // What already left the machine may arrive; what was in its send buffer never does.
                 end.state = EndState::Gone;
                 end.out.send = None;
-                if end.out.held > 0 {
-                    end.out.clear();
-                } else {
-                    keep_some(&mut end.out.queue, &mut self.random);
-                }
+                end.out.break_off(&mut self.random);
                 self.forget_if_over(id);
             }
         }
@@ -156,7 +151,7 @@ fn octets(queue: &VecDeque<Segment>) -> usize {
 }
 
 /// Keeps a random prefix, which may end in the middle of a segment.
-fn keep_some(queue: &mut VecDeque<Segment>, random: &mut Random) {
+pub(super) fn keep_some(queue: &mut VecDeque<Segment>, random: &mut Random) {
     let mut room = random.index(octets(queue) + 1);
     let mut kept = 0;
     for segment in queue.iter_mut() {

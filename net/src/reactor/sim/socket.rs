@@ -8,6 +8,8 @@ use bytes::Bytes;
 
 use super::connect::{Attempt, SimListener, Syn};
 use super::link::{Links, RETRANSMIT_NS, Sent};
+use super::outage::keep_some;
+use super::random::Random;
 use super::world::{Event, Inner};
 use crate::reactor::{Outcome, Socket, StreamKind, Tag, cancelled};
 
@@ -72,6 +74,16 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
+    /// The sender is gone. What already left the machine may arrive, up to any byte; what was in its send buffer never
+    /// does.
+    pub(super) fn break_off(&mut self, random: &mut Random) {
+        if self.held > 0 {
+            self.clear();
+        } else {
+            keep_some(&mut self.queue, random);
+        }
+    }
+
     /// Nothing is under way any more.
     pub(super) fn clear(&mut self) {
         self.queue.clear();
@@ -354,7 +366,7 @@ impl Inner {
         end.out.send = None;
         if end.error.is_none() {
             if abort || unread {
-                end.out.clear();
+                end.out.break_off(&mut self.random);
                 self.answer_with_reset(id, 1 - side);
             } else {
                 self.depart(id, side, Segment::Fin);

@@ -340,3 +340,26 @@ fn the_world_counts_events_and_turns() {
     assert!(after.events >= before.events + 2, "{after:?}");
     assert!(after.turns >= before.turns + 4, "{after:?}");
 }
+
+#[test]
+fn a_process_that_dies_with_bytes_unread_breaks_its_stream_off_at_any_byte() {
+    let payload: Vec<u8> = (0..300_000u32).map(|at| (at * 7 + at / 251) as u8).collect();
+    let mut lengths = std::collections::BTreeSet::new();
+    for seed in 0..30 {
+        let mut pair = Pair::new(seed);
+        pair.world.set_delay(ip(A), ip(B), 20 * MS);
+        let (near, far) = pair.connect(StreamKind::Mesh);
+        pair.submit(B, Op::Recv { socket: far }, 3);
+        pair.send(B, far, b"unread", 4);
+        pair.run_ms(100);
+        pair.send(A, near, &payload, 5);
+        pair.run_ms(1);
+        pair.world.kill(pair.nodes[A]);
+        pair.run_ms(100);
+        let (got, error) = received(&mut pair, B, 3);
+        assert_eq!(got, payload[..got.len()]);
+        assert_eq!(error, Some(ErrorKind::ConnectionReset));
+        lengths.insert(got.len());
+    }
+    assert!(lengths.len() > 10, "{lengths:?}");
+}
