@@ -200,18 +200,3 @@ fn long_histories_are_decided() {
         assert!(!matches!(check(&calls, 1_000_000), Verdict::Linearizable), "seed {seed}");
     }
 }
-
-/// `cargo test --release -p godwit-tests --lib -- --ignored --nocapture cost`
-#[test]
-#[ignore = "a measurement"]
-#[allow(clippy::print_stdout)]
-fn cost_of_a_call() {
-    let started = std::time::Instant::now();
-    let mut count = 0;
-    for seed in 0..200 {
-        let calls = random_history(seed, 500, 8, 50);
-        count += calls.len();
-        assert_eq!(check(&calls, 10_000_000), Verdict::Linearizable);
-    }
-    println!("{:?} for {count} calls, generated and checked", started.elapsed());
-}
