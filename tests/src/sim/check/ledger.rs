@@ -27,6 +27,7 @@ pub const STALENESS_NS_MAX: u64 = 1_000_000_000;
 /// What an operation that is under way will be held to.
 #[derive(Debug)]
 struct Began {
+    region: usize,
     at: Mono,
     node: NodeId,
     /// One for each of its keys.
@@ -130,6 +131,8 @@ impl Ledger {
         let event = self.event();
         self.privates.forget(region, event);
         self.sessions.forget(region);
+        // An answer of the old disk may still be on its way.
+        self.began.retain(|_, began| began.region != region);
     }
 
     /// A client of the region whose node is `node` sends this now.
@@ -146,7 +149,7 @@ impl Ledger {
                 demand: self.staleness.demand(operation.region, id, now),
             }
         });
-        let began = Began { at: now, node, keys: keys.collect() };
+        let began = Began { at: now, region: operation.region, node, keys: keys.collect() };
         self.began.insert(operation.id, began);
         if operation.command.filler().is_some() {
             self.operations.insert(operation.id, Rc::clone(operation));

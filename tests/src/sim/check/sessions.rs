@@ -34,7 +34,7 @@ pub enum Shown<'a> {
 #[derive(Debug, Default)]
 pub struct Sessions {
     regions: HashMap<(usize, KeyId), Rank>,
-    sessions: HashMap<(u64, KeyId), Rank>,
+    sessions: HashMap<(usize, u64, KeyId), Rank>,
 }
 
 impl Sessions {
@@ -47,13 +47,14 @@ impl Sessions {
     /// A new disk knows nothing of what the old one showed.
     pub fn forget(&mut self, region: usize) {
         self.regions.retain(|(other, _), _| *other != region);
+        self.sessions.retain(|(other, ..), _| *other != region);
     }
 
     /// The clients of a region were shown this, at least.
     pub fn show(&mut self, operation: &Operation, key: KeyId, rank: Rank) {
         for known in [
             self.regions.entry((operation.region, key)).or_insert(NOTHING),
-            self.sessions.entry((operation.session, key)).or_insert(NOTHING),
+            self.sessions.entry((operation.region, operation.session, key)).or_insert(NOTHING),
         ] {
             *known = rank.max(*known);
         }
@@ -63,7 +64,7 @@ impl Sessions {
     /// what its session has been shown since; and the name of that rule.
     #[must_use]
     pub fn floor(&self, operation: &Operation, key: KeyId, at_begin: Rank) -> (Rank, &'static str) {
-        let session = self.sessions.get(&(operation.session, key)).copied().unwrap_or(NOTHING);
+        let session = self.sessions.get(&(operation.region, operation.session, key)).copied().unwrap_or(NOTHING);
         if session > at_begin { (session, SESSIONS) } else { (at_begin, READS) }
     }
 
