@@ -46,11 +46,6 @@ fn having_it_before_the_sync_is_caught() {
 }
 
 #[test]
-fn giving_a_segment_up_before_its_replacement_is_durable_is_caught() {
-    is_caught(Fault::RemoveBeforeReplaced, 210);
-}
-
-#[test]
 fn giving_the_newest_watermark_up_is_caught() {
     is_caught(Fault::RepeatNothing, 1);
 }

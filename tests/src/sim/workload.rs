@@ -376,7 +376,7 @@ impl Mix {
     pub fn draw_for(random: &mut dyn FnMut() -> u64) -> Mix {
         let mut below = |bound: u64| random() % bound;
         // Operations a second of one client.
-        let rate = [8, 8, 10, 12, 12, 16, 20, 40][index(below(8))];
+        let rate = [12, 12, 14, 16, 20, 24, 30, 60][index(below(8))];
         let burst = [1, 1, 4, 8, 20, 50][index(below(6))];
         Mix {
             hot_keys: [1, 2, 4, 8][index(below(4))],
