@@ -1,5 +1,6 @@
 //! Scenarios for what holds while nothing is broken: discovery lists the living, regions lag within the bound.
 
+use net::reactor::sim::Random;
 use tests::sim::mesh::{Mesh, REGIONS};
 use tests::sim::workload::{Key, Mix, Outcome};
 
@@ -38,12 +39,8 @@ fn regions_lag_within_the_bound_while_connected() {
         let mut mesh = Mesh::new(seed);
         mesh.run_ms(5_000);
         mesh.settle();
-        let mut state = seed;
-        let mut random = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            state >> 33
-        };
-        let mix = Mix { hot_percent: 95, own_percent: 10, read_percent: 50, ..Mix::draw_for(&mut random) };
+        let mut random = Random::new(seed);
+        let mix = Mix { hot_percent: 95, own_percent: 10, read_percent: 50, ..Mix::draw_for(&mut || random.next()) };
         for region in 0..REGIONS.len() {
             mesh.add_mix(region, mix, 4);
         }

@@ -1,6 +1,5 @@
 //! The end of a run: everything is healed, and the regions have to become equal and fall silent.
 
-use net::reactor::sim::World;
 use wal::Version;
 
 use super::check::Violation;
@@ -90,7 +89,7 @@ impl Mesh {
         } else {
             for state in &mut self.nodes {
                 let Some(node) = &mut state.node else { continue };
-                let unix_ms = wall_unix_ms(&self.world, state.wall_offset_ms);
+                let unix_ms = self.world.wall_unix_ms(state.settings.machine);
                 let checked = finals::check(&self.checks.history, &self.checks.ledger, &state.name, node, unix_ms);
                 found = found.or(checked.err());
             }
@@ -127,10 +126,4 @@ impl Mesh {
         self.converge();
         self.sound();
     }
-}
-
-fn wall_unix_ms(world: &World, offset_ms: i64) -> u64 {
-    /// Wall time at virtual time zero: 2026-01-01.
-    const WALL_START_UNIX_MS: u64 = 1_767_225_600_000;
-    (WALL_START_UNIX_MS + world.now().0 / 1_000_000).saturating_add_signed(offset_ms)
 }

@@ -5,13 +5,11 @@ use std::net::IpAddr;
 
 use net::reactor::Mono;
 use net::reactor::disk::Disk;
-use net::reactor::sim::{DiskCopy, Random, SyncDelay};
+use net::reactor::sim::{DiskCopy, Random, SECTOR_BYTES, SyncDelay};
 
 use super::mesh::Mesh;
 use super::node::data_dir;
 use super::plan::{Death, DiskFate, Fault, Plan, Strike};
-
-const SECTOR_BYTES: u64 = 512;
 
 /// What ends a fault.
 #[derive(Clone, Copy, Debug)]
@@ -35,8 +33,6 @@ pub struct Faults {
     start_effects: Vec<Option<u64>>,
     /// By node, what happens to its disk once its armed death has come.
     fates: Vec<Option<DiskFate>>,
-    /// When something was last wrong.
-    pub wrong_at: Mono,
 }
 
 impl Faults {
@@ -49,7 +45,6 @@ impl Faults {
             cures: Vec::new(),
             start_effects: vec![None; plan.nodes.len()],
             fates: vec![None; plan.nodes.len()],
-            wrong_at: Mono(0),
         }
     }
 
@@ -57,16 +52,11 @@ impl Faults {
     pub fn run(&mut self, mesh: &mut Mesh, limit: Mono) {
         while mesh.violation.is_none() && mesh.world.now() < limit {
             let cure_at = self.cures.iter().map(|(at, _)| *at).min().unwrap_or(limit);
-            let strike_at = self.queue.front().map_or(limit, |strike| Mono(strike.at_ms * 1_000_000));
+            let strike_at = self.queue.front().map_or(limit, due_at);
             mesh.run_until_death(cure_at.min(strike_at).min(limit));
             self.cure_due(mesh);
-            while let Some(strike) = self.queue.front().filter(|_| strike_at <= mesh.world.now()) {
-                if Mono(strike.at_ms * 1_000_000) > mesh.world.now() || mesh.violation.is_some() {
-                    break;
-                }
-                let fault = strike.fault;
-                self.queue.pop_front();
-                self.strike(mesh, fault);
+            while let Some(strike) = self.queue.pop_front_if(|strike| due_at(strike) <= mesh.world.now()) {
+                self.strike(mesh, strike.fault);
             }
             self.restart_dead(mesh);
         }
@@ -266,6 +256,10 @@ impl Faults {
     }
 }
 
+fn due_at(strike: &Strike) -> Mono {
+    Mono(strike.at_ms * 1_000_000)
+}
+
 /// Plays a trick on the disk of a node that is down.
 fn change_disk(mesh: &mut Mesh, node: usize, fate: DiskFate) {
     match fate {
@@ -278,12 +272,14 @@ fn change_disk(mesh: &mut Mesh, node: usize, fate: DiskFate) {
             }
         }
         DiskFate::Rotten(pick) | DiskFate::Misplaced(pick) => {
-            let disk = mesh.world.disk(mesh.machine(node));
-            if let Err(text) = mesh.checks.damaging(node, &disk) {
-                mesh.tell(&format!("nothing to damage: {text}"));
-                return;
+            // What must be found is what was whole before the first damage.
+            if !mesh.nodes[node].damaged {
+                let disk = mesh.world.disk(mesh.machine(node));
+                if let Err(text) = mesh.checks.damaging(node, &disk) {
+                    return mesh.tell(&format!("nothing to damage: {text}"));
+                }
+                mesh.nodes[node].damaged = true;
             }
-            mesh.nodes[node].damaged = true;
             damage(mesh, node, Random::new(pick), matches!(fate, DiskFate::Rotten(_)));
         }
     }
@@ -299,19 +295,19 @@ fn damage(mesh: &mut Mesh, node: usize, mut random: Random, flip: bool) {
     if names.is_empty() {
         return;
     }
-    let segment_bytes = u64::from(mesh.nodes[node].settings.segment_bytes);
+    let segment_bytes = mesh.nodes[node].settings.segment_bytes as usize;
     let path = data_dir().join(&names[random.index(names.len())]);
     // Mostly where there is something: logs are short more often than full.
     let reach = if random.coin() { segment_bytes } else { segment_bytes / 8 };
     let (text, result) = if flip {
-        let (offset, bit) = (random.below(reach), random.below(8));
-        let result = mesh.world.rot(machine, &path, usize::try_from(offset).unwrap_or(0), 1 << bit);
+        let (offset, bit) = (random.index(reach), random.below(8));
+        let result = mesh.world.rot(machine, &path, offset, 1 << bit);
         (format!("bit {bit} of byte {offset} of {} flips", path.display()), result)
     } else {
+        let sectors = reach / SECTOR_BYTES;
         let source = data_dir().join(&names[random.index(names.len())]);
-        let (from, to) = (random.below(reach / SECTOR_BYTES), random.below(reach / SECTOR_BYTES));
-        let sector = |sector: u64| usize::try_from(sector).unwrap_or(0);
-        let result = mesh.world.misplace(machine, &source, sector(from), &path, sector(to));
+        let (from, to) = (random.index(sectors), random.index(sectors));
+        let result = mesh.world.misplace(machine, &source, from, &path, to);
         (format!("sector {from} of {} lies over {to} of {}", source.display(), path.display()), result)
     };
     match result {

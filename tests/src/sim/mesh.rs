@@ -271,7 +271,7 @@ impl Mesh {
         assert!(state.node.is_none(), "a place has one node");
         state.settings.commit_path = if direct { CommitPath::Direct } else { CommitPath::Mmap };
         let started = Node::start(&self.world, &state.settings, state.cores);
-        if self.world.take_crashed().is_some() {
+        if self.world.take_crashed() == Some(self.machine(index)) {
             self.tell(&format!("{} dies while it starts", self.nodes[index].name));
             return self.end_process(index);
         }
@@ -371,15 +371,17 @@ impl Mesh {
         next.is_some()
     }
 
-    /// Ends the node whose process died at an effect; whether one did.
+    /// Ends the nodes whose processes died at an effect; whether any did.
     fn bury(&mut self) -> bool {
-        let Some(machine) = self.world.take_crashed() else { return false };
-        let index = self.nodes.iter().position(|state| state.settings.machine == machine);
-        if let Some(index) = index {
-            let death = self.nodes[index].condemned.unwrap_or(Death::Power);
-            self.stop(index, death);
+        let before = self.deaths;
+        while let Some(machine) = self.world.take_crashed() {
+            let index = self.nodes.iter().position(|state| state.settings.machine == machine);
+            if let Some(index) = index {
+                let death = self.nodes[index].condemned.unwrap_or(Death::Power);
+                self.stop(index, death);
+            }
         }
-        true
+        self.deaths > before
     }
 
     /// How many segments were given up so far because nothing in them counted any more, and how many files were used again.

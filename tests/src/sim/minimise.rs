@@ -22,31 +22,29 @@ pub struct Minimal {
 #[must_use]
 pub fn minimise(plan: &Plan, checker: &str) -> Option<Minimal> {
     let mut kept: Vec<usize> = (0..plan.faults.len()).collect();
-    let mut runs = 0;
-    let mut fails = |kept: &[usize]| {
-        runs += 1;
+    let fails = |kept: &[usize]| {
         let report = run_plan(&plan.keeping(kept));
         report.violation.as_ref().is_some_and(|violation| violation.checker == checker).then_some(report)
     };
+    let mut runs = 2;
     let mut report = fails(&kept)?;
     if let Some(quiet) = fails(&[]) {
         return Some(Minimal { kept: Vec::new(), report: quiet, runs });
     }
     let mut parts = 2;
-    let mut budget = RUNS_MAX;
-    'shrink: while kept.len() >= 2 && budget > 0 {
+    'shrink: while kept.len() >= 2 {
         let len = kept.len().div_ceil(parts);
         for start in (0..kept.len()).step_by(len) {
             let end = (start + len).min(kept.len());
             let rest: Vec<usize> = kept[..start].iter().chain(&kept[end..]).copied().collect();
-            budget -= 1;
+            if runs == RUNS_MAX {
+                break 'shrink;
+            }
+            runs += 1;
             if let Some(smaller) = fails(&rest) {
                 (kept, report) = (rest, smaller);
                 parts = (parts - 1).max(2);
                 continue 'shrink;
-            }
-            if budget == 0 {
-                break 'shrink;
             }
         }
         if parts >= kept.len() {

@@ -526,11 +526,8 @@ mod tests {
     #[test]
     fn every_command_is_drawn_and_private_keys_stay_private() {
         let mut seen = std::collections::BTreeSet::new();
-        let mut state = 1_u64;
-        let mut random = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            state >> 33
-        };
+        let mut random = net::reactor::sim::Random::new(1);
+        let mut random = || random.next();
         for _ in 0..200 {
             let mix = Mix::draw_for(&mut random);
             for _ in 0..100 {

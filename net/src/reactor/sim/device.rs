@@ -12,7 +12,7 @@ use super::file::{DirectoryOp, DiskState, Inode, SimFile, lock};
 use super::random::Random;
 
 /// The unit that a power cut keeps or loses.
-pub(super) const SECTOR_BYTES: usize = 512;
+pub const SECTOR_BYTES: usize = 512;
 /// Sectors that are compared at once: almost all pages are clean.
 const PAGE_SECTORS: usize = 8;
 

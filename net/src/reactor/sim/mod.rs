@@ -51,13 +51,13 @@ use std::net::SocketAddr;
 use self::process::DiskWork;
 use super::{Completion, Full, Io, Listener, Mono, Op, ReactorConfig, StreamKind, Tag, Wait, Waker, misuse};
 
-pub use device::{DiskCopy, DiskImage};
+pub use device::{DiskCopy, DiskImage, SECTOR_BYTES};
 pub use disk::{SimDisk, SimLock};
 pub use file::SimFile;
 pub use link::Sent;
 pub use process::SyncDelay;
 pub use random::Random;
-pub use world::{LoopId, NodeIndex, World, WorldStats};
+pub use world::{LoopId, NodeIndex, WALL_START_UNIX_MS, World, WorldStats};
 
 type Operation = Op<SimFile>;
 type Done = Completion<SimFile>;

@@ -20,7 +20,7 @@ use crate::reactor::table::Table;
 use crate::reactor::{Completion, FileJob, Mono, Outcome, ReactorConfig, Tag, Waker};
 
 /// Wall time at virtual time zero: 2026-01-01.
-const WALL_START_UNIX_MS: u64 = 1_767_225_600_000;
+pub const WALL_START_UNIX_MS: u64 = 1_767_225_600_000;
 
 /// A node of a world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -352,6 +352,12 @@ impl World {
         inner.live.push(index);
         let seed = inner.random.next();
         (LoopId(index), Random::new(seed))
+    }
+
+    /// What a node's wall clock shows, in milliseconds since 1970.
+    #[must_use]
+    pub fn wall_unix_ms(&self, node: NodeIndex) -> u64 {
+        self.inner().wall_unix_ms(node.0)
     }
 
     /// True virtual time; the clocks of nodes may differ from it ([`World::node_now`]).

@@ -9,7 +9,7 @@
 //! members relay for each other, what only one other node got of it stays there. What holds still: every node keeps what it
 //! has, and gets whatever the others have originated and still hold.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use net::reactor::sim::SimDisk;
 use wal::Lsn;
@@ -26,7 +26,7 @@ pub const D2: &str = "D1/D2 what was durable stays durable";
 pub const D4: &str = "D4 damage is found";
 
 /// By key, the newest record.
-pub type Newest = HashMap<Vec<u8>, Record>;
+pub type Newest = BTreeMap<Vec<u8>, Record>;
 
 /// What each node must still hold.
 #[derive(Debug, Default)]

@@ -147,8 +147,9 @@ impl Checks {
     /// # Errors
     /// If a segment on it cannot be read already.
     pub fn damaging(&mut self, region: usize, disk: &SimDisk) -> Result<(), String> {
+        self.losses.damaging(region, disk)?;
         self.ledger.forget(region);
-        self.losses.damaging(region, disk)
+        Ok(())
     }
 
     /// A core has run: whatever it calls durable now must be on the device.

@@ -1,9 +1,8 @@
 //! D3: what a node recovered is exactly what its device holds in unbroken logs — no hole, nothing from behind a cut.
 
-use std::collections::HashMap;
-
 use super::Violation;
 use super::device::Record;
+use super::losses::Newest;
 use super::view::View;
 use crate::sim::node::Node;
 
@@ -11,8 +10,8 @@ use crate::sim::node::Node;
 pub const D3: &str = "D3 recovery is an exact prefix";
 
 /// All records that a node's store knows, tombstones and expired ones included.
-pub fn stored(node: &mut Node) -> HashMap<Vec<u8>, Record> {
-    let mut found = HashMap::new();
+pub fn stored(node: &mut Node) -> Newest {
+    let mut found = Newest::new();
     for core in &mut node.cores {
         let mut position = Some(engine::storage::index::ScanPosition(0));
         while let Some(from) = position {

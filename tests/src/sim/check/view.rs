@@ -1,12 +1,13 @@
 //! What one node holds durably, as the checkers saw it on its device, and what the node claims.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use net::ids::LogId;
 use wal::{FrameKind, NodeId, Version};
 
 use super::Violation;
 use super::device::{Record, Tail};
+use super::losses::Newest;
 
 /// Checker C4.
 pub const C4: &str = "C4 no echo";
@@ -15,7 +16,7 @@ pub const C4: &str = "C4 no echo";
 #[derive(Debug, Default)]
 pub struct View {
     /// By key, the newest durable record.
-    pub newest: HashMap<Vec<u8>, Record>,
+    pub newest: Newest,
     /// By log, how far the node claims to hold it.
     pub claims: BTreeMap<LogId, Version>,
     /// The running log of each core.

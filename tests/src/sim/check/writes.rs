@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use net::reactor::Mono;
+use net::reactor::sim::WALL_START_UNIX_MS;
 use wal::{NodeId, RecordOp, Version};
 
 use super::Violation;
@@ -33,7 +34,6 @@ pub const CLOCK_ERROR_MS_MAX: u64 = 1_000;
 /// The true time at an instant, in milliseconds since 1970: a world begins with the year 2026.
 #[must_use]
 pub fn unix_ms(at: Mono) -> u64 {
-    const WALL_START_UNIX_MS: u64 = 1_767_225_600_000;
     WALL_START_UNIX_MS + at.0 / 1_000_000
 }
 
