@@ -76,6 +76,8 @@ pub struct Ledger {
     operations: HashMap<u64, Rc<Operation>>,
     /// By key, the newest acknowledged write.
     acknowledged: BTreeMap<KeyId, Durable>,
+    /// Operations that began.
+    pub operation_count: u64,
     /// Acknowledged writes.
     pub acknowledged_count: u64,
     /// Operations without an answer.
@@ -97,6 +99,7 @@ impl Default for Ledger {
             began: HashMap::new(),
             operations: HashMap::new(),
             acknowledged: BTreeMap::new(),
+            operation_count: 0,
             acknowledged_count: 0,
             unknown_count: 0,
             refused_count: 0,
@@ -137,6 +140,7 @@ impl Ledger {
 
     /// A client of the region whose node is `node` sends this now.
     pub fn begin(&mut self, node: NodeId, operation: &Rc<Operation>, now: Mono) {
+        self.operation_count += 1;
         let event = self.event();
         self.privates.begin(operation, event);
         self.writes.expect(operation);
