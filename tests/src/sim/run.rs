@@ -110,6 +110,16 @@ fn play(mesh: &mut Mesh, plan: &Plan) {
     mesh.converge();
     // Discovery takes its time to find everybody again.
     mesh.run_ms(DISCOVERY_MS);
+    let ledger = &mesh.checks.ledger;
+    let text = format!(
+        "{} operations; {} calls on private keys in order, {} keys undecided; {} reads held to other regions, lag up to {} ms",
+        ledger.operation_count,
+        ledger.privates.checked,
+        ledger.privates.undecided,
+        ledger.staleness.checked,
+        ledger.staleness.largest_ns / 1_000_000,
+    );
+    mesh.tell(&text);
 }
 
 fn switch(mesh: &mut Mesh, begin: bool) {

@@ -191,6 +191,12 @@ impl Command {
         }
     }
 
+    /// Whether it may write a record of each of its keys.
+    #[must_use]
+    pub fn writes(&self) -> bool {
+        !matches!(self, Command::Get { .. } | Command::MGet { .. } | Command::PTtl { .. } | Command::Exists { .. })
+    }
+
     /// The filler of the value that it writes, if that is one of [`value_of`].
     #[must_use]
     pub fn filler(&self) -> Option<usize> {

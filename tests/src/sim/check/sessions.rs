@@ -113,3 +113,90 @@ impl Sessions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use wal::{NodeId, RecordOp, Version};
+
+    use super::super::device::Record;
+    use super::*;
+    use crate::sim::workload::{Command, value_of, writer_of};
+
+    fn get(session: u64) -> Operation {
+        Operation { id: 100, region: 0, session, command: Command::Get { key: "k".into() } }
+    }
+
+    /// A key whose records of these versions are durable: a value, a tombstone (no expiry of its own), or one that expires.
+    fn written(records: &[(u64, Option<u64>)]) -> (Writes, KeyId) {
+        let mut writes = Writes::default();
+        for (version, expiry) in records {
+            let tombstone = *expiry == Some(0);
+            let px = expiry.filter(|expiry| *expiry > 0);
+            let command = Command::Set { key: "k".into(), filler: 0, px };
+            let writer = Operation { id: *version, region: 0, session: 1, command };
+            writes.expect(&writer);
+            let value = if tombstone { Vec::new() } else { value_of(*version, 0) };
+            let record = Record {
+                version: Version(*version),
+                crc: 0,
+                op: if tombstone { RecordOp::Delete } else { RecordOp::Put },
+                origin: NodeId(1),
+                expiry: px,
+                key: b"k".to_vec(),
+                value_crc: wal::crc32c(&value),
+                writer: writer_of(&value),
+            };
+            writes.durable(&record, Some(&writer)).expect("it was asked for");
+        }
+        let id = writes.id(&"k".into());
+        (writes, id)
+    }
+
+    fn rule(result: Result<Rank, Violation>) -> Option<&'static str> {
+        result.err().map(|violation| violation.checker)
+    }
+
+    #[test]
+    fn reads_do_not_go_back() {
+        let (writes, id) = written(&[(1, None), (2, None)]);
+        let (old, new) = (value_of(1, 0), value_of(2, 0));
+        let mut sessions = Sessions::default();
+        let mut read = |session, at_begin, value: &[u8]| {
+            rule(sessions.read(&writes, &get(session), id, at_begin, Shown::Value(value), 0))
+        };
+        assert_eq!(read(1, NOTHING, &old), None);
+        assert_eq!(read(1, NOTHING, &new), None);
+        assert_eq!(read(2, NOTHING, &old), None, "another session's read may have begun before");
+        assert_eq!(read(2, (Version(2), 0), &old), Some(READS));
+        assert_eq!(read(1, NOTHING, &old), Some(SESSIONS), "one connection answers in order");
+    }
+
+    #[test]
+    fn what_was_seen_does_not_vanish() {
+        let seen = (Version(5), 0);
+        for (records, unix_ms, expected) in [
+            (vec![(5, None)], 0, Some(ABSENT)),
+            (vec![(4, Some(0)), (5, None)], 0, Some(ABSENT)),
+            (vec![(5, None), (6, Some(0))], 0, None),
+            (vec![(5, Some(90_000))], 10_000, Some(ABSENT)),
+            (vec![(5, Some(90_000))], 89_500, None),
+            (vec![(5, None), (6, Some(90_000))], 95_000, None),
+        ] {
+            let (writes, id) = written(&records);
+            let mut sessions = Sessions::default();
+            let read = sessions.read(&writes, &get(1), id, seen, Shown::Absent, unix_ms);
+            assert_eq!(rule(read), expected, "{records:?} at {unix_ms}");
+        }
+    }
+
+    #[test]
+    fn after_a_tombstone_there_is_a_value_only_if_one_was_written() {
+        let seen = (Version(6), 0);
+        let (writes, id) = written(&[(5, None), (6, Some(0))]);
+        let read = Sessions::default().read(&writes, &get(1), id, seen, Shown::Present, 0);
+        assert_eq!(rule(read), Some(READS));
+        let (writes, id) = written(&[(5, None), (6, Some(0)), (7, None)]);
+        let read = Sessions::default().read(&writes, &get(1), id, seen, Shown::Present, 0);
+        assert_eq!(rule(read), None);
+    }
+}

@@ -61,7 +61,9 @@ struct KeyWrites {
     newest_put: Option<Rank>,
     /// Tombstones, and records that expire, by rank.
     absences: Vec<(Rank, Option<u64>)>,
-    /// Commands that write a present value again and began so far.
+    /// Commands that began so far and write at most one record each.
+    asked: usize,
+    /// Those among them that write a present value again.
     copies: usize,
 }
 
@@ -106,16 +108,22 @@ impl Writes {
 
     /// A client is about to ask for this: the records that it may write are expected from now on.
     pub fn expect(&mut self, operation: &Operation) {
-        if matches!(operation.command, Command::Expire { .. } | Command::Persist { .. }) {
-            let id = self.id(&operation.command.keys()[0]);
-            self.writes[id.0 as usize].copies += 1;
+        if !operation.command.writes() {
+            return;
+        }
+        let copies = matches!(operation.command, Command::Expire { .. } | Command::Persist { .. });
+        for key in operation.command.keys() {
+            let id = self.id(key);
+            let writes = &mut self.writes[id.0 as usize];
+            writes.asked += 1;
+            writes.copies += usize::from(copies);
         }
     }
 
     /// A record is durable in its origin's log for the first time. `writer` is the operation that its value names.
     ///
     /// # Errors
-    /// [`D3`] when nobody asked for it, or when an operation is written twice.
+    /// [`D3`] when nobody asked for it, or when an operation is written twice: a run goes no further.
     pub fn durable(&mut self, record: &Record, writer: Option<&Operation>) -> Result<(), Violation> {
         let id = match self.ids.get(record.key.as_slice()) {
             Some(id) => *id,
@@ -134,6 +142,13 @@ impl Writes {
         }
         let writes = &mut self.writes[id.0 as usize];
         writes.log.push(durable);
+        if writes.log.len() > writes.asked {
+            let text = format!(
+                "{durable:?} of {:?} is one more than the {} that were asked for",
+                self.keys[id.0 as usize], writes.asked
+            );
+            return Err(Violation::new(D3, text));
+        }
         if durable.op == RecordOp::Put {
             writes.newest_put = writes.newest_put.max(Some(durable.rank));
             insert(self.values.entry((id, durable.value_crc)).or_default(), durable.rank, |rank| *rank);
@@ -228,4 +243,67 @@ fn explains((_, expiry): &(Rank, Option<u64>), unix_ms: u64) -> bool {
 fn insert<T>(list: &mut Vec<T>, item: T, rank: impl Fn(&T) -> Rank) {
     let at = list.iter().rposition(|other| rank(other) <= rank(&item)).map_or(0, |at| at + 1);
     list.insert(at, item);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::sim::workload::value_of;
+
+    fn record(version: u64, op: RecordOp, value: &[u8], expiry: Option<u64>) -> Record {
+        Record {
+            version: Version(version),
+            crc: 0,
+            op,
+            origin: NodeId(1),
+            expiry,
+            key: b"k".to_vec(),
+            value_crc: wal::crc32c(value),
+            writer: crate::sim::workload::writer_of(value),
+        }
+    }
+
+    fn asked(writes: &mut Writes, id: u64, command: Command) -> Rc<Operation> {
+        let operation = Rc::new(Operation { id, region: 0, session: 1, command });
+        writes.expect(&operation);
+        operation
+    }
+
+    fn set() -> Command {
+        Command::Set { key: "k".into(), filler: 2, px: None }
+    }
+
+    #[test]
+    fn what_nobody_asked_for_is_found() {
+        let mut writes = Writes::default();
+        let put = record(5, RecordOp::Put, &value_of(1, 2), None);
+        assert!(writes.durable(&put, None).is_err(), "no such operation");
+        assert!(Writes::default().durable(&record(5, RecordOp::Delete, b"", None), None).is_err());
+        let one = asked(&mut writes, 1, set());
+        assert_eq!(writes.durable(&put, Some(&one)), Ok(()));
+        assert!(writes.durable(&record(6, RecordOp::Put, &value_of(1, 2), None), Some(&one)).is_err(), "twice");
+        let mut writes = Writes::default();
+        let one = asked(&mut writes, 1, set());
+        assert!(writes.durable(&record(5, RecordOp::Put, &value_of(1, 2), Some(9)), Some(&one)).is_err(), "it expires");
+    }
+
+    #[test]
+    fn a_value_may_be_written_again_by_who_changes_its_expiry() {
+        let mut writes = Writes::default();
+        let one = asked(&mut writes, 1, set());
+        asked(&mut writes, 2, Command::Expire { key: "k".into(), px: 5 });
+        let value = value_of(1, 2);
+        let now = unix_ms(Mono(0));
+        assert_eq!(writes.durable(&record(5, RecordOp::Put, &value, None), Some(&one)), Ok(()));
+        assert_eq!(writes.durable(&record(6, RecordOp::Put, &value, Some(now + 5_000)), Some(&one)), Ok(()));
+        let id = writes.id(&"k".into());
+        let rank = |version| (Version(version), 0);
+        assert_eq!(writes.holding(id, &value), [rank(5), rank(6)]);
+        assert_eq!(writes.expiry(id, rank(6)), Some(now + 5_000));
+        assert_eq!(writes.absence(id, rank(5), now), None);
+        assert_eq!(writes.absence(id, rank(5), now + 4_000), Some(rank(6)));
+        assert_eq!(writes.absence(id, rank(7), now + 4_000), None);
+    }
 }
