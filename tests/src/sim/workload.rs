@@ -387,7 +387,7 @@ impl Mix {
         // Operations a second of one client.
         let rate = [12, 12, 14, 16, 20, 24, 30, 60][index(below(8))];
         let burst = [1, 1, 4, 8, 20, 50][index(below(6))];
-        Mix {
+        let mix = Mix {
             hot_keys: [1, 2, 4, 8][index(below(4))],
             cold_keys: [10, 100, 1_000, 20_000][index(below(4))],
             own_keys: [1, 2, 4, 12][index(below(4))],
@@ -400,8 +400,19 @@ impl Mix {
             many_percent: below(15),
             large_percent: [0, 2, 5, 30][index(below(4))],
             burst,
-            // The mean of what is drawn between zero and the longest is half of it.
-            think_us_max: 2 * 1_000_000 * burst / rate,
+            think_us_max: think_us_max(rate, burst),
+        };
+        if below(3) > 0 {
+            return mix;
+        }
+        // Few keys, overwritten so often and with so much that segments are given up and their files used again.
+        Mix {
+            cold_keys: 1 + below(8),
+            own_keys: 1 + below(2),
+            read_percent: 5 + below(20),
+            large_percent: 10 + below(60),
+            think_us_max: think_us_max(4 * rate, burst),
+            ..mix
         }
     }
 
@@ -501,6 +512,11 @@ impl Mix {
     pub fn reconnects(&self, random: &mut dyn FnMut() -> u64) -> bool {
         random().is_multiple_of(RECONNECT_EVERY)
     }
+}
+
+/// The longest pause after `burst` operations, for `rate` operations a second: the mean of what is drawn is half of it.
+fn think_us_max(rate: u64, burst: u64) -> u64 {
+    2 * 1_000_000 * burst / rate
 }
 
 fn index(drawn: u64) -> usize {

@@ -22,7 +22,7 @@ pub const PROTOCOL: &str = "answers fit their commands";
 
 /// What other regions acknowledged longer ago than this is visible while nothing is broken, in nanoseconds: the longest way
 /// (82.5 ms), a sync at either end, a batch before it in both.
-pub const STALENESS_NS_MAX: u64 = 1_000_000_000;
+pub const STALENESS_NS_MAX: u64 = 500_000_000;
 
 /// What an operation that is under way will be held to.
 #[derive(Debug)]
