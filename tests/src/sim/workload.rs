@@ -411,7 +411,7 @@ impl Mix {
             own_keys: 1 + below(2),
             read_percent: 5 + below(20),
             large_percent: 10 + below(60),
-            think_us_max: think_us_max(4 * rate, burst),
+            think_us_max: think_us_max(2 * rate, burst),
             ..mix
         }
     }

@@ -77,6 +77,12 @@ impl History {
         found.into_iter().flatten().flat_map(|(_, records)| records).filter(|record| !record.is_control())
     }
 
+    /// The logs of a node.
+    pub fn logs_of(&self, node: NodeId) -> impl Iterator<Item = LogId> {
+        let node = net::ids::NodeId(node.0);
+        self.logs.keys().copied().filter(move |log| log.node == node)
+    }
+
     /// By key, the record that wins over all others.
     #[must_use]
     pub fn winners(&self) -> &BTreeMap<Vec<u8>, Record> {

@@ -32,6 +32,9 @@ pub mod string_key;
 pub mod view;
 pub mod writes;
 
+use std::collections::BTreeSet;
+
+use net::ids::LogId;
 use net::reactor::Mono;
 use net::reactor::sim::SimDisk;
 use wal::{CoreId, FrameKind, NodeId, Version};
@@ -78,6 +81,9 @@ pub struct Checks {
     pub views: Vec<View>,
     /// What each must still hold, and whether a disk was lost.
     pub losses: Losses,
+    /// Logs whose end may be gone from their origin's disk. Nobody refills it from those who hold more, so it and who follows it
+    /// claim what is gone, too.
+    rolled_back: BTreeSet<LogId>,
     /// The places' names and the nodes there.
     regions: Vec<(String, NodeId)>,
 }
@@ -140,6 +146,11 @@ impl Checks {
     pub fn disk_changed(&mut self, region: usize) {
         self.losses.disk_changed(region);
         self.ledger.forget(region);
+        self.roll_back(region);
+    }
+
+    fn roll_back(&mut self, region: usize) {
+        self.rolled_back.extend(self.history.logs_of(self.regions[region].1));
     }
 
     /// Somebody is about to damage the disk of `region`'s node, which is down.
@@ -149,6 +160,7 @@ impl Checks {
     pub fn damaging(&mut self, region: usize, disk: &SimDisk) -> Result<(), String> {
         self.losses.damaging(region, disk)?;
         self.ledger.forget(region);
+        self.roll_back(region);
         Ok(())
     }
 
@@ -184,7 +196,7 @@ impl Checks {
     fn durable(
         &mut self,
         region: usize,
-        log: net::ids::LogId,
+        log: LogId,
         core: u16,
         kind: FrameKind,
         record: &Record,
@@ -192,8 +204,10 @@ impl Checks {
         let node = self.regions[region].1;
         self.views[region].take(node, kind, record)?;
         if kind == FrameKind::Originated && self.history.originated(log, core, record)? {
-            let views = self.regions.iter().map(|(name, _)| name.as_str()).zip(&self.views);
-            claims::turned_up(views, log, record)?;
+            if !self.rolled_back.contains(&log) {
+                let views = self.regions.iter().map(|(name, _)| name.as_str()).zip(&self.views);
+                claims::turned_up(views, log, record)?;
+            }
             if !record.is_control() {
                 self.ledger.durable(record)?;
             }
@@ -210,13 +224,13 @@ impl Checks {
         let view = &mut self.views[region];
         for (log, component) in node.control.watermarks().iter() {
             let claimed = Version(component.version.0);
-            if view.claims.get(&log) != Some(&claimed) {
+            if view.claims.get(&log) != Some(&claimed) && !self.rolled_back.contains(&log) {
                 claims::claim(name, &self.history, view, log, claimed)?;
             }
         }
         for own in &node.control.logs().logs {
             let claimed = own.complete();
-            if view.claims.get(&own.id) != Some(&claimed) {
+            if view.claims.get(&own.id) != Some(&claimed) && !self.rolled_back.contains(&own.id) {
                 claims::claim(name, &self.history, view, own.id, claimed)?;
             }
         }
