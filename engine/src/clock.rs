@@ -4,6 +4,8 @@
 //! DESIGN §6 lays it out: 42 bits of milliseconds since 2020, 11 bits of logic, 11 bits of tag.
 
 use net::reactor::Mono;
+use wal::marks::{Mark, reach};
+use wal::planted::{self, Fault};
 use wal::{EPOCH_2020_UNIX_MS, Version};
 
 /// How far ahead of physical time a version may be before it is held back, in milliseconds.
@@ -45,6 +47,14 @@ impl PhysicalClock {
         let estimate = self.base_unix_ms.saturating_add(elapsed_ms);
         let difference = wall_unix_ms.abs_diff(estimate);
         self.stepped = difference > MAX_CLOCK_SKEW_MS;
+        if self.stepped {
+            reach(Mark::WallStepIgnored);
+            if planted::is(Fault::SteppedClockFollowed) {
+                (self.base_mono, self.base_unix_ms, self.stepped) = (mono, wall_unix_ms, false);
+                self.last_unix_ms = self.last_unix_ms.max(wall_unix_ms);
+                return Time { mono, unix_ms: self.last_unix_ms };
+            }
+        }
         // Re-base every 64 ms so that the slew is bounded by elapsed time, not by how often we are asked.
         if elapsed_ms >= 64 {
             self.base_mono = Mono(self.base_mono.0 + elapsed_ms * 1_000_000);
@@ -103,9 +113,11 @@ impl Hlc {
         } else if self.last.logic() < 0x7ff {
             Version::new(self.last.ms(), self.last.logic() + 1, self.tag)
         } else {
+            reach(Mark::LogicCarried);
             Version::new(self.last.ms() + 1, 0, self.tag)
         };
         if version.ms() > physical + AHEAD_MS_MAX && version.ms() > self.last.ms() {
+            reach(Mark::ClockThrottled);
             return Err(Throttled);
         }
         assert!(version > self.last, "the clock never steps back");

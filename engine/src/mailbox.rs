@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use crossbeam::queue::ArrayQueue;
 use net::reactor::Waker;
+use wal::marks::{Mark, reach};
 
 #[derive(Debug)]
 struct Shared<T> {
@@ -124,6 +125,7 @@ impl<T> Outbox<T> {
     pub fn send(&mut self, message: T) {
         if self.waiting.is_empty() {
             if let Err(message) = self.sender.send(message) {
+                reach(Mark::MailboxFull);
                 self.waiting.push_back(message);
             }
         } else {

@@ -4,9 +4,13 @@
 //! Invariant: `complete` is a promise — every record this shard originated with a version ≤ `complete` is durable, and it
 //! will never originate one ≤ `complete` again. It never exceeds the durable clock ceiling.
 
+mod error;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use wal::marks::{Mark, reach};
+use wal::planted::Fault;
 use wal::{
     AppendError, Commit, CommitPath, ControlRecord, Cookie, CoreId, FrameKind, FrameRef, Incarnation, Log, LogIdentity,
     Lsn, Mapping, NodeId, Placement, RecordDraft, RecordOp, RecordView, Segment, SegmentNumber, Version, planted,
@@ -16,6 +20,8 @@ use crate::clock::{AHEAD_MS_MAX, Hlc, Time, is_far_future};
 use crate::storage::index::{Location, ScanPosition, SegmentSlot};
 use crate::storage::store::{Facts, Store, Verdict};
 use crate::storage::{KeyHash, NodeSecret};
+
+pub use error::{DiskTrouble, WriteError};
 
 /// What one shard needs to know about itself.
 #[derive(Clone, Copy, Debug)]
@@ -50,52 +56,6 @@ pub struct Removable {
     pub end: Lsn,
     /// What superseded its records has versions up to here.
     pub replaced_upto: Version,
-}
-
-/// Why a write was not taken. Nothing was changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WriteError {
-    /// The next segment is being prepared: try again after it was supplied.
-    #[error("the next log segment is being prepared")]
-    NoSegment,
-    /// The clock ran too far ahead of physical time: try again a millisecond later.
-    #[error("the clock is ahead of physical time")]
-    Throttled,
-    /// No segment can be prepared.
-    #[error("the disk is full: writes are refused until space is freed, reads go on")]
-    DiskFull,
-    /// No segment can be prepared, and not for want of space.
-    #[error("no log segment can be prepared (the node's log says why): writes are refused until one can, reads go on")]
-    DiskFailing,
-    /// Too large for a record.
-    #[error("the value is larger than VALUE_BYTES_MAX")]
-    TooLarge,
-    /// A sync failed; nothing is acknowledged any more.
-    #[error("the log failed; this node no longer acknowledges writes")]
-    LogFailed,
-}
-
-impl WriteError {
-    /// Whether the write will succeed later by itself.
-    #[must_use]
-    pub fn is_transient(self) -> bool {
-        matches!(self, WriteError::NoSegment | WriteError::Throttled)
-    }
-
-    /// Whether it will succeed once somebody helped the disk.
-    #[must_use]
-    pub fn is_disk(self) -> bool {
-        matches!(self, WriteError::DiskFull | WriteError::DiskFailing)
-    }
-}
-
-/// Why no segment can be prepared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DiskTrouble {
-    /// There is no space.
-    Full,
-    /// Anything else.
-    Failing,
 }
 
 /// What the log can say about a shipped frame: an originated, durable one.
@@ -281,6 +241,7 @@ impl<M: Mapping> Shard<M> {
         let found = self.store.read(hash, key, |record| is_visible(record, now_unix_ms).then(|| read(record)));
         match found {
             None => (None, Lsn(0)),
+            Some((result, ..)) if planted::is(Fault::ReadUndurable) => (result, Lsn(0)),
             Some((result, _, end)) => (result, end.unwrap_or(Lsn(0))),
         }
     }
@@ -367,11 +328,14 @@ impl<M: Mapping> Shard<M> {
 
     fn write_error(&self, error: AppendError) -> WriteError {
         match error {
-            AppendError::NoSegment => match self.trouble {
-                None => WriteError::NoSegment,
-                Some(DiskTrouble::Full) => WriteError::DiskFull,
-                Some(DiskTrouble::Failing) => WriteError::DiskFailing,
-            },
+            AppendError::NoSegment => {
+                reach(if self.trouble.is_none() { Mark::WriteWaitedForSegment } else { Mark::WriteRefused });
+                match self.trouble {
+                    None => WriteError::NoSegment,
+                    Some(DiskTrouble::Full) => WriteError::DiskFull,
+                    Some(DiskTrouble::Failing) => WriteError::DiskFailing,
+                }
+            }
             AppendError::TooLarge => WriteError::TooLarge,
             AppendError::Dead => WriteError::LogFailed,
         }
@@ -421,7 +385,7 @@ impl<M: Mapping> Shard<M> {
         if segment == self.repeated.0 {
             return Ok(());
         }
-        if planted::is(planted::Fault::RepeatNothing) {
+        if planted::is(Fault::RepeatNothing) {
             self.repeated = (segment, Lsn(0));
             return Ok(());
         }
@@ -429,6 +393,9 @@ impl<M: Mapping> Shard<M> {
         let mut end = self.append_control(FrameKind::Local, &ceiling, self.clock.last())?;
         for control in self.kept.values().cloned().collect::<Vec<_>>() {
             end = self.append_control(FrameKind::Local, &control, self.clock.last())?;
+        }
+        if !self.kept.is_empty() {
+            reach(Mark::KeptRepeated);
         }
         self.repeated = (segment, end);
         Ok(())
@@ -469,12 +436,30 @@ impl<M: Mapping> Shard<M> {
         }
         let hash = self.identity.secret.hash(record.key);
         let verdict = self.store.judge(hash, record);
+        let far_future = is_far_future(record.version, time) && !planted::is(Fault::FarFutureBelieved);
+        let is_over = |expiry: Option<u64>| expiry.is_some_and(|expiry| expiry <= time.unix_ms);
+        if is_over(record.expiry) {
+            reach(Mark::ExpiredOnArrival);
+            if planted::is(Fault::ExpiredOnArrivalDropped) {
+                return Ok(());
+            }
+        }
         match verdict {
-            Verdict::Same => self.counters.already_applied += 1,
-            Verdict::Older(..) => self.counters.superseded += 1,
+            Verdict::Same => {
+                reach(Mark::AlreadyHere);
+                self.counters.already_applied += 1;
+            }
+            Verdict::Older(_, present) => {
+                reach(Mark::SupersededOnArrival);
+                if is_over(present.expiry) && record.op == RecordOp::Put && !is_over(record.expiry) {
+                    reach(Mark::LostToExpired);
+                }
+                self.counters.superseded += 1;
+            }
+            Verdict::First if record.op == RecordOp::Delete && planted::is(Fault::TombstoneOfNothingDropped) => {}
             Verdict::First | Verdict::Newer(..) => {
-                let far_future = is_far_future(record.version, time);
                 if far_future && self.held.contains_key(&HeldKey::of(record, hash)) {
+                    reach(Mark::AlreadyHere);
                     self.counters.already_applied += 1;
                     return Ok(());
                 }
@@ -488,7 +473,7 @@ impl<M: Mapping> Shard<M> {
                 }
             }
         }
-        if !is_far_future(record.version, time) {
+        if !far_future {
             self.clock.observe(record.version);
         }
         Ok(())
@@ -497,6 +482,7 @@ impl<M: Mapping> Shard<M> {
     /// Keeps a far-future record out of sight until it is due (also used by recovery).
     pub fn hold(&mut self, key: HeldKey, location: Location) {
         if let std::collections::btree_map::Entry::Vacant(vacant) = self.held.entry(key) {
+            reach(Mark::FarFutureHeld);
             vacant.insert(location);
             self.store.pin(location.segment);
         }
@@ -509,6 +495,7 @@ impl<M: Mapping> Shard<M> {
             if is_far_future(version, time) {
                 break;
             }
+            reach(Mark::FarFutureReleased);
             self.held.pop_first();
             let hash = KeyHash(hash);
             let (verdict, facts) = self.store.judge_at(hash, location);
@@ -549,7 +536,14 @@ impl<M: Mapping> Shard<M> {
     pub fn seal_group(&mut self) -> Result<(), WriteError> {
         let raised = self.raise_ceiling(self.clock.last()).and_then(|()| self.repeat_kept());
         if let Some(sealed) = self.log.seal_group(self.clock.last()) {
-            self.sealed.push_back((sealed.upto, self.clock.last().min(self.ceiling)));
+            let promise = self.clock.last().min(self.ceiling);
+            if planted::is(Fault::PromiseBeforeSync) {
+                self.complete = self.complete.max(promise);
+            }
+            self.sealed.push_back((sealed.upto, promise));
+        }
+        if raised.is_err() {
+            reach(Mark::CeilingHeldUp);
         }
         raised
     }
@@ -581,16 +575,29 @@ impl<M: Mapping> Shard<M> {
         if durable == self.log.staged() && self.clock.last() <= self.ceiling {
             self.complete = self.complete.max(self.clock.last());
         }
+        self.take_frames(durable)
+    }
+
+    /// The originated frames that were sealed and not taken yet, up to `end`, in order.
+    fn take_frames(&mut self, end: Lsn) -> Vec<DurableFrame> {
         self.frames.extend(self.log.take_sealed_frames());
         let mut shipped = Vec::new();
-        while self.frames.front().is_some_and(|frame| frame.end <= durable) {
+        while self.frames.front().is_some_and(|frame| frame.end <= end) {
             let frame = self.frames.pop_front().expect("just seen");
-            if frame.kind == FrameKind::Originated && frame.records > 0 {
+            let foreign = planted::is(Fault::FollowedShipped) || planted::is(Fault::NoOriginFilter);
+            let ships = frame.kind == FrameKind::Originated || foreign && frame.kind == FrameKind::Followed;
+            if ships && frame.records > 0 {
                 let payload = self.payload(&frame);
                 shipped.push(DurableFrame { frame, payload });
             }
         }
         shipped
+    }
+
+    /// For [`Fault::ShipBeforeDurable`]: what was sealed, whether it is durable or not.
+    #[cfg(planted)]
+    pub fn take_written(&mut self) -> Vec<DurableFrame> {
+        self.take_frames(self.log.written())
     }
 
     /// The record bytes of a sealed frame.
@@ -636,7 +643,7 @@ impl<M: Mapping> Shard<M> {
         };
         let durable = self.log.durable();
         let replaced = durable >= superseded_at && durable >= self.repeated.1;
-        (replaced || planted::is(planted::Fault::RemoveBeforeReplaced)).then(|| Removable {
+        (replaced || planted::is(Fault::RemoveBeforeReplaced)).then(|| Removable {
             number,
             end,
             replaced_upto: self.store.replaced_upto(slot),

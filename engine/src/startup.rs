@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use net::reactor::disk::{Disk, DurableError};
 use net::reactor::{FileJob, Outcome};
+use wal::marks::{Mark, reach};
+use wal::planted::{self, Fault};
 use wal::recovery::{RecoveredLog, RecoveryError, judge, scan_segment};
 use wal::{
     Commit, CommitPath, ControlRecord, Cookie, CoreId, FrameKind, Incarnation, Lsn, Mapping, NodeId, RecordOp,
@@ -160,7 +162,10 @@ pub fn start<H: Host, D: Disk<File = H::File>>(
     let (node, secret) = identity(disk, directory, &names, random)?;
     let mut recovery = Recovering::<H, D>::new(disk, settings, node, secret, time);
     recovery.read(&names, progress)?;
-    let incarnation = Incarnation(random());
+    let incarnation = match planted::is(Fault::IncarnationCounted) {
+        true => Incarnation((u64::from(node.0) << 32) + recovery.order.len() as u64),
+        false => Incarnation(random()),
+    };
     recovery.open(incarnation, random, lock)
 }
 
@@ -248,7 +253,10 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         let mut files: BTreeMap<String, H::File> = BTreeMap::new();
         for name in names {
             match wal::directory::file_kind(name) {
-                wal::directory::FileKind::Temporary => self.unlink(name)?,
+                wal::directory::FileKind::Temporary => {
+                    reach(Mark::LeftoverRemoved);
+                    self.unlink(name)?;
+                }
                 wal::directory::FileKind::Other => {}
                 wal::directory::FileKind::Segment { core, number } => {
                     let highest = self.numbers.entry(core.0).or_default();
@@ -289,6 +297,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
                 let path = self.path(&segment.file_name);
                 let file = &files[&segment.file_name];
                 if let Some(seal) = segment.seal_block() {
+                    reach(Mark::SegmentSealedAtStart);
                     // The cut becomes final: stale frames behind it never parse again.
                     let job = FileJob::WriteSync { file: file.clone(), offset: wal::SEAL_OFFSET, bytes: seal };
                     self.disk.run(job).map_err(io_error(&path, "cannot be sealed"))?;
@@ -379,6 +388,9 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             // What another node's log says of itself changes nothing here, and may be of a kind that only its program knows.
             return if kind == FrameKind::Followed { Ok(()) } else { self.index_control(incarnation, kind, record) };
         }
+        if record.op == RecordOp::Delete && planted::is(Fault::TombstonesForgotten) {
+            return Ok(());
+        }
         let hash = self.secret.hash(record.key);
         let core = usize::from(hash.core(self.settings.cores));
         let location = Location {
@@ -420,6 +432,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             (FrameKind::Local, ControlRecord::Close { node, incarnation, .. }) if node == self.node => {
                 self.given_up.insert(incarnation.0);
             }
+            (FrameKind::Local, ControlRecord::ClockCeiling { .. }) if planted::is(Fault::ClockBelowCeiling) => {}
             (FrameKind::Local, ControlRecord::ClockCeiling { version }) => {
                 self.floor = self.floor.max(version);
                 let run = self.runs.entry(incarnation.0).or_default();
@@ -543,9 +556,11 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             for segment in &segments {
                 let mut slots = shards.iter_mut().zip(&segment.slots);
                 if !slots.all(|((shard, ..), slot)| shard.store().is_dead(*slot)) {
+                    reach(Mark::RunRemovalStopped);
                     break;
                 }
                 if let Err(error) = self.unlink(&segment.file_name) {
+                    reach(Mark::RunRemovalStopped);
                     self.report.push(format!("{error}; the next start tries again"));
                     break;
                 }
@@ -554,6 +569,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
                 }
                 removed += 1;
             }
+            reach(Mark::RunGivenUp);
             let name = Incarnation(*incarnation);
             self.report.push(format!("incarnation {name}: nothing in it counts any more, {removed} segments removed"));
         }
@@ -603,6 +619,9 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         for incarnation in std::mem::take(&mut self.order) {
             let Some(run) = self.runs.remove(&incarnation) else { continue };
             let Some((first, cores)) = run.first.filter(|_| run.data) else { continue };
+            if cores != self.settings.cores {
+                reach(Mark::CoreCountChanged);
+            }
             let end = run.highest.max(first);
             let mut log = OwnLog::new(self.node, Incarnation(incarnation), first, cores);
             log.end = Some(end);
@@ -632,8 +651,11 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             let rests = rests_on
                 .iter()
                 .all(|(incarnation, core, lsn)| ends.get(&(*incarnation, *core)).is_some_and(|end| end >= lsn));
-            discarded += usize::from(!rests);
-            rests
+            if !rests {
+                reach(Mark::WatermarkDiscarded);
+                discarded += 1;
+            }
+            rests || planted::is(Fault::WatermarkRestsOnNothing)
         });
         let mut highest: BTreeMap<(NodeId, Incarnation), Version> = BTreeMap::new();
         for (node, incarnation, version, _) in genuine {

@@ -11,6 +11,8 @@ mod ids;
 pub mod limits;
 mod lsn;
 mod map;
+pub mod marks;
+mod named;
 pub mod planted;
 mod reader;
 pub mod recovery;

@@ -223,7 +223,7 @@ fn a_segment_without_records_is_recycled_and_its_run_forgotten() {
 }
 
 /// With the harness's fault planted, the test above must fail: a test that never fails proves nothing.
-#[cfg(feature = "planted")]
+#[cfg(planted)]
 #[test]
 fn reuse_of_a_segment_behind_a_cut_is_noticed() {
     let (_, mut files, kept) = torn_over_two_segments();

@@ -1,9 +1,11 @@
 //! Discovery's driver: registrations of this node's own services, requests of local clients, exchanges with peers.
 
+use std::net::SocketAddr;
+
 use net::ids::{Epoch, InstanceId, NodeId, RegionName, RequestId, ServiceName};
 use net::wire::body::{Done, ErrorCode, Failed, InstanceKey, Refuse, RefuseCode, Register};
 use net::wire::message::Message;
-use std::net::SocketAddr;
+use wal::marks::{Mark, reach};
 
 use super::link::{Link, Role};
 use super::status::{PeerStatus, ServiceStatus};
@@ -85,6 +87,7 @@ impl<H: Host> ControlLoop<H> {
 
     pub(super) fn discovery_link_up(&mut self, key: LinkKey, region: RegionName, node: NodeId) {
         let Some(peer) = self.peer_of(key) else {
+            reach(Mark::UnknownPeerRefused);
             let text = "this node is not one of the peer's DISCOVERY_PEERS; add its advertised address there";
             self.refuse(key, &Refuse::new(RefuseCode::UnknownRegion, text));
             return;

@@ -3,6 +3,7 @@
 use net::ids::{LogId, RequestId};
 use net::wire::body::{Credit, Follow, FollowLog, LogState, Logs, Refuse, RefuseCode, Watermarks as WatermarksBody};
 use net::wire::message::Message;
+use wal::marks::{Mark, reach};
 
 use super::link::Role;
 use super::{ControlLoop, LinkKey, PERSIST_MS};
@@ -153,6 +154,7 @@ impl<H: Host> ControlLoop<H> {
         let Some(own) = self.logs.get(log) else { return };
         let held = own.end.unwrap_or(own.highest_complete());
         if from_wire(version) > held {
+            reach(Mark::FollowerHoldsMore);
             tracing::error!(
                 %log,
                 told = version.0,

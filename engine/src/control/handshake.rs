@@ -4,6 +4,7 @@ use net::ids::{Incarnation, NodeId, RequestId};
 use net::wire::body::{Hello, Proof, Purpose as LinkPurpose, Refuse, RefuseCode};
 use net::wire::limits::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 use net::wire::message::Message;
+use wal::marks::{Mark, reach};
 
 use super::link::{Introduction, Role};
 use super::{ControlLoop, LinkKey, REFUSED_MS};
@@ -103,6 +104,9 @@ impl<H: Host> ControlLoop<H> {
             _ => LinkPurpose::Live,
         };
         let ours = self.own_hello(purpose);
+        if theirs.node == ours.node {
+            reach(Mark::SelfRefused);
+        }
         Hello::agree(&ours, theirs)?;
         if theirs.purpose != purpose {
             let text = format!("this port serves {purpose:?} links; check DISCOVERY_PORT and REPLICATION_PORT");
@@ -114,6 +118,7 @@ impl<H: Host> ControlLoop<H> {
             return Err(Refuse::new(RefuseCode::UnknownRegion, text));
         }
         if theirs.region == self.region {
+            reach(Mark::SecondNodeRefused);
             let text = format!(
                 "region {} has this node ({}) already; one node per region for now: give the other one its own REGION",
                 self.region, ours.node
@@ -126,6 +131,7 @@ impl<H: Host> ControlLoop<H> {
                 continue;
             }
             if other.region == theirs.region && other.node != theirs.node {
+                reach(Mark::SecondNodeRefused);
                 let text = format!(
                     "region {} is already node {} at {}; one node per region for now: stop one of them or rename its REGION",
                     theirs.region, other.node, other.advertised

@@ -7,6 +7,7 @@ use net::ids::RequestId;
 use net::reactor::{Completion, Io, Listener, Mono, Op, Outcome, Socket, StreamKind};
 use net::wire::body::{Refuse, RefuseCode};
 use net::wire::message::Message;
+use wal::marks::{Mark, reach};
 
 use super::link::{HANDSHAKE_MS_MAX, Introduction, Link, Role, SILENCE_MS_MAX};
 use super::{
@@ -184,6 +185,9 @@ impl<H: Host> ControlLoop<H> {
             link.receive = None;
         }
         let repeated = completion.is_to_be_repeated();
+        if completion.is_out_of_buffers() {
+            reach(Mark::ReceiveRearmed);
+        }
         match (completion.result, completion.buf) {
             (Ok(_), Some(lease)) if !lease.is_empty() => link.arrived(&lease, now),
             (Ok(_), _) => link.broken = true,
@@ -252,6 +256,7 @@ impl<H: Host> ControlLoop<H> {
                     // What is in the delay line was sent in time.
                     let allowed = SILENCE_MS_MAX + link.delay_ns / 1_000_000;
                     if now > link.heard_at.plus_ms(allowed) && !link.broken {
+                        reach(Mark::PeerSilent);
                         tracing::warn!(remote = %link.remote, "a peer fell silent; its link is reset");
                         link.broken = true;
                     }

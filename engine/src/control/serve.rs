@@ -5,6 +5,7 @@ use net::reactor::{Completion, FileJob, Op, Outcome};
 use net::wire::body::{Logs, Refuse, RefuseCode};
 use net::wire::limits::LOGS_MAX;
 use net::wire::message::Message;
+use wal::marks::{Mark, reach};
 use wal::retention::{Retention, Verdict};
 
 use super::link::{OUT_BYTES_MAX, Role};
@@ -159,7 +160,10 @@ impl<H: Host> ControlLoop<H> {
             let durable = self.logs.current().cores[usize::from(core)].durable.max(removable.end);
             let may_go = match retention.judge(removable.end, durable) {
                 Verdict::Go => true,
-                Verdict::Wait => false,
+                Verdict::Wait => {
+                    reach(Mark::SegmentWaitsForFollower);
+                    false
+                }
                 Verdict::Skip(behind) => {
                     behind.into_iter().all(|index| match self.links.get_mut(index).map(|link| &mut link.role) {
                         Some(Role::Serving { sender, .. }) => {

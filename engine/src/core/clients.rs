@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use net::reactor::{Completion, Io, Listener, Mono, Op, Outcome, Tag};
 use net::resp::{Args, Limits, Parser, Protocol, encode_command, reply};
 use slab::Slab;
+use wal::marks::{Mark, reach};
 use wal::{Lsn, Mapping};
 
 use super::CoreLoop;
@@ -222,6 +223,9 @@ impl<H: Host> CoreLoop<H> {
             connection.receive = None;
         }
         let repeated = completion.is_to_be_repeated();
+        if completion.is_out_of_buffers() {
+            reach(Mark::ReceiveRearmed);
+        }
         match (completion.result, completion.buf) {
             (Ok(_), Some(lease)) if !lease.is_empty() => {
                 if !connection.closing && !connection.broken {
@@ -277,6 +281,7 @@ impl<H: Host> CoreLoop<H> {
                 break;
             }
             if connection.replies.bytes() > REPLY_BYTES_MAX || connection.replies.gaps() >= GAPS_MAX {
+                reach(Mark::RepliesWaited);
                 break;
             }
             if turn == COMMANDS_PER_TURN {

@@ -1,6 +1,8 @@
 //! Group commit of one core: sealing, one sync or direct write at a time, and what its completion sets free.
 
 use net::reactor::{Completion, Io, Mono, Op, Outcome};
+use wal::marks::{Mark, reach};
+use wal::planted::{self, Fault};
 use wal::{CommitPath, SegmentNumber};
 
 use super::CoreLoop;
@@ -119,6 +121,11 @@ impl<H: Host> CoreLoop<H> {
         }
         let sealing = self.io.now();
         self.seal_group();
+        #[cfg(planted)]
+        if planted::is(Fault::ShipBeforeDurable) {
+            let written = self.shard.take_written();
+            self.report_durable(written);
+        }
         if !self.submit_commit(sealing) {
             self.seal_idle(now);
         }
@@ -188,12 +195,19 @@ impl<H: Host> CoreLoop<H> {
                     self.report_durable(Vec::new());
                 }
             }
+            (Context::Sync, Err(_)) if planted::is(Fault::RetryFailedSync) => {
+                let oldest = self.shard.log().oldest_live_segment();
+                if let Some(SegmentFile { file, .. }) = self.commit.files.iter().find(|file| file.number == oldest) {
+                    self.ops.submit(&mut self.io, Op::Sync { file: file.clone(), range: None }, Context::Sync);
+                }
+            }
             (Context::Sync, Err(error)) => {
                 self.commit.syncing = false;
-                let what = match self.shard.log().commit_path() {
-                    CommitPath::Mmap => "fdatasync of the log",
-                    CommitPath::Direct => "a write to the log",
+                let (what, mark) = match self.shard.log().commit_path() {
+                    CommitPath::Mmap => ("fdatasync of the log", Mark::SyncFailed),
+                    CommitPath::Direct => ("a write to the log", Mark::WriteFailed),
                 };
+                reach(mark);
                 self.fail(&format!("{what} failed: {error}"));
             }
             (Context::Prepare, Ok(Outcome::Opened(file))) => self.prepared(file),

@@ -18,7 +18,9 @@ use std::sync::atomic::Ordering;
 
 use net::reactor::{Completion, Io, Listener, Mono, StreamKind, Wait};
 use net::resp::Protocol;
-use wal::{CommitPath, Lsn, RecordView, planted};
+use wal::marks::{Mark, reach};
+use wal::planted::{self, Fault};
+use wal::{CommitPath, Lsn, RecordView};
 
 use self::clients::Clients;
 use self::commit::Commit;
@@ -228,8 +230,14 @@ impl<H: Host> CoreLoop<H> {
             };
             let left = if waiting { Some(message) } else { self.handle(message).err() };
             match left {
-                Some(message @ ToCore::Command { .. }) => self.stalled_commands.push_back(message),
-                Some(message) => self.stalled_log.push_back(message),
+                Some(message @ ToCore::Command { .. }) => {
+                    reach(Mark::GuestCommandStalled);
+                    self.stalled_commands.push_back(message);
+                }
+                Some(message) => {
+                    reach(Mark::FollowStalled);
+                    self.stalled_log.push_back(message);
+                }
                 None => {}
             }
         }
@@ -318,7 +326,11 @@ impl<H: Host> CoreLoop<H> {
             }
         }
         // Also when nothing was appended: the copy that is here may itself not be durable yet.
-        let staged = if planted::is(planted::Fault::HaveItBeforeSync) { appended } else { self.shard.log().staged() };
+        let staged = self.shard.log().staged();
+        if appended == Lsn(0) && staged > self.shard.log().durable() {
+            reach(Mark::HereButNotDurable);
+        }
+        let staged = if planted::is(Fault::HaveItBeforeSync) { appended } else { staged };
         self.tell(CoreEvent::Followed { sequence, staged });
         Ok(())
     }
@@ -334,6 +346,9 @@ impl<H: Host> CoreLoop<H> {
 
     /// The position up to which replies may be shown.
     fn shown(&self) -> Lsn {
+        if planted::is(Fault::AckBeforeSync) {
+            return self.shard.log().staged();
+        }
         match self.facts.durability {
             Durability::Fsync => self.shard.log().durable(),
             Durability::Os if self.shard.log().commit_path() == CommitPath::Mmap => self.shard.log().written(),
@@ -343,7 +358,10 @@ impl<H: Host> CoreLoop<H> {
     }
 
     fn answer_guests(&mut self) {
-        let shown = self.shown();
+        let shown = match planted::is(Fault::AnswerBeforeOtherCore) {
+            true => self.shard.log().staged(),
+            false => self.shown(),
+        };
         let mut index = 0;
         while index < self.guests.len() {
             if self.guests[index].replies.waits_for_durability(shown) || self.guests[index].replies.barrier() > shown {

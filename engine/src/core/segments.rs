@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use net::reactor::{FileJob, Io, Mono, Op};
-use wal::{CommitPath, Cookie, Mapping, Populate, Segment, SegmentHeader, SegmentNumber, planted};
+use wal::marks::{Mark, reach};
+use wal::planted::{self, Fault};
+use wal::{CommitPath, Cookie, Mapping, Populate, Segment, SegmentHeader, SegmentNumber};
 
 use super::CoreLoop;
 use super::commit::SegmentFile;
@@ -155,6 +157,11 @@ impl<H: Host> CoreLoop<H> {
             self.fail(&format!("a prepared segment cannot be opened for direct writes: {error}"));
             return;
         }
+        if planted::is(Fault::UseBeforeNamed) {
+            self.ops.submit(&mut self.io, Op::File(job), Context::Discard);
+            self.renamed();
+            return;
+        }
         self.ops.submit(&mut self.io, Op::File(job), Context::Rename);
     }
 
@@ -168,6 +175,9 @@ impl<H: Host> CoreLoop<H> {
             Ok(map) => {
                 self.shard.supply(Segment { number, cookie, base, map });
                 self.gauges.disk_full.store(0, Ordering::Relaxed);
+                if recycled {
+                    reach(Mark::SegmentRecycled);
+                }
                 let made = if recycled { &self.gauges.segments_recycled } else { &self.gauges.segments_prepared };
                 made.fetch_add(1, Ordering::Relaxed);
                 self.tell(CoreEvent::Segment { number, cookie, base });
@@ -223,6 +233,7 @@ impl<H: Host> CoreLoop<H> {
             error,
             "no log segment can be prepared; writes are refused when the ones at hand are full"
         );
+        reach(if trouble == DiskTrouble::Full { Mark::DiskFull } else { Mark::DiskFailing });
         self.commit.segments.prepare_after = self.now().plus_ms(PREPARE_RETRY_MS);
         self.shard.set_disk_trouble(trouble);
         self.gauges.disk_full.store(1, Ordering::Relaxed);
@@ -291,10 +302,11 @@ impl<H: Host> CoreLoop<H> {
             return;
         }
         let Some(map) = self.shard.remove(number) else { return };
+        reach(Mark::SegmentRemoved);
         let core = self.shard.identity().core;
         let path = segment_path(&segments.data_dir, core, number);
         self.gauges.segments_removed.fetch_add(1, Ordering::Relaxed);
-        if planted::is(planted::Fault::RecycleBeforeRename) {
+        if planted::is(Fault::RecycleBeforeRename) {
             segments.reusable.get_or_insert(path);
             return;
         }
@@ -317,6 +329,7 @@ impl<H: Host> CoreLoop<H> {
             self.commit.segments.departing = None;
             return;
         }
+        reach(Mark::DepartureFailed);
         tracing::warn!(core = self.core, %error, path = %departing.path.display(), "a segment in which nothing counts any more cannot be removed yet");
         departing.retry_at = Some(now.plus_ms(PREPARE_RETRY_MS));
     }

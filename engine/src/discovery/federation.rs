@@ -14,6 +14,7 @@ use net::wire::body::{
 };
 use net::wire::limits::{CONTROL_BODY_BYTES_MAX, ENTRIES_MAX, METADATA_BYTES_MAX};
 use thiserror::Error;
+use wal::planted::{self, Fault};
 
 use super::address::{Unusable, check, for_peers, from_peer};
 use super::limits::{LEARNING_MS, LOCAL_GRACE_MS, PEER_LEARNING_MS, TTL_MS_MAX, TTL_MS_MIN};
@@ -327,14 +328,14 @@ impl Federation {
         let (mut entries, mut departed) = (Vec::new(), Vec::new());
         for key in keys {
             match self.local.entry(&key.service, key.instance) {
-                Some(entry) if entry.is_live(now) => entries.push(FederatedEntry {
-                    key: entry.said.key.clone(),
-                    address: for_peers(entry.said.address, self.settings.advertise),
-                    ttl_ms_left: entry.ttl_ms_left(now),
-                    metadata: entry.said.metadata.clone(),
-                }),
+                Some(entry) if entry.is_live(now) => entries.push(federated(entry, self.settings.advertise, now)),
                 _ => departed.push(key.clone()),
             }
+        }
+        if planted::is(Fault::RemoteEntriesForwarded) {
+            let others = self.peers.iter().enumerate().filter(|(other, _)| *other != index.0);
+            let remote = others.flat_map(|(_, peer)| peer.registry.entries()).filter(|entry| entry.is_live(now));
+            entries.extend(remote.map(|entry| federated(entry, self.settings.advertise, now)));
         }
         // Half of a body each, so that a last part of entries and a first part of departures fit one frame.
         let half = (CONTROL_BODY_BYTES_MAX - FIXED_BYTES_MAX) / 2;
@@ -354,6 +355,15 @@ impl Federation {
             };
             effects.push(Effect::SendFederated { peer: index, message });
         }
+    }
+}
+
+fn federated(entry: &Entry, advertise: IpAddr, now: Mono) -> FederatedEntry {
+    FederatedEntry {
+        key: entry.said.key.clone(),
+        address: for_peers(entry.said.address, advertise),
+        ttl_ms_left: entry.ttl_ms_left(now),
+        metadata: entry.said.metadata.clone(),
     }
 }
 

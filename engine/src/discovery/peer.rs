@@ -11,6 +11,8 @@ use net::reactor::Mono;
 use net::wire::body::federated_register::SnapshotPart;
 use net::wire::body::{FederatedAck, FederatedRegister, InstanceKey, Refused, RefusedCode};
 use net::wire::limits::REFUSED_MAX;
+use wal::marks::{Mark, reach};
+use wal::planted::{self, Fault};
 
 use super::limits::{
     DEADLINE_MS, EXCHANGE_MS, MISSES_MAX, PEER_GRACE_MS, REDIAL_MS_MAX, REDIAL_MS_MIN, SUSPECT_AFTER_MS, TTL_MS_MAX,
@@ -149,6 +151,7 @@ impl Peer {
             return Due::Nothing;
         }
         if self.unacknowledged.front().is_some_and(|(_, sent_at)| now >= sent_at.plus_ms(DEADLINE_MS)) {
+            reach(Mark::ExchangeMissed);
             self.unacknowledged.clear();
             self.missed += 1;
             if self.missed >= MISSES_MAX {
@@ -246,6 +249,7 @@ impl Peer {
         match message.snapshot {
             Some(SnapshotPart { first: true, .. }) => self.named = Some(BTreeSet::new()),
             _ if gap => {
+                reach(Mark::RegistrationLost);
                 ack.want_full = true;
                 self.named = None;
             }
@@ -254,15 +258,20 @@ impl Peer {
         }
         let mut changed = false;
         for entry in &message.entries {
-            let verdict = judge(entry.address).and_then(|()| {
+            let judged = judge(entry.address).inspect_err(|_| reach(Mark::AddressRefused));
+            let verdict = judged.and_then(|()| {
                 let ttl_ms = u64::from(entry.ttl_ms_left.min(TTL_MS_MAX));
+                let (ttl_ms, grace_ms) = match planted::is(Fault::OneLostRefreshExpires) {
+                    true => (ttl_ms.min(EXCHANGE_MS + DEADLINE_MS), 0),
+                    false => (ttl_ms, PEER_GRACE_MS),
+                };
                 let said = Announcement {
                     key: entry.key.clone(),
                     address: entry.address,
                     metadata: entry.metadata.clone(),
                     expires_at: now.plus_ms(ttl_ms),
-                    suspect_at: now.plus_ms(SUSPECT_AFTER_MS.min(ttl_ms + PEER_GRACE_MS)),
-                    gone_at: now.plus_ms(ttl_ms + PEER_GRACE_MS),
+                    suspect_at: now.plus_ms(SUSPECT_AFTER_MS.min(ttl_ms + grace_ms)),
+                    gone_at: now.plus_ms(ttl_ms + grace_ms),
                 };
                 self.registry.announce(said, now).map_err(|error| {
                     let code = match error {

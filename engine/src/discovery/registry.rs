@@ -10,6 +10,8 @@ use net::ids::{Epoch, InstanceId, ServiceName};
 use net::reactor::Mono;
 use net::wire::body::{EntryState, InstanceKey};
 use thiserror::Error;
+use wal::marks::{Mark, reach};
+use wal::planted::{self, Fault};
 
 use super::limits::{ENTRIES_PER_SOURCE_MAX, GONE_MEMORY_MS};
 
@@ -81,7 +83,8 @@ impl Entry {
     /// Its life at `now`.
     #[must_use]
     pub fn state(&self, now: Mono) -> EntryState {
-        if self.left.is_some() || now >= self.said.gone_at {
+        let over = now >= self.said.gone_at && !planted::is(Fault::EntriesNeverExpire);
+        if self.left.is_some() || over {
             EntryState::Gone
         } else if now >= self.said.suspect_at {
             EntryState::Suspect
@@ -220,7 +223,11 @@ impl Registry {
             let state = entry.state(now);
             if state != entry.reported {
                 swept.changed = true;
+                if state == EntryState::Suspect {
+                    reach(Mark::InstanceSuspect);
+                }
                 if state == EntryState::Gone {
+                    reach(Mark::InstanceGone);
                     swept.gone.push(entry.said.key.clone());
                 }
                 entry.reported = state;

@@ -10,6 +10,8 @@ use bytes::Bytes;
 use net::ids::{LogId, StreamOffset, Version};
 use net::wire::body::{Claim, Records};
 use net::wire::limits::LOGS_MAX;
+use wal::marks::{Mark, reach};
+use wal::planted::{self, Fault};
 use wal::{ControlRecord, Lsn, RecordOp, RecordView};
 
 use super::WINDOW_BYTES;
@@ -128,7 +130,7 @@ impl Cores {
 
     /// Judges a record of `log` that verified. What is refused here would make every later start fail, or end the node.
     fn accept(&self, log: LogId, index: u32, record: &RecordView<'_>) -> Result<(), StreamError> {
-        if record.origin.0 != log.node.0 {
+        if record.origin.0 != log.node.0 && !planted::is(Fault::NoOriginFilter) {
             return Err(StreamError::ForeignOrigin { log, origin: record.origin.0 });
         }
         let refuse = |reason: String| Err(StreamError::Unacceptable { log, index, reason });
@@ -247,6 +249,7 @@ impl Receiver {
     pub fn records(&mut self, batch: &Records, cores: &mut Cores) -> Result<Vec<Part>, StreamError> {
         let head = &batch.head;
         if head.stream_offset.0 != self.received {
+            reach(Mark::StreamBroken);
             return Err(StreamError::Offset { found: head.stream_offset.0, expected: self.received });
         }
         if self.received >= self.granted {
@@ -260,10 +263,9 @@ impl Receiver {
         let mut open: Option<(u16, usize)> = None;
         let (mut at, mut found) = (0, 0u32);
         while at < batch.payload.len() {
-            let (record, len) = RecordView::parse(&batch.payload[at..]).map_err(|error| StreamError::Damaged {
-                log: head.log,
-                index: found,
-                detail: error.to_string(),
+            let (record, len) = RecordView::parse(&batch.payload[at..]).map_err(|error| {
+                reach(Mark::BatchDamaged);
+                StreamError::Damaged { log: head.log, index: found, detail: error.to_string() }
             })?;
             cores.accept(head.log, found, &record)?;
             let owner = if record.op == RecordOp::Control { 0 } else { cores.secret.hash(record.key).core(count) };
@@ -369,6 +371,7 @@ impl Receiver {
                     }
                     let held = watermarks.version(claim.log);
                     if claim.from > held {
+                        reach(Mark::StreamBroken);
                         return Err(StreamError::Gap { log: claim.log, from: claim.from.0, held: held.0 });
                     }
                     let rests_on = requirements.iter().filter_map(|need| Some((need.core, need.staged?)));
@@ -406,7 +409,7 @@ fn is_satisfied(requirements: &[Requirement], cores: &Cores) -> bool {
     let mut durable = requirements
         .iter()
         .map(|need| need.staged.is_some_and(|staged| cores.tracks[usize::from(need.core)].durable >= staged));
-    if wal::planted::is(wal::planted::Fault::ClaimBeforeSlowestCore) {
+    if planted::is(Fault::ClaimBeforeSlowestCore) {
         return requirements.is_empty() || durable.any(|durable| durable);
     }
     durable.all(|durable| durable)

@@ -8,7 +8,9 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use net::ids::{Class, CoreIndex, LogId, StreamOffset};
 use net::wire::body::{Claim, Compression, FollowLog, RecordsHead};
-use wal::{FrameKind, Lsn, RecordError, RecordView, Version, planted};
+use wal::marks::{Mark, reach};
+use wal::planted::{self, Fault};
+use wal::{FrameKind, Lsn, RecordError, RecordView, Version};
 
 use super::logs::{CoreLog, OwnLogs, SegmentRef};
 use super::{BATCH_BYTES, from_wire, to_wire};
@@ -158,6 +160,12 @@ impl Sender {
                 })
                 .collect();
             let claims_begin_at = log.claims_begin_at(from);
+            if claims_begin_at > Version::ZERO {
+                reach(Mark::LogBeginsLate);
+            }
+            if log.end.is_some() {
+                reach(Mark::RetiredLogFollowed);
+            }
             self.streams.push(Stream { log: entry.log, from, claimed: from, claims_begin_at, cursors, next_core: 0 });
         }
     }
@@ -198,6 +206,7 @@ impl Sender {
             return false;
         }
         for stream in skipping {
+            reach(Mark::FollowerSkipsSegment);
             let stream = &mut self.streams[stream];
             stream.claims_begin_at = stream.claims_begin_at.max(replaced_upto);
             stream.cursors[core].next = end;
@@ -282,7 +291,11 @@ impl Sender {
     }
 
     fn send(&mut self, stream: usize, core: usize) -> Option<Step> {
+        let cursor = &self.streams[stream].cursors[core];
         if self.sent >= self.credit {
+            if !cursor.pieces.is_empty() {
+                reach(Mark::CreditExhausted);
+            }
             return None;
         }
         let log = self.streams[stream].log;
@@ -327,10 +340,17 @@ impl Sender {
             let all = cursor.pieces.is_empty() && cursor.next >= core.durable;
             if all { core.complete } else { cursor.shipped.min(core.complete) }
         };
-        let to = stream.cursors.iter().zip(&log.cores).map(reached).min()?;
-        let held_back = to < stream.claims_begin_at && !planted::is(planted::Fault::ClaimBeforeReplaced);
-        if to <= stream.claimed || held_back {
+        let promises = stream.cursors.iter().zip(&log.cores).map(reached);
+        let to = if planted::is(Fault::ClaimOfBusiestCore) { promises.max() } else { promises.min() }?;
+        if to <= stream.claimed {
             return None;
+        }
+        if to < stream.claims_begin_at && !planted::is(Fault::ClaimBeforeReplaced) {
+            reach(Mark::ClaimHeldBack);
+            return None;
+        }
+        if Some(to) == log.end {
+            reach(Mark::RetiredLogEnded);
         }
         let claim =
             Claim { log: stream.log, from: to_wire(stream.claimed), to: to_wire(to), flags: 0, class: Class(0) };
@@ -355,6 +375,7 @@ impl Sender {
             }
         }
         let (_, index, core, request) = chosen?;
+        reach(Mark::CaughtUpFromFiles);
         self.reading = Some((index, core, request));
         Some(Step::Read(request))
     }
@@ -386,6 +407,8 @@ impl Sender {
                 // A read may begin before what was sent from memory.
                 if reaches > cursor.shipped {
                     split(&payload, frame.records_count(), reaches, &mut cursor.pieces);
+                } else {
+                    reach(Mark::ReadOverlapsSent);
                 }
             }
         }

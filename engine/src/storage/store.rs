@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use wal::marks::{Mark, reach};
+use wal::planted::{self, Fault};
 use wal::{Lsn, Mapping, NodeId, RecordOp, RecordView, Version};
 
 use super::KeyHash;
@@ -250,11 +252,21 @@ impl<M: Mapping> Store<M> {
         match incoming.version.cmp(&slot.version()) {
             std::cmp::Ordering::Greater => Verdict::Newer(at, present),
             std::cmp::Ordering::Less => Verdict::Older(at, present),
+            std::cmp::Ordering::Equal if planted::is(Fault::EqualVersionIsSame) => Verdict::Same,
             std::cmp::Ordering::Equal => self.with_record(slot.location(), |record| {
                 // The crc is the first thing after the length, so that comparing (crc, bytes) is the tie of DESIGN §6.
                 match (incoming.crc(), incoming.bytes).cmp(&(record.crc(), record.bytes)) {
-                    std::cmp::Ordering::Greater => Verdict::Newer(at, present),
-                    std::cmp::Ordering::Less => Verdict::Older(at, present),
+                    std::cmp::Ordering::Greater => {
+                        reach(Mark::TieWonByArrival);
+                        Verdict::Newer(at, present)
+                    }
+                    std::cmp::Ordering::Less => {
+                        reach(Mark::TieWonByPresent);
+                        if planted::is(Fault::LaterArrivalWinsTie) {
+                            return Verdict::Newer(at, present);
+                        }
+                        Verdict::Older(at, present)
+                    }
                     std::cmp::Ordering::Equal => Verdict::Same,
                 }
             }),

@@ -8,6 +8,7 @@ use crate::format::{FrameError, SealBlock};
 use crate::ids::{CoreId, Incarnation, NodeId};
 use crate::limits::FRAME_ALIGN_BYTES;
 use crate::lsn::Lsn;
+use crate::marks::{Mark, reach};
 use crate::planted;
 
 /// One segment with its file name.
@@ -74,6 +75,7 @@ fn judge_log(
     let name = format!("core {core}, incarnation {incarnation}");
     for (file, segment) in &segments {
         if segment.seal_damaged {
+            reach(Mark::DamagedSealIgnored);
             recovery.report.push(format!("{file}: its seal block is damaged and was not used"));
         }
     }
@@ -91,6 +93,7 @@ fn judge_log(
         (Row::TornTail, Some(reason)) => Some(Cut { position: stop.position, reason }),
         _ => None,
     };
+    note_row(stop.row, last);
     let end = last.walk.end;
     let last_header_crc = last.walk.last.map_or(0, |frame| frame.header_crc);
     let hlc = kept.iter().map(|(_, segment)| segment.walk.hlc).max().unwrap_or_default();
@@ -99,6 +102,22 @@ fn judge_log(
     let segments = kept.into_iter().map(|(file, segment)| recovered(file, &segment, end)).collect();
     recovery.logs.push(RecoveredLog { incarnation, core, segments, end, last_header_crc, hlc, row: stop.row, cut });
     Ok(())
+}
+
+/// Marks how a log ended, if that is rare.
+fn note_row(row: Row, last: &ScannedSegment) {
+    match row {
+        Row::CleanEnd => {}
+        Row::RecycledBytes => reach(Mark::RecycledBytesIgnored),
+        Row::TornTail => {
+            reach(Mark::TornTailCut);
+            if last.behind.resumes.is_some() {
+                reach(Mark::TailCutBeforeIntactFrames);
+            }
+        }
+        Row::SealedCut => reach(Mark::SealedCutFound),
+        Row::EndOfFiles => reach(Mark::EndOfFilesFound),
+    }
 }
 
 /// Follows the chain of frames through the segments: how many of them hold some of it, and where it stops.
@@ -192,7 +211,11 @@ fn refuse_lost_durable(segments: &[Scanned], stop: &Stop) -> Result<(), Recovery
         }
     }
     let Some(to) = durable.filter(|&durable| durable > stop.position) else { return Ok(()) };
+    if planted::is(planted::Fault::CutAtFirstBadFrame) {
+        return Ok(());
+    }
     if stop.gap {
+        reach(Mark::MissingSegmentRefused);
         let (before, previous) = &segments[stop.at - 1];
         return Err(RecoveryError::MissingSegment {
             before: before.clone(),
@@ -207,6 +230,7 @@ fn refuse_lost_durable(segments: &[Scanned], stop: &Stop) -> Result<(), Recovery
 }
 
 fn corrupt(file: &str, segment: &ScannedSegment, from: Lsn, to: Lsn, reason: FrameError) -> RecoveryError {
+    reach(Mark::DamageRefused);
     debug_assert!(from.0.is_multiple_of(FRAME_ALIGN_BYTES as u64));
     let offset = from.offset_from(segment.header.base).unwrap_or(0);
     RecoveryError::Corrupt { file: file.to_owned(), from, to, offset, reason }

@@ -1,6 +1,7 @@
 //! Commands on one key, run on the core that owns it.
 
 use net::resp::{Args, Protocol, parse_integer, reply};
+use wal::planted::{self, Fault};
 use wal::{Lsn, Mapping};
 
 use super::set_options::{self, Condition, Expiry, SetOptions};
@@ -46,6 +47,10 @@ impl<M: Mapping> KeyCommand<'_, M> {
         }
         match self.dispatch(verb, key, args, out) {
             Err(error) if error.is_transient() => Err(error),
+            Err(error) if error.is_disk() && planted::is(Fault::FullDiskAcknowledged) => {
+                out.reply(Lsn(0), |out| out.extend_from_slice(b"+OK\r\n"));
+                Ok(())
+            }
             Err(error) => {
                 out.reply(Lsn(0), |out| reply::error(out, &format!("ERR {error}")));
                 Ok(())

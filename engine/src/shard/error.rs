@@ -1,0 +1,47 @@
+//! Why a shard does not take a write.
+
+/// Why a write was not taken. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// The next segment is being prepared: try again after it was supplied.
+    #[error("the next log segment is being prepared")]
+    NoSegment,
+    /// The clock ran too far ahead of physical time: try again a millisecond later.
+    #[error("the clock is ahead of physical time")]
+    Throttled,
+    /// No segment can be prepared.
+    #[error("the disk is full: writes are refused until space is freed, reads go on")]
+    DiskFull,
+    /// No segment can be prepared, and not for want of space.
+    #[error("no log segment can be prepared (the node's log says why): writes are refused until one can, reads go on")]
+    DiskFailing,
+    /// Too large for a record.
+    #[error("the value is larger than VALUE_BYTES_MAX")]
+    TooLarge,
+    /// A sync failed; nothing is acknowledged any more.
+    #[error("the log failed; this node no longer acknowledges writes")]
+    LogFailed,
+}
+
+impl WriteError {
+    /// Whether the write will succeed later by itself.
+    #[must_use]
+    pub fn is_transient(self) -> bool {
+        matches!(self, WriteError::NoSegment | WriteError::Throttled)
+    }
+
+    /// Whether it will succeed once somebody helped the disk.
+    #[must_use]
+    pub fn is_disk(self) -> bool {
+        matches!(self, WriteError::DiskFull | WriteError::DiskFailing)
+    }
+}
+
+/// Why no segment can be prepared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskTrouble {
+    /// There is no space.
+    Full,
+    /// Anything else.
+    Failing,
+}

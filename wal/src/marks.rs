@@ -1,0 +1,265 @@
+//! Coverage marks: a rare branch says that it was reached, so that a harness can count what its runs exercised. A run that never
+//! met a torn tail shows nothing about torn tails.
+//!
+//! Always compiled. A mark is one bit of the thread, set by an *or*; that is affordable because marks stand in rare branches only:
+//! never on the way of an ordinary read, write, or shipped record.
+
+use std::cell::Cell;
+
+use crate::named::named;
+
+named! {
+    /// A rare branch.
+    Mark {
+        // ---- recovery
+        /// A log was cut at a torn tail.
+        TornTailCut = "torn-tail-cut",
+        /// Behind the cut, later frames of the same segment were intact and did not count.
+        TailCutBeforeIntactFrames = "tail-cut-before-intact-frames",
+        /// A log ended before the frames of an earlier use of its file.
+        RecycledBytesIgnored = "recycled-bytes-ignored",
+        /// A log ended at the seal of an earlier recovery's cut: what stands behind it is stale.
+        SealedCutFound = "sealed-cut-found",
+        /// A log ended with a file although its last frame says that it goes on.
+        EndOfFilesFound = "end-of-files-found",
+        /// Damage before the durable end was refused.
+        DamageRefused = "damage-refused",
+        /// A missing segment was noticed.
+        MissingSegmentRefused = "missing-segment-refused",
+        /// A damaged seal block was not used.
+        DamagedSealIgnored = "damaged-seal-ignored",
+        /// A segment had no seal, was synced, and got one.
+        SegmentSealedAtStart = "segment-sealed-at-start",
+        /// A preparation that a crash interrupted was removed.
+        LeftoverRemoved = "leftover-removed",
+        /// A watermark was discarded because a position it rests on was not recovered.
+        WatermarkDiscarded = "watermark-discarded",
+        /// The node started with another number of cores than one of its earlier runs.
+        CoreCountChanged = "core-count-changed",
+        /// An earlier run was given up because nothing in it counted any more.
+        RunGivenUp = "run-given-up",
+        /// The file of a run that was given up could not go yet.
+        RunRemovalStopped = "run-removal-stopped",
+
+        // ---- the disk
+        /// A sync of the log failed.
+        SyncFailed = "sync-failed",
+        /// A direct write of the log failed.
+        WriteFailed = "write-failed",
+        /// A segment could not be prepared for want of space.
+        DiskFull = "disk-full",
+        /// A segment could not be prepared for another reason.
+        DiskFailing = "disk-failing",
+        /// A write was refused because of either.
+        WriteRefused = "write-refused",
+        /// A write waited because the next segment was not ready.
+        WriteWaitedForSegment = "write-waited-for-segment",
+        /// The clock's ceiling could not be raised at once.
+        CeilingHeldUp = "ceiling-held-up",
+        /// A segment repeated what earlier ones say of other nodes' logs.
+        KeptRepeated = "kept-repeated",
+        /// A segment was given up.
+        SegmentRemoved = "segment-removed",
+        /// The file of one was used again.
+        SegmentRecycled = "segment-recycled",
+        /// A segment that was given up could not lose its name yet.
+        DepartureFailed = "departure-failed",
+
+        // ---- the merge
+        /// Two different records had one version, and the one that came later won by crc and bytes.
+        TieWonByArrival = "tie-won-by-arrival",
+        /// Two different records had one version, and the one that was here won by crc and bytes.
+        TieWonByPresent = "tie-won-by-present",
+        /// A followed record was here already.
+        AlreadyHere = "already-here",
+        /// A followed batch was here already, and not durable yet.
+        HereButNotDurable = "here-but-not-durable",
+        /// A followed record lost against a newer one.
+        SupersededOnArrival = "superseded-on-arrival",
+        /// A followed record had expired when it came.
+        ExpiredOnArrival = "expired-on-arrival",
+        /// A followed record that can be seen lost against a newer one that has expired.
+        LostToExpired = "lost-to-expired",
+
+        // ---- time
+        /// The clock was too far ahead to give a version.
+        ClockThrottled = "clock-throttled",
+        /// The logic counter was used up and carried into the milliseconds.
+        LogicCarried = "logic-carried",
+        /// The wall clock stood too far away and was not followed.
+        WallStepIgnored = "wall-step-ignored",
+        /// A record from the far future was held back.
+        FarFutureHeld = "far-future-held",
+        /// One became due.
+        FarFutureReleased = "far-future-released",
+
+        // ---- replication, source
+        /// A follower was further behind than memory and was sent from files.
+        CaughtUpFromFiles = "caught-up-from-files",
+        /// A bulk read began with what had been sent already.
+        ReadOverlapsSent = "read-overlaps-sent",
+        /// A segment stayed because a follower was about to be sent from it.
+        SegmentWaitsForFollower = "segment-waits-for-follower",
+        /// A follower was behind retention and skipped a segment.
+        FollowerSkipsSegment = "follower-skips-segment",
+        /// A follower asked for a log whose beginning is gone.
+        LogBeginsLate = "log-begins-late",
+        /// A claim waited for what superseded a removed segment.
+        ClaimHeldBack = "claim-held-back",
+        /// A follower's credit was used up.
+        CreditExhausted = "credit-exhausted",
+        /// A follower asked for a log of an earlier run.
+        RetiredLogFollowed = "retired-log-followed",
+        /// A log of an earlier run was claimed to its end.
+        RetiredLogEnded = "retired-log-ended",
+        /// A follower said that it holds more of a log than this disk.
+        FollowerHoldsMore = "follower-holds-more",
+
+        // ---- replication, follower
+        /// A damaged batch was refused.
+        BatchDamaged = "batch-damaged",
+        /// A batch or a claim did not connect to what came before it.
+        StreamBroken = "stream-broken",
+
+        // ---- loops and links
+        /// A command of another core's client waited for the log.
+        GuestCommandStalled = "guest-command-stalled",
+        /// A followed batch, or a local record, waited for the log.
+        FollowStalled = "follow-stalled",
+        /// A mailbox was full.
+        MailboxFull = "mailbox-full",
+        /// A connection's commands waited because its replies did.
+        RepliesWaited = "replies-waited",
+        /// A receive ended for want of buffers and was submitted again.
+        ReceiveRearmed = "receive-rearmed",
+        /// A peer fell silent and its link was reset.
+        PeerSilent = "peer-silent",
+        /// A node refused to speak to itself, or to a copy of itself.
+        SelfRefused = "self-refused",
+        /// A second node of one region was refused.
+        SecondNodeRefused = "second-node-refused",
+        /// A node that is nobody's peer was refused.
+        UnknownPeerRefused = "unknown-peer-refused",
+
+        // ---- discovery
+        /// An exchange was not acknowledged in time.
+        ExchangeMissed = "exchange-missed",
+        /// A registration of a peer was lost on the way, and everything was asked for.
+        RegistrationLost = "registration-lost",
+        /// An instance became suspect.
+        InstanceSuspect = "instance-suspect",
+        /// An instance was gone.
+        InstanceGone = "instance-gone",
+        /// An address of a peer was refused.
+        AddressRefused = "address-refused",
+    }
+}
+
+const _: () = assert!(Mark::ALL.len() <= u128::BITS as usize);
+
+thread_local! {
+    static REACHED: Cell<u128> = const { Cell::new(0) };
+}
+
+/// The branch of `mark` was reached on this thread.
+#[inline]
+pub fn reach(mark: Mark) {
+    REACHED.set(REACHED.get() | bit(mark));
+}
+
+/// What was reached on this thread since the last call.
+#[must_use]
+pub fn take() -> MarkSet {
+    MarkSet(REACHED.replace(0))
+}
+
+const fn bit(mark: Mark) -> u128 {
+    1 << mark as u32
+}
+
+/// Some marks.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct MarkSet(u128);
+
+impl MarkSet {
+    /// None of them.
+    pub const EMPTY: MarkSet = MarkSet(0);
+
+    /// Whether it holds `mark`.
+    #[must_use]
+    pub const fn contains(self, mark: Mark) -> bool {
+        self.0 & bit(mark) != 0
+    }
+
+    /// What is in either.
+    #[must_use]
+    pub const fn union(self, other: MarkSet) -> MarkSet {
+        MarkSet(self.0 | other.0)
+    }
+
+    /// Whether it holds none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// How many it holds.
+    #[must_use]
+    pub const fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    /// In the order of [`Mark::ALL`].
+    pub fn iter(self) -> impl Iterator<Item = Mark> {
+        Mark::ALL.iter().copied().filter(move |mark| self.contains(*mark))
+    }
+}
+
+impl FromIterator<Mark> for MarkSet {
+    fn from_iter<I: IntoIterator<Item = Mark>>(marks: I) -> MarkSet {
+        MarkSet(marks.into_iter().fold(0, |bits, mark| bits | bit(mark)))
+    }
+}
+
+impl std::fmt::Debug for MarkSet {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_set().entries(self.iter()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_have_names() {
+        crate::named::assert_names(Mark::ALL, |mark| mark.name());
+    }
+
+    #[test]
+    fn what_was_reached_is_taken_once_and_by_its_thread() {
+        assert_eq!(take(), MarkSet::EMPTY);
+        reach(Mark::TornTailCut);
+        reach(Mark::AddressRefused);
+        reach(Mark::TornTailCut);
+        assert!(std::thread::spawn(take).join().unwrap().is_empty());
+        let taken = take();
+        assert_eq!(taken.iter().collect::<Vec<_>>(), [Mark::TornTailCut, Mark::AddressRefused]);
+        assert_eq!(take(), MarkSet::EMPTY);
+    }
+
+    #[test]
+    fn sets_hold_what_was_put_into_them() {
+        for mark in Mark::ALL {
+            let set = MarkSet::from_iter([*mark]);
+            assert!(Mark::ALL.iter().all(|other| set.contains(*other) == (other == mark)), "{mark}");
+            assert_eq!((set.len(), set.is_empty()), (1, false));
+        }
+        let (first, second): (MarkSet, MarkSet) =
+            ([Mark::DiskFull].into_iter().collect(), [Mark::DiskFull, Mark::SyncFailed].into_iter().collect());
+        assert_eq!(first.union(second), second);
+        assert_eq!(first.union(MarkSet::EMPTY), first);
+        assert_eq!(format!("{second:?}"), "{SyncFailed, DiskFull}");
+        assert_eq!(Mark::ALL.iter().copied().collect::<MarkSet>().len(), Mark::ALL.len());
+    }
+}
