@@ -57,7 +57,7 @@ pub struct InstanceId(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
 
-/// Position in the registrations one node sends to one peer on one connection; 0 is before the first.
+/// Position in the registrations one run of a node sends to one peer; 0 is before the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sequence(pub u64);
 

@@ -40,7 +40,12 @@ fn regions_lag_within_the_bound_while_connected() {
         mesh.run_ms(5_000);
         mesh.settle();
         let mut random = Random::new(seed);
-        let mix = Mix { hot_percent: 95, own_percent: 10, read_percent: 50, ..Mix::draw_for(&mut || random.next()) };
+        let mix = Mix {
+            hot_percent: 95,
+            own_percent: 10,
+            read_percent: 50,
+            ..Mix::draw_for(&mut || random.next(), 1_000, 30_000)
+        };
         for region in 0..REGIONS.len() {
             mesh.add_mix(region, mix, 4);
         }

@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use net::ids::{Epoch, InstanceId, NodeId, RegionName, RequestId, ServiceName};
+use net::ids::{Epoch, InstanceId, RequestId, ServiceName};
+use net::reactor::Mono;
 use net::wire::body::{Done, ErrorCode, Failed, InstanceKey, Refuse, RefuseCode, Register};
 use net::wire::message::Message;
 use wal::marks::{Mark, reach};
@@ -85,7 +86,9 @@ impl<H: Host> ControlLoop<H> {
         }
     }
 
-    pub(super) fn discovery_link_up(&mut self, key: LinkKey, region: RegionName, node: NodeId) {
+    /// A discovery link's handshake is done. It is used if the peer has no other one that is up, or is a later run by now: then
+    /// the other one is dead, though nobody said so yet.
+    pub(super) fn discovery_link_up(&mut self, key: LinkKey) {
         let Some(peer) = self.peer_of(key) else {
             reach(Mark::UnknownPeerRefused);
             let text = "this node is not one of the peer's DISCOVERY_PEERS; add its advertised address there";
@@ -93,11 +96,20 @@ impl<H: Host> ControlLoop<H> {
             return;
         };
         let now = self.now();
-        let present = self.peer_links[peer];
-        let up = present.is_some_and(|key| self.link(key).is_some_and(|link| link.is_up()));
-        if !up {
+        let Some((region, node, incarnation)) = self
+            .link(key)
+            .and_then(|link| link.hello())
+            .map(|hello| (hello.region.clone(), hello.node, hello.incarnation))
+        else {
+            return;
+        };
+        let present = self.peer_links[peer].and_then(|key| self.link(key)).filter(|link| link.is_up());
+        let same_run = present
+            .and_then(|link| link.hello())
+            .is_some_and(|hello| hello.node == node && hello.incarnation == incarnation);
+        if !same_run {
             self.peer_links[peer] = Some(key);
-            self.federation.on_peer_up(PeerIndex(peer), region, node, now);
+            self.federation.on_peer_up(PeerIndex(peer), region, node, incarnation, now);
         }
     }
 
@@ -116,19 +128,17 @@ impl<H: Host> ControlLoop<H> {
             }
             self.federation.on_peer_down(PeerIndex(peer), now);
             self.peer_links[peer] = None;
-            // Another link of the same peer takes over.
-            let others: Vec<LinkKey> = self
+            // Another link of the same peer takes over; of links to different runs of it, the one that was opened last.
+            let mut others: Vec<(Mono, LinkKey)> = self
                 .links
                 .iter()
                 .filter(|(_, link)| link.is_up() && matches!(link.role, Role::DiscoveryIn | Role::DiscoveryOut { .. }))
-                .map(|(index, link)| LinkKey { index, generation: link.generation })
+                .map(|(index, link)| (link.opened_at, LinkKey { index, generation: link.generation }))
                 .collect();
-            for other in others {
-                if self.peer_of(other) == Some(peer)
-                    && let Some((region, node)) =
-                        self.link(other).and_then(|link| link.hello()).map(|hello| (hello.region.clone(), hello.node))
-                {
-                    self.discovery_link_up(other, region, node);
+            others.sort_by_key(|(opened_at, _)| *opened_at);
+            for (_, other) in others {
+                if self.peer_of(other) == Some(peer) {
+                    self.discovery_link_up(other);
                 }
             }
         }

@@ -92,7 +92,7 @@ impl<H: Host> ControlLoop<H> {
         link.introduction = Introduction::Done(Box::new(theirs));
         link.reader.admit_records();
         match link.role {
-            Role::DiscoveryIn | Role::DiscoveryOut { .. } => self.discovery_link_up(key, region, node),
+            Role::DiscoveryIn | Role::DiscoveryOut { .. } => self.discovery_link_up(key),
             Role::Following { .. } => {}
             Role::Serving { .. } => self.offer_logs(key),
         }

@@ -174,10 +174,17 @@ impl Federation {
         }
     }
 
-    /// A discovery link to this peer is up; region and node come from the handshake, never from an address.
-    pub fn on_peer_up(&mut self, peer: PeerIndex, region: RegionName, node: NodeId, now: Mono) {
+    /// A discovery link to this run of this peer is up; who it is comes from the handshake, never from an address.
+    pub fn on_peer_up(
+        &mut self,
+        peer: PeerIndex,
+        region: RegionName,
+        node: NodeId,
+        incarnation: Incarnation,
+        now: Mono,
+    ) {
         if let Some(peer) = self.peers.get_mut(peer.0) {
-            peer.up(region, node, now);
+            peer.up(region, node, incarnation, now);
         }
     }
 

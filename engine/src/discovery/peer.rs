@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
-use net::ids::{Epoch, InstanceId, NodeId, RegionName, Sequence, ServiceName};
+use net::ids::{Epoch, Incarnation, InstanceId, NodeId, RegionName, Sequence, ServiceName};
 use net::reactor::Mono;
 use net::wire::body::federated_register::SnapshotPart;
 use net::wire::body::{FederatedAck, FederatedRegister, InstanceKey, Refused, RefusedCode};
@@ -65,10 +65,12 @@ pub(super) struct Peer {
     pub(super) address: SocketAddr,
     pub(super) region: Option<RegionName>,
     pub(super) node: Option<NodeId>,
+    incarnation: Option<Incarnation>,
     pub(super) registry: Registry,
     /// A whole snapshot came since this node started.
     pub(super) snapshot_heard: bool,
     linked: bool,
+    /// Rises over all links of this run: the two sides change links independently of each other.
     sent: Sequence,
     unacknowledged: VecDeque<(Sequence, Mono)>,
     changed: BTreeMap<(ServiceName, InstanceId), Epoch>,
@@ -76,6 +78,7 @@ pub(super) struct Peer {
     last_exchange: Option<Mono>,
     missed: u32,
     resets: u32,
+    /// The last one of the peer's run that was heard, over all links.
     heard: Sequence,
     heard_at: Option<Mono>,
     /// Instances named so far by the snapshot under way.
@@ -90,6 +93,7 @@ impl Peer {
             address,
             region: None,
             node: None,
+            incarnation: None,
             registry: Registry::default(),
             snapshot_heard: false,
             linked: false,
@@ -108,10 +112,15 @@ impl Peer {
         }
     }
 
-    /// A link is up and authenticated: numbers start anew, everything is due.
-    pub(super) fn up(&mut self, region: RegionName, node: NodeId, now: Mono) {
+    /// A link is up and authenticated: everything is due. What was heard of this run on its other links stays heard: it may not
+    /// have lost any of them.
+    pub(super) fn up(&mut self, region: RegionName, node: NodeId, incarnation: Incarnation, now: Mono) {
         self.unlink();
+        if self.incarnation != Some(incarnation) {
+            self.heard = Sequence(0);
+        }
         self.linked = true;
+        self.incarnation = Some(incarnation);
         self.region = Some(region);
         self.node = Some(node);
         self.next_exchange = now;
@@ -127,14 +136,12 @@ impl Peer {
 
     fn unlink(&mut self) {
         self.linked = false;
-        self.sent = Sequence(0);
         self.unacknowledged.clear();
         // The snapshot of the next link says it all.
         self.changed.clear();
         self.next_exchange = Mono(u64::MAX);
         self.last_exchange = None;
         self.missed = 0;
-        self.heard = Sequence(0);
         self.named = None;
     }
 
@@ -231,9 +238,14 @@ impl Peer {
         judge: impl Fn(SocketAddr) -> Result<(), (RefusedCode, String)>,
     ) -> (FederatedAck, bool) {
         let mut ack = FederatedAck { sequence: message.sequence, ..FederatedAck::default() };
-        if !self.linked || self.region.as_ref() != Some(&message.region) || self.node != Some(message.node) {
-            let text =
-                format!("node {} of {} is not the one of the handshake; reconnect", message.node, message.region);
+        let genuine = self.region.as_ref() == Some(&message.region)
+            && self.node == Some(message.node)
+            && self.incarnation == Some(message.incarnation);
+        if !self.linked || !genuine {
+            let text = format!(
+                "run {} of node {} of {} is not the one of the handshake; reconnect",
+                message.incarnation, message.node, message.region
+            );
             for entry in &message.entries {
                 refuse(&mut ack, &entry.key, RefusedCode::Identity, &text);
             }

@@ -55,6 +55,14 @@ impl Mesh {
     /// Runs until all regions are equal, hold all claims, and agree with the model; then until the links are silent.
     /// Everything has to be up and healed.
     pub(crate) fn converge(&mut self) {
+        self.agree();
+        if self.violation.is_none() {
+            self.check_silence();
+        }
+    }
+
+    /// Runs until all regions are equal, hold all claims, and agree with the model. Everything has to be up and healed.
+    pub(crate) fn agree(&mut self) {
         let deadline = self.world.now().plus_ms(CONVERGE_MS_MAX);
         while self.violation.is_none() && !self.is_converged() {
             if self.world.now() >= deadline {
@@ -79,7 +87,6 @@ impl Mesh {
         }
         self.tell(CONVERGED);
         self.check_finals();
-        self.check_silence();
     }
 
     fn check_finals(&mut self) {

@@ -14,15 +14,22 @@ use super::workload::Mix;
 /// The regions and their one-way delays in microseconds: sfo–nyc, nyc–ams, sfo–ams.
 pub const REGIONS: [&str; 3] = ["sfo", "nyc", "ams"];
 
-/// How long faults go on by default, in virtual milliseconds.
-pub const SAFETY_MS: u64 = 60_000;
+/// How long faults go on in virtual milliseconds, one of which a world has. Healing, the calm after it and discovery's bound take
+/// half a minute more: a run has a minute on average.
+const SAFETY_MS: [u64; 4] = [20_000, 25_000, 30_000, 60_000];
+
+/// How long clients go on once everything is healed, in virtual milliseconds.
+pub(crate) const CALM_MS: u64 = 4_000;
+
+/// Operations that all clients would begin if nothing kept them waiting, one of which a world has.
+const OPERATIONS: [u64; 8] = [2_200, 2_200, 2_400, 2_400, 2_600, 2_800, 3_200, 5_000];
 
 /// Wall clocks jump back by an hour, ahead by an hour, or ten years ahead.
 const JUMPS_MS: [i64; 3] = [-3_600_000, 3_600_000, 315_000_000_000];
 
 /// Average pauses between two faults in milliseconds, one of which a world has; none is a world without faults.
 const GAPS_MS: [Option<u64>; 8] =
-    [None, Some(300), Some(700), Some(1_500), Some(1_500), Some(4_000), Some(4_000), Some(12_000)];
+    [None, Some(250), Some(500), Some(1_000), Some(1_000), Some(2_500), Some(2_500), Some(8_000)];
 
 /// One node of a world.
 #[derive(Clone, Debug)]
@@ -273,14 +280,15 @@ impl Plan {
         let random = &mut random;
         let nodes = draw_nodes(random);
         let swarm = Swarm::draw(random);
+        let safety_ms = SAFETY_MS[random.index(SAFETY_MS.len())];
         let mut plan = Plan {
             seed,
             links: draw_links(random, nodes.len()),
             duplication_ppm: if random.below(3) == 0 { random.below(50_000) } else { 0 },
             retain_segments: 2 << random.below(4),
-            clients: draw_clients(random, nodes.len()),
+            clients: draw_clients(random, nodes.len(), safety_ms),
             faults: Vec::new(),
-            safety_ms: SAFETY_MS,
+            safety_ms,
             nodes,
         };
         if let Some(gap_ms) = GAPS_MS[random.index(GAPS_MS.len())] {
@@ -348,16 +356,12 @@ fn draw_links(random: &mut Random, nodes: usize) -> Vec<LinkPlan> {
     links
 }
 
-fn draw_clients(random: &mut Random, nodes: usize) -> Vec<ClientPlan> {
-    let mix = Mix::draw_for(&mut || random.next());
-    let mut clients = Vec::new();
-    for node in 0..nodes {
-        for _ in 0..=random.below(2) {
-            let depth = 1 + random.index(6);
-            clients.push(ClientPlan { node, mix, depth });
-        }
-    }
-    clients
+fn draw_clients(random: &mut Random, nodes: usize, safety_ms: u64) -> Vec<ClientPlan> {
+    let mut places: Vec<usize> = (0..nodes).collect();
+    places.extend((0..nodes).filter(|_| random.coin()));
+    let operations = OPERATIONS[random.index(OPERATIONS.len())];
+    let mix = Mix::draw_for(&mut || random.next(), operations / places.len() as u64, safety_ms + CALM_MS);
+    places.into_iter().map(|node| ClientPlan { node, mix, depth: 1 + random.index(6) }).collect()
 }
 
 /// The kinds of faults, in the order of [`Swarm::weights`].

@@ -6,11 +6,9 @@ use super::check::Violation;
 use super::client::Source;
 use super::faults::Faults;
 use super::mesh::Mesh;
-use super::plan::Plan;
+use super::plan::{CALM_MS, Plan};
 
-/// How long clients go on once everything is healed, in virtual milliseconds.
-const CALM_MS: u64 = 4_000;
-/// How long discovery is watched at the end, in virtual milliseconds.
+/// How long discovery is watched at the end, in virtual milliseconds: longer than it may take to list or to forget anybody.
 const DISCOVERY_MS: u64 = 20_000;
 
 /// The checker that notices a broken assertion of the engine.
@@ -101,15 +99,16 @@ fn play(mesh: &mut Mesh, plan: &Plan) {
     faults.end(mesh);
     mesh.links_are_whole();
     switch(mesh, false);
-    mesh.converge();
+    mesh.agree();
     // Nothing is broken any more: what one region acknowledges the others show within their bound.
     mesh.settle();
     switch(mesh, true);
     mesh.run_ms(CALM_MS);
     switch(mesh, false);
+    let began = mesh.world.now();
     mesh.converge();
     // Discovery takes its time to find everybody again.
-    mesh.run_ms(DISCOVERY_MS);
+    mesh.run_until(began.plus_ms(DISCOVERY_MS));
     let ledger = &mesh.checks.ledger;
     let text = format!(
         "{} operations; {} calls on private keys in order, {} keys undecided; {} reads held to other regions, lag up to {} ms",

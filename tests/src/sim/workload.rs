@@ -381,12 +381,11 @@ pub struct Mix {
 type Below<'a> = &'a mut dyn FnMut(u64) -> u64;
 
 impl Mix {
-    /// Draws a world: quiet or brutal, with few keys or many, with large values or none.
-    pub fn draw_for(random: &mut dyn FnMut() -> u64) -> Mix {
+    /// Draws a world: quiet or brutal, with few keys or many, with large values or none. Each client would begin `operations` within
+    /// `millis`, if none of them had to wait.
+    pub fn draw_for(random: &mut dyn FnMut() -> u64, operations: u64, millis: u64) -> Mix {
         let mut below = |bound: u64| random() % bound;
-        // Operations a second of one client.
-        let rate = [12, 12, 14, 16, 20, 24, 30, 60][index(below(8))];
-        let burst = [1, 1, 4, 8, 20, 50][index(below(6))];
+        let burst = [1, 4, 8, 20, 50][index(below(5))];
         let mix = Mix {
             hot_keys: [1, 2, 4, 8][index(below(4))],
             cold_keys: [10, 100, 1_000, 20_000][index(below(4))],
@@ -400,7 +399,8 @@ impl Mix {
             many_percent: below(15),
             large_percent: [0, 2, 5, 30][index(below(4))],
             burst,
-            think_us_max: think_us_max(rate, burst),
+            // What is drawn is half of it on average.
+            think_us_max: 2 * 1_000 * millis * burst / operations.max(1),
         };
         if below(3) > 0 {
             return mix;
@@ -411,7 +411,6 @@ impl Mix {
             own_keys: 1 + below(2),
             read_percent: 5 + below(20),
             large_percent: 10 + below(60),
-            think_us_max: think_us_max(2 * rate, burst),
             ..mix
         }
     }
@@ -514,11 +513,6 @@ impl Mix {
     }
 }
 
-/// The longest pause after `burst` operations, for `rate` operations a second: the mean of what is drawn is half of it.
-fn think_us_max(rate: u64, burst: u64) -> u64 {
-    2 * 1_000_000 * burst / rate
-}
-
 fn index(drawn: u64) -> usize {
     usize::try_from(drawn).unwrap_or(0)
 }
@@ -554,7 +548,7 @@ mod tests {
         let mut random = net::reactor::sim::Random::new(1);
         let mut random = || random.next();
         for _ in 0..200 {
-            let mix = Mix::draw_for(&mut random);
+            let mix = Mix::draw_for(&mut random, 500, 30_000);
             for _ in 0..100 {
                 let command = mix.draw(1, &mut random);
                 assert!(command.keys().iter().all(|key| key.owner().is_none_or(|owner| owner == 1)));

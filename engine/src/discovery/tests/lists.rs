@@ -180,6 +180,16 @@ fn link_loss_marks_suspect_and_deletes_nothing() {
 }
 
 #[test]
+fn a_peer_that_goes_over_to_another_link_alone_is_heard_as_before() {
+    let mut mesh = Mesh::settled();
+    for _ in 0..3 {
+        mesh.run_ms(27_000, |mesh| assert!(mesh.lists(SFO, NYC) && mesh.lists(NYC, SFO), "at {} ms", mesh.now_ms));
+        mesh.change_link(NYC, SFO);
+    }
+    mesh.run_ms(27_000, |mesh| assert!(mesh.lists(SFO, NYC) && mesh.lists(NYC, SFO), "at {} ms", mesh.now_ms));
+}
+
+#[test]
 fn a_silent_peer_becomes_suspect_without_a_word_from_its_link() {
     let mut mesh = Mesh::settled();
     mesh.cut_off(AMS);

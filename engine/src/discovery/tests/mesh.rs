@@ -72,6 +72,7 @@ pub(super) struct Mesh {
     /// Everything sent: when, from, to, what.
     pub(super) sent: Vec<(u64, usize, usize, Message)>,
     pub(super) resets: Vec<(u64, usize, usize, u64)>,
+    runs: [u64; 3],
     links: BTreeSet<(usize, usize)>,
     flying: Vec<(u64, usize, usize, Message)>,
 }
@@ -95,6 +96,7 @@ impl Mesh {
             refreshed_ms: [0; 3],
             sent: Vec::new(),
             resets: Vec::new(),
+            runs: [1; 3],
             links: BTreeSet::new(),
             flying: Vec::new(),
         };
@@ -224,15 +226,24 @@ impl Mesh {
             let now = self.now();
             for (from, to) in [(a, b), (b, a)] {
                 let id = NodeId(u32::try_from(to).unwrap() + 1);
-                self.nodes[from].on_peer_up(peer_index(from, to), region(to), id, now);
+                let run = Incarnation(self.runs[to]);
+                self.nodes[from].on_peer_up(peer_index(from, to), region(to), id, run, now);
             }
         }
+    }
+
+    /// `node` goes over to another connection to `peer`, which notices nothing of it.
+    pub(super) fn change_link(&mut self, node: usize, peer: usize) {
+        let (now, index, id) = (self.now(), peer_index(node, peer), NodeId(u32::try_from(peer).unwrap() + 1));
+        self.nodes[node].on_peer_down(index, now);
+        self.nodes[node].on_peer_up(index, region(peer), id, Incarnation(self.runs[peer]), now);
     }
 
     /// The node's process starts anew, without registrations.
     pub(super) fn restart(&mut self, node: usize) {
         let now = self.now();
-        self.nodes[node] = Federation::new(settings(node, 2), now);
+        self.runs[node] += 1;
+        self.nodes[node] = Federation::new(settings(node, self.runs[node]), now);
         for other in others(node) {
             self.links.remove(&(node, other));
             self.links.remove(&(other, node));

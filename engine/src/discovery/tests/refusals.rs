@@ -20,8 +20,8 @@ fn ms(ms: u64) -> Mono {
 /// The node of sfo, linked to nyc and ams.
 fn sfo() -> Federation {
     let mut node = Federation::new(settings(SFO, 1), ms(0));
-    node.on_peer_up(FROM_NYC, region(NYC), NodeId(2), ms(0));
-    node.on_peer_up(PeerIndex(1), region(AMS), NodeId(3), ms(0));
+    node.on_peer_up(FROM_NYC, region(NYC), NodeId(2), Incarnation(1), ms(0));
+    node.on_peer_up(PeerIndex(1), region(AMS), NodeId(3), Incarnation(1), ms(0));
     node
 }
 
@@ -83,7 +83,7 @@ fn foreign_loopback_and_wildcard_addresses_from_a_peer_are_refused() {
 #[test]
 fn the_host_of_a_peer_that_never_linked_is_foreign_too() {
     let mut node = Federation::new(settings(SFO, 1), ms(0));
-    node.on_peer_up(FROM_NYC, region(NYC), NodeId(2), ms(0));
+    node.on_peer_up(FROM_NYC, region(NYC), NodeId(2), Incarnation(1), ms(0));
     let ack = node.on_federated_register(FROM_NYC, &message(1, &["10.0.0.3:80"]), ms(1));
     assert_eq!(ack.refused[0].reason(), Some(RefusedCode::ForeignRegion));
 }
@@ -245,7 +245,7 @@ fn an_empty_list_is_one_empty_reply() {
 #[test]
 fn neighbours_of_the_same_region_are_local() {
     let mut node = Federation::new(settings(SFO, 1), ms(0));
-    node.on_peer_up(FROM_NYC, RegionName::parse("sfo").unwrap(), NodeId(2), ms(0));
+    node.on_peer_up(FROM_NYC, RegionName::parse("sfo").unwrap(), NodeId(2), Incarnation(1), ms(0));
     let neighbour = FederatedRegister { region: region(SFO), ..message(1, &["10.0.0.2:80"]) };
     node.on_federated_register(FROM_NYC, &neighbour, ms(1));
     assert_eq!(node.list_local(None, false, ms(1)).entries.len(), 1);
