@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use net::ids::{Epoch, InstanceId, RequestId, ServiceName};
 use net::reactor::Mono;
-use net::wire::body::{Done, ErrorCode, Failed, InstanceKey, Refuse, RefuseCode, Register};
+use net::wire::body::{Done, EntryState, ErrorCode, Failed, InstanceKey, ListEntry, Refuse, RefuseCode, Register};
 use net::wire::message::Message;
 use wal::marks::{Mark, reach};
 
@@ -41,7 +41,7 @@ impl<H: Host> ControlLoop<H> {
                     }
                     self.redial_later(DialTarget::Discovery(peer.0), redial_ms);
                 }
-                Effect::Changed => {}
+                Effect::Changed => self.list_again(),
             }
         }
     }
@@ -64,11 +64,24 @@ impl<H: Host> ControlLoop<H> {
         }
     }
 
-    /// Remote instances of the replication service: list − list_local.
-    pub(super) fn source_addresses(&self) -> Vec<SocketAddr> {
-        let Ok(service) = ServiceName::parse(REPLICATION_SERVICE) else { return Vec::new() };
-        let listing = self.federation.list(Some(&service), false, self.now());
-        listing.entries.iter().filter(|entry| entry.region != self.region).map(|entry| entry.address).collect()
+    /// What is listed has changed: the sources to follow, which are remote instances of the replication service, and what the
+    /// monitor shows.
+    fn list_again(&mut self) {
+        let listing = self.federation.list(None, true, self.now());
+        let is_source = |entry: &&ListEntry| {
+            entry.key.service.as_str() == REPLICATION_SERVICE
+                && entry.region != self.region
+                && entry.state != EntryState::Gone
+        };
+        self.sources = listing.entries.iter().filter(is_source).map(|entry| entry.address).collect();
+        let show = |entry: &ListEntry| ServiceStatus {
+            service: entry.key.service.to_string(),
+            region: entry.region.to_string(),
+            address: entry.address.to_string(),
+            state: format!("{:?}", entry.state).to_ascii_lowercase(),
+        };
+        let services = listing.entries.iter().map(show).collect();
+        self.status.write(|status| status.services = services);
     }
 
     /// Which configured peer a discovery link belongs to.
@@ -210,17 +223,6 @@ impl<H: Host> ControlLoop<H> {
         for reply in listing.into_replies() {
             link.push(&Message::ListReply(reply), request);
         }
-    }
-
-    pub(super) fn service_statuses(&self) -> Vec<ServiceStatus> {
-        let listing = self.federation.list(None, true, self.now());
-        let show = |entry: &net::wire::body::ListEntry| ServiceStatus {
-            service: entry.key.service.to_string(),
-            region: entry.region.to_string(),
-            address: entry.address.to_string(),
-            state: format!("{:?}", entry.state).to_ascii_lowercase(),
-        };
-        listing.entries.iter().map(show).collect()
     }
 
     pub(super) fn peer_statuses(&self) -> Vec<PeerStatus> {

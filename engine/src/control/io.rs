@@ -107,7 +107,7 @@ impl<H: Host> ControlLoop<H> {
                 wanted.push((DialTarget::Discovery(index), *address));
             }
         }
-        for address in self.source_addresses() {
+        for address in self.sources.iter().copied() {
             let up = self
                 .links
                 .iter()
@@ -244,15 +244,15 @@ impl<H: Host> ControlLoop<H> {
     pub(super) fn keep_links(&mut self) {
         let now = self.now();
         let physical_ms = self.time.unix_ms;
-        let keys: Vec<LinkKey> =
-            self.links.iter().map(|(index, link)| LinkKey { index, generation: link.generation }).collect();
-        for key in keys {
-            let Some(link) = self.link(key) else { continue };
+        for index in 0..self.links.capacity() {
+            let Some(link) = self.links.get_mut(index) else { continue };
+            let key = LinkKey { index, generation: link.generation };
             match &link.introduction {
                 Introduction::Done(_) => {
                     link.beat(now, physical_ms);
-                    let good = now > link.opened_at.plus_ms(GOOD_LINK_MS);
-                    let target = link.dial_target().filter(|_| good);
+                    let proves = !link.is_good && now > link.opened_at.plus_ms(GOOD_LINK_MS);
+                    link.is_good |= proves;
+                    let target = link.dial_target().filter(|_| proves);
                     // What is in the delay line was sent in time.
                     let allowed = SILENCE_MS_MAX + link.delay_ns / 1_000_000;
                     if now > link.heard_at.plus_ms(allowed) && !link.broken {

@@ -87,6 +87,8 @@ pub(crate) struct Link {
     /// Closing at once.
     pub(crate) broken: bool,
     pub(crate) opened_at: Mono,
+    /// It has been up for long enough to say that its peer can be reached.
+    pub(crate) is_good: bool,
     pub(crate) heard_at: Mono,
     pub(crate) beat_at: Mono,
     /// The peer's last heartbeat: its clock, and when it came.
@@ -125,6 +127,7 @@ impl Link {
             closing: false,
             broken: false,
             opened_at: now,
+            is_good: false,
             heard_at: now,
             beat_at: now,
             echo: None,

@@ -177,6 +177,8 @@ pub struct ControlLoop<H: Host> {
     /// Which link speaks for a peer in discovery.
     peer_links: Vec<Option<LinkKey>>,
     registered_at: Option<Mono>,
+    /// Where the other regions' logs are offered, as discovery lists it.
+    sources: Vec<SocketAddr>,
 
     logs: OwnLogs,
     core_state: Cores,
@@ -231,6 +233,7 @@ impl<H: Host> ControlLoop<H> {
             federation,
             peer_links: vec![None; parts.mesh.peers.len()],
             registered_at: None,
+            sources: Vec::new(),
             core_state: Cores::new(parts.facts.cores, parts.secret, parts.mesh.value_bytes_max as usize),
             raised: vec![wal::Version::ZERO; usize::from(parts.facts.cores)],
             facts: parts.facts,
@@ -353,7 +356,8 @@ impl<H: Host> ControlLoop<H> {
         Ok(())
     }
 
-    fn wait(&mut self) -> Wait {
+    /// How long the next tick may sleep in `poll`. Arms the mailbox: whoever sends to it from now on wakes the loop.
+    pub fn wait(&mut self) -> Wait {
         let mut retry = self.ops.has_backlog();
         for core in &mut self.cores {
             retry |= core.flush();
@@ -436,7 +440,6 @@ impl<H: Host> ControlLoop<H> {
         }
         self.status_at = now;
         let peers = self.peer_statuses();
-        let services = self.service_statuses();
         let complete = self.logs.logs.last().map_or(0, |log| log.complete().0);
         // A core names its first segment in its first tick: by then it listens.
         let serving = self.logs.logs.last().is_some_and(|log| log.cores.iter().all(|core| !core.segments.is_empty()));
@@ -448,7 +451,6 @@ impl<H: Host> ControlLoop<H> {
             status.complete = complete;
             status.clock_stepped = stepped;
             status.peers = peers;
-            status.services = services;
             status.refused = refused;
             status.last_refusal = last_refusal;
         });

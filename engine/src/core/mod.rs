@@ -184,8 +184,8 @@ impl<H: Host> CoreLoop<H> {
         Ok(())
     }
 
-    /// How long `poll` may block.
-    fn wait(&mut self) -> Wait {
+    /// How long the next tick may sleep in `poll`. Arms the mailbox: whoever sends to it from now on wakes the loop.
+    pub fn wait(&mut self) -> Wait {
         let mut retry = self.control.flush();
         for core in &mut self.cores {
             retry |= core.flush();

@@ -184,6 +184,8 @@ impl Federation {
         now: Mono,
     ) {
         if let Some(peer) = self.peers.get_mut(peer.0) {
+            // Its entries are listed under the region of the handshake.
+            self.changed |= peer.region.as_ref() != Some(&region);
             peer.up(region, node, incarnation, now);
         }
     }

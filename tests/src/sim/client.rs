@@ -148,7 +148,7 @@ impl Client {
     /// # Panics
     /// If the reactor fails, which the simulated one never does.
     pub fn tick(&mut self) {
-        let wait = Wait::Until(self.deadline());
+        let wait = self.wait();
         let mut completions = std::mem::take(&mut self.completions);
         self.io.poll(wait, &mut completions).expect("the simulated reactor does not fail");
         for completion in completions.drain(..) {
@@ -162,6 +162,11 @@ impl Client {
         self.keep_link(now);
         self.begin(now);
         self.transmit();
+    }
+
+    /// How long it sleeps now.
+    pub(crate) fn wait(&self) -> Wait {
+        Wait::Until(self.deadline())
     }
 
     fn deadline(&self) -> Mono {

@@ -403,9 +403,10 @@ impl Mesh {
     pub(crate) fn tick(&mut self, id: LoopId) {
         self.look();
         match self.owners.get(id.0).copied().flatten() {
-            Some(Owner::Node(index, part)) => self.tick_node(index, part),
+            Some(Owner::Node(index, part)) => self.tick_node(index, part, id),
             Some(Owner::Client(index)) => {
                 self.clients[index].tick();
+                self.world.sleep(id, self.clients[index].wait());
                 for note in self.clients[index].take_notes() {
                     let heard = self.checks.heard(self.world.now(), &note);
                     self.judge(heard);
@@ -419,7 +420,7 @@ impl Mesh {
         }
     }
 
-    fn tick_node(&mut self, index: usize, part: Part) {
+    fn tick_node(&mut self, index: usize, part: Part, id: LoopId) {
         let state = &mut self.nodes[index];
         let Some(node) = &mut state.node else { return };
         node.tick(part);
@@ -429,6 +430,8 @@ impl Mesh {
         }
         let disk = self.world.disk(self.machine(index));
         let Some(node) = &mut self.nodes[index].node else { return };
+        let wait = node.wait(part);
+        self.world.sleep(id, wait);
         let checked = match part {
             Part::Core(core) => self.checks.core_ticked(index, core, node, &disk),
             Part::Control => self.checks.claims(index, node),

@@ -11,14 +11,14 @@ use engine::control::status::StatusBoard;
 use engine::control::{ControlLoop, ControlParts, MeshSettings, Port};
 use engine::core::{CoreLoop, CoreParts};
 use engine::host::Host;
-use engine::mailbox::{Mailbox, Outbox, Receiver};
+use engine::mailbox::{Mailbox, Outbox};
 use engine::messages::{MAILBOX_MESSAGES, ToControl, ToCore};
 use engine::node::{CoreGauges, Durability, NodeFacts};
 use engine::startup::{self, StartError, StartSettings};
 use engine::storage::NodeSecret;
 use net::reactor::disk::Disk;
 use net::reactor::sim::{LoopId, NodeIndex, SimDisk, SimFile, SimIo, SimLock, World};
-use net::reactor::{FileJob, Io, Waker};
+use net::reactor::{FileJob, Io, Wait};
 use wal::{CommitPath, MemoryMap};
 
 /// TCP ports, the same on every simulated node as on real ones.
@@ -109,8 +109,6 @@ pub struct Node {
     /// Its gauges.
     pub facts: Arc<NodeFacts>,
     parts: Vec<(LoopId, Part)>,
-    core_sleep: Vec<(Receiver<ToCore>, Waker)>,
-    control_sleep: (Receiver<ToControl>, Waker),
     _lock: SimLock,
 }
 
@@ -160,8 +158,6 @@ impl Node {
                 .map(|(mailbox, waker)| Outbox::new(mailbox.sender(waker.clone())))
                 .collect()
         };
-        let control_sleep = (control_box.receiver(), control_io.waker());
-        let core_sleep = core_boxes.iter().map(Mailbox::receiver).zip(core_wakers.iter().cloned()).collect();
         let mut parts = vec![(control_io.id(), Part::Control)];
         let mut loops = Vec::new();
         for (((core, io), (shard, number, file)), mailbox) in
@@ -214,8 +210,6 @@ impl Node {
             report: started.report,
             facts,
             parts,
-            core_sleep,
-            control_sleep,
             _lock: started.lock,
         })
     }
@@ -236,10 +230,13 @@ impl Node {
             Part::Control => self.control.tick(),
         };
         ticked.expect("the simulated reactor does not fail");
-        // A thread sleeps inside `poll` with its mailbox armed. Here the tick went on, and disarmed it.
+    }
+
+    /// How long the part's thread sleeps now, with its mailbox armed.
+    pub fn wait(&mut self, part: Part) -> Wait {
         match part {
-            Part::Core(core) => sleep(&self.core_sleep[core]),
-            Part::Control => sleep(&self.control_sleep),
+            Part::Core(core) => self.cores[core].wait(),
+            Part::Control => self.control.wait(),
         }
     }
 }
@@ -256,13 +253,6 @@ pub fn name(disk: &SimDisk, id: u32) {
     let (temporary, path) = (data_dir().join("prepare-node.tmp"), data_dir().join("NODE"));
     disk.run(FileJob::Prepare { path: temporary.clone(), len: IDENTITY_BYTES, head }).expect("an empty disk has room");
     disk.run(FileJob::Rename { from: temporary, to: path }).expect("the file was just made");
-}
-
-/// Goes to sleep with the mailbox armed, or wakes up at once because a message is there already.
-fn sleep<T>((mailbox, waker): &(Receiver<T>, Waker)) {
-    if !mailbox.arm() {
-        waker.wake();
-    }
 }
 
 fn mesh_settings(settings: &NodeSettings) -> MeshSettings {

@@ -49,6 +49,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use self::process::DiskWork;
+use self::world::TURN_NS_MIN;
 use super::{Completion, Full, Io, Listener, Mono, Op, ReactorConfig, StreamKind, Tag, Wait, Waker, misuse};
 
 pub use device::{DiskCopy, DiskImage, SECTOR_BYTES};
@@ -65,8 +66,6 @@ type Done = Completion<SimFile>;
 /// Leases per stream and tick, completions per tick; as in the siblings.
 const LEASES_PER_TICK_MAX: usize = 8;
 const COMPLETIONS_PER_POLL_MAX: usize = 256;
-/// The longest that one tick takes, in virtual nanoseconds.
-const TICK_NS_MAX: u64 = 5_000;
 
 /// One loop of a simulated node.
 #[derive(Debug)]
@@ -204,7 +203,7 @@ impl Io for SimIo {
             Some(deadline) => inner.nodes[node].mono.when(deadline),
             // The thread would run on, and poll again when it is through.
             None => {
-                let through = now + inner.random.between(1_000, TICK_NS_MAX);
+                let through = now + inner.random.between(TURN_NS_MIN, inner.turn_ns_max);
                 home.busy_until = home.busy_until.max(through);
                 now
             }

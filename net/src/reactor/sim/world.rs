@@ -17,10 +17,14 @@ use super::random::Random;
 use super::socket::Network;
 use crate::reactor::lease::HeapPool;
 use crate::reactor::table::Table;
-use crate::reactor::{Completion, FileJob, Mono, Outcome, ReactorConfig, Tag, Waker};
+use crate::reactor::{Completion, FileJob, Mono, Outcome, ReactorConfig, Tag, Wait, Waker};
 
 /// Wall time at virtual time zero: 2026-01-01.
 pub const WALL_START_UNIX_MS: u64 = 1_767_225_600_000;
+
+/// The shortest and, unless a world says otherwise, the longest that one turn of a loop takes, in virtual nanoseconds.
+pub(super) const TURN_NS_MIN: u64 = 1_000;
+const TURN_NS_MAX: u64 = 5_000;
 
 /// A node of a world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -148,6 +152,7 @@ pub(super) struct Inner {
     pub(super) network: Network,
     /// Nodes whose processes died of an armed crash.
     pub(super) crashed: VecDeque<usize>,
+    pub(super) turn_ns_max: u64,
     stats: WorldStats,
     trace: u64,
 }
@@ -196,6 +201,16 @@ impl Inner {
                 home.wake_at = self.nodes[node].mono.when(deadline);
             }
         }
+    }
+
+    fn sleep(&mut self, home: usize, wait: Wait) {
+        let node = self.loops[home].node;
+        let deadline = match wait {
+            Wait::Until(Mono(deadline)) if deadline > self.node_now(node) => Some(deadline),
+            _ => None,
+        };
+        self.loops[home].deadline = deadline;
+        self.loops[home].wake_at = deadline.map_or(self.now, |deadline| self.nodes[node].mono.when(deadline));
     }
 
     fn happen(&mut self, event: Event) {
@@ -288,6 +303,7 @@ impl World {
             due: Vec::new(),
             network: Network::default(),
             crashed: VecDeque::new(),
+            turn_ns_max: TURN_NS_MAX,
             stats: WorldStats::default(),
             trace: 0xcbf2_9ce4_8422_2325,
         })))
@@ -383,6 +399,17 @@ impl World {
     #[must_use]
     pub fn step_until(&self, limit: Mono) -> Option<LoopId> {
         self.inner().step(limit.0)
+    }
+
+    /// The loop has ended its turn and its thread would block for `wait`: its next turn comes with an event, a wake-up or the
+    /// deadline. A loop of which nobody says so polls once more, and finds nothing.
+    pub fn sleep(&self, id: LoopId, wait: Wait) {
+        self.inner().sleep(id.0, wait);
+    }
+
+    /// The longest that a turn takes from now on, in virtual nanoseconds. What arrives meanwhile is met by one turn.
+    pub fn set_turn_ns_max(&self, ns: u64) {
+        self.inner().turn_ns_max = ns.max(TURN_NS_MIN);
     }
 
     /// The node of a loop.
