@@ -15,6 +15,9 @@ use crate::replication::receive::Receiver;
 use crate::replication::send::{ReadRequest, Sender};
 
 /// A peer is heard at least this often.
+/// Room for a claim, a heartbeat or some watermarks.
+const MESSAGE_BYTES_USUAL: usize = 128;
+
 pub(crate) const HEARTBEAT_MS: u64 = 500;
 
 /// A peer that is not heard for this long is gone. Covers six lost heartbeats; TCP alone would take minutes.
@@ -165,7 +168,7 @@ impl Link {
 
     /// Queues a message.
     pub(crate) fn push(&mut self, message: &Message, request: RequestId) {
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(MESSAGE_BYTES_USUAL);
         if let Err(error) = message.encode(request, &mut bytes) {
             tracing::error!(%error, opcode = message.opcode().name(), "a message could not be encoded");
             return;

@@ -123,6 +123,7 @@ impl Mesh {
             mesh.world.set_jitter(from, to, link.jitter_ns);
         }
         mesh.world.set_duplication(plan.duplication_ppm);
+        mesh.world.set_turn_ns_max(plan.turn_ns_max);
         for client in &plan.clients {
             mesh.add_mix(client.node, client.mix, client.depth);
         }

@@ -21,8 +21,11 @@ const SAFETY_MS: [u64; 4] = [20_000, 25_000, 30_000, 60_000];
 /// How long clients go on once everything is healed, in virtual milliseconds.
 pub(crate) const CALM_MS: u64 = 4_000;
 
+/// Longest turns of loops in nanoseconds, one of which a world has: threads that run at once, and ones that wait for a processor.
+const TURN_NS_MAX: [u64; 4] = [5_000, 5_000, 50_000, 300_000];
+
 /// Operations that all clients would begin if nothing kept them waiting, one of which a world has.
-const OPERATIONS: [u64; 8] = [2_200, 2_200, 2_400, 2_400, 2_600, 2_800, 3_200, 5_000];
+const OPERATIONS: [u64; 8] = [1_800, 1_800, 1_900, 2_000, 2_000, 2_100, 2_400, 3_600];
 
 /// Wall clocks jump back by an hour, ahead by an hour, or ten years ahead.
 const JUMPS_MS: [i64; 3] = [-3_600_000, 3_600_000, 315_000_000_000];
@@ -261,6 +264,8 @@ pub struct Plan {
     pub links: Vec<LinkPlan>,
     /// Packets that arrive twice, in parts per million.
     pub duplication_ppm: u64,
+    /// The longest turn of a loop in nanoseconds: what arrives meanwhile is met by one turn.
+    pub turn_ns_max: u64,
     /// Segments that a slow follower may hold per core (`WAL_RETAIN`).
     pub retain_segments: u64,
     /// The clients.
@@ -285,6 +290,7 @@ impl Plan {
             seed,
             links: draw_links(random, nodes.len()),
             duplication_ppm: if random.below(3) == 0 { random.below(50_000) } else { 0 },
+            turn_ns_max: TURN_NS_MAX[random.index(TURN_NS_MAX.len())],
             retain_segments: 2 << random.below(4),
             clients: draw_clients(random, nodes.len(), safety_ms),
             faults: Vec::new(),

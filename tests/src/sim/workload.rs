@@ -493,7 +493,7 @@ impl Mix {
     fn draw_filler(&self, below: Below<'_>) -> usize {
         let largest = u64::from(VALUE_BYTES_MAX) - VALUE_HEAD_BYTES as u64;
         let bytes = if below(100) < self.large_percent {
-            if below(8) == 0 { largest } else { 2_000 + below(largest - 2_000) }
+            if below(16) == 0 { largest } else { 2_000 + below(largest / 3) }
         } else if below(4) == 0 {
             200 + below(1_800)
         } else {

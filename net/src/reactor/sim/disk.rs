@@ -46,6 +46,22 @@ impl SimDisk {
     }
 }
 
+impl SimDisk {
+    /// As [`Disk::read_durable`], but the bytes are only lent. `action` must not use the world.
+    ///
+    /// # Errors
+    /// Those of a read.
+    pub fn with_durable<R>(
+        &self,
+        file: &SimFile,
+        offset: u64,
+        len: usize,
+        action: impl FnOnce(&[u8]) -> R,
+    ) -> io::Result<R> {
+        self.look(|disk| disk.read_durable(file, offset, len, self.caller).map(action))
+    }
+}
+
 /// Held while the node runs.
 #[derive(Debug)]
 pub struct SimLock {
@@ -89,7 +105,7 @@ impl Disk for SimDisk {
     }
 
     fn read_durable(&self, file: &SimFile, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        self.look(|disk| disk.read_durable(file, offset, len, self.caller))
+        self.with_durable(file, offset, len, <[u8]>::to_vec)
     }
 
     fn each_durable<T: Send>(
@@ -100,8 +116,7 @@ impl Disk for SimDisk {
         let one = |(index, file): (usize, &SimFile)| {
             self.sync(file).map_err(DurableError::Sync)?;
             let len = usize::try_from(self.len(file).map_err(DurableError::Read)?).expect("64-bit target");
-            let bytes = self.read_durable(file, 0, len).map_err(DurableError::Read)?;
-            Ok(work(index, &bytes))
+            self.with_durable(file, 0, len, |bytes| work(index, bytes)).map_err(DurableError::Read)
         };
         files.iter().enumerate().map(one).collect()
     }

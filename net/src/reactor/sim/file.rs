@@ -140,9 +140,9 @@ impl DiskState {
         offset: u64,
         len: usize,
         caller: Caller,
-    ) -> io::Result<Vec<u8>> {
+    ) -> io::Result<&[u8]> {
         self.try_to_read(caller)?;
-        Ok(self.inodes.get(&file.inode).map_or_else(Vec::new, |inode| slice(&inode.durable, offset, len).to_vec()))
+        Ok(self.inodes.get(&file.inode).map_or(&[], |inode| slice(&inode.durable, offset, len)))
     }
 
     fn try_to_read(&mut self, caller: Caller) -> io::Result<()> {

@@ -410,7 +410,8 @@ fn cut(runs: &mut VecDeque<Bytes>, want: usize) -> Bytes {
         Some(first) if first.len() == want || alone => return runs.pop_front().unwrap_or_default(),
         _ => {}
     }
-    let mut segment = Vec::new();
+    let all = runs.iter().map(Bytes::len).sum();
+    let mut segment = Vec::with_capacity(want.min(all));
     while segment.len() < want {
         let Some(first) = runs.front_mut() else { break };
         let step = first.len().min(want - segment.len());

@@ -94,9 +94,16 @@ fn open(disk: &SimDisk, name: &str) -> Result<SimFile, String> {
     disk.open(&data_dir().join(name)).map_err(|error| format!("{name}: {error}"))
 }
 
-fn read(disk: &SimDisk, file: &SimFile, offset: u64, len: u64) -> Result<Vec<u8>, String> {
+/// Looks at bytes of the device.
+fn look<R>(
+    disk: &SimDisk,
+    file: &SimFile,
+    offset: u64,
+    len: u64,
+    action: impl FnOnce(&[u8]) -> Result<R, String>,
+) -> Result<R, String> {
     let len = usize::try_from(len).map_err(|error| error.to_string())?;
-    disk.read_durable(file, offset, len).map_err(|error| error.to_string())
+    disk.with_durable(file, offset, len, action).map_err(|error| error.to_string())?
 }
 
 /// A segment as the device holds it, up to its seal or its first invalid frame.
@@ -118,28 +125,32 @@ pub fn segments(disk: &SimDisk) -> Result<Vec<Segment>, String> {
     for name in names {
         let FileKind::Segment { .. } = wal::file_kind(&name) else { continue };
         let file = open(disk, &name)?;
-        let bytes = read(disk, &file, 0, disk.len(&file).map_err(|error| error.to_string())?)?;
-        let header = SegmentHeader::parse(&bytes).map_err(|error| format!("{name}: {error}"))?;
-        let end = match SealBlock::read(&bytes, header.link()) {
-            SealState::Valid(seal) => seal.end,
-            _ => header.base.plus(header.segment_bytes),
-        };
-        let mut frames = Vec::new();
-        let mut next = header.first_frame();
-        while next < end {
-            let offset = usize::try_from(next.0 - header.base.0).map_err(|error| error.to_string())?;
-            let Ok(frame) = frame(&bytes[offset..], next, header.cookie) else { break };
-            next = frame.end;
-            let last = frame.ends_segment;
-            frames.push(frame);
-            if last {
-                break;
-            }
-        }
-        found.push(Segment { header, frames });
+        let len = disk.len(&file).map_err(|error| error.to_string())?;
+        found.push(look(disk, &file, 0, len, |bytes| segment(&name, bytes))?);
     }
     found.sort_by_key(|segment| (segment.header.core, segment.header.number));
     Ok(found)
+}
+
+fn segment(name: &str, bytes: &[u8]) -> Result<Segment, String> {
+    let header = SegmentHeader::parse(bytes).map_err(|error| format!("{name}: {error}"))?;
+    let end = match SealBlock::read(bytes, header.link()) {
+        SealState::Valid(seal) => seal.end,
+        _ => header.base.plus(header.segment_bytes),
+    };
+    let mut frames = Vec::new();
+    let mut next = header.first_frame();
+    while next < end {
+        let offset = usize::try_from(next.0 - header.base.0).map_err(|error| error.to_string())?;
+        let Ok(frame) = frame(&bytes[offset..], next, header.cookie) else { break };
+        next = frame.end;
+        let last = frame.ends_segment;
+        frames.push(frame);
+        if last {
+            break;
+        }
+    }
+    Ok(Segment { header, frames })
 }
 
 /// Reads one core's running log behind its durable position, from the device.
@@ -163,8 +174,9 @@ impl Tail {
     pub fn new(disk: &SimDisk, core: CoreId, number: SegmentNumber) -> Result<Tail, String> {
         let name = wal::segment_file_name(core, number);
         let file = open(disk, &name)?;
-        let page = read(disk, &file, 0, wal::SEGMENT_HEADER_BYTES as u64)?;
-        let header = SegmentHeader::parse(&page).map_err(|error| format!("{name}: {error}"))?;
+        let header = look(disk, &file, 0, wal::SEGMENT_HEADER_BYTES as u64, |page| {
+            SegmentHeader::parse(page).map_err(|error| format!("{name}: {error}"))
+        })?;
         Ok(Tail {
             core,
             number,
@@ -189,21 +201,28 @@ impl Tail {
                 continue;
             }
             let end = durable.min(self.base.plus(self.segment_bytes));
-            let bytes = read(disk, &self.file, self.next.0 - self.base.0, end.0 - self.next.0)?;
-            let mut at = 0;
-            while at < bytes.len() && !self.ended {
-                let frame = frame(&bytes[at..], self.next, self.cookie).map_err(|error| {
-                    format!(
-                        "core {} calls its log durable up to {durable}, but at {} of segment {} the device holds: {error}",
-                        self.core, self.next, self.number
-                    )
-                })?;
-                at += usize::try_from(frame.end.0 - self.next.0).map_err(|error| error.to_string())?;
-                self.next = frame.end;
-                self.ended = frame.ends_segment;
-                frames.push(frame);
-            }
+            let file = self.file.clone();
+            look(disk, &file, self.next.0 - self.base.0, end.0 - self.next.0, |bytes| {
+                let mut at = 0;
+                while at < bytes.len() && !self.ended {
+                    let frame = self.frame(&bytes[at..], durable)?;
+                    at += usize::try_from(frame.end.0 - self.next.0).map_err(|error| error.to_string())?;
+                    self.next = frame.end;
+                    self.ended = frame.ends_segment;
+                    frames.push(frame);
+                }
+                Ok(())
+            })?;
         }
         Ok(frames)
+    }
+
+    fn frame(&self, bytes: &[u8], durable: Lsn) -> Result<Frame, String> {
+        frame(bytes, self.next, self.cookie).map_err(|error| {
+            format!(
+                "core {} calls its log durable up to {durable}, but at {} of segment {} the device holds: {error}",
+                self.core, self.next, self.number
+            )
+        })
     }
 }
