@@ -244,7 +244,7 @@ impl Inner {
             let home = self.network.listeners[index].home;
             let socket = self.give(id, 1, home);
             let result = Ok(Outcome::Accepted(socket, peer));
-            self.loops[home].completions.push_back(Completion { tag, result, more: true, buf: None });
+            self.hand(home, Completion { tag, result, more: true, buf: None });
         }
     }
 }

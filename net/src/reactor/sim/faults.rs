@@ -115,8 +115,8 @@ impl World {
 
     /// One thread is not scheduled until this (true) time.
     pub fn pause_loop(&self, id: LoopId, until: Mono) {
-        let home = &mut self.inner().loops[id.0];
-        home.busy_until = home.busy_until.max(until.0);
+        let turn = &mut self.inner().turns[id.0];
+        turn.busy_until = turn.busy_until.max(until.0);
     }
 
     /// The node's processes die right before their effect number `effects` (from 1) from now. An effect is one `submit` of a

@@ -46,12 +46,14 @@ impl Inner {
         }
     }
 
-    fn make_readable(&mut self, home: usize, key: u32) {
-        let home = &mut self.loops[home];
+    /// A socket has something for its receive.
+    pub(super) fn make_readable(&mut self, index: usize, key: u32) {
+        let home = &mut self.loops[index];
         if let Some(socket) = home.sockets.get_mut(key)
             && !std::mem::replace(&mut socket.is_queued, true)
         {
             home.readable.push_back(key);
+            self.turns[index].wake_at = 0;
         }
     }
 

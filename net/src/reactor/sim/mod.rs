@@ -197,15 +197,15 @@ impl Io for SimIo {
             _ => None,
         };
         self.slept = sleeps.is_some();
-        let home = &mut inner.loops[home];
-        home.deadline = sleeps;
-        home.wake_at = match sleeps {
+        inner.loops[home].deadline = sleeps;
+        let turn = &mut inner.turns[home];
+        turn.wake_at = match sleeps {
             Some(deadline) => inner.nodes[node].mono.when(deadline),
             // The thread would run on, and poll again when it is through.
             None => {
                 let through = now + inner.random.between(TURN_NS_MIN, inner.turn_ns_max);
-                home.busy_until = home.busy_until.max(through);
-                now
+                turn.busy_until = turn.busy_until.max(through);
+                0
             }
         };
         Ok(())

@@ -101,10 +101,8 @@ impl Inner {
     }
 
     fn complete_read(&mut self, home: usize, tag: Tag, bytes: Vec<u8>) {
-        if let Some(home) = self.loops.get_mut(home).filter(|home| home.alive) {
-            let buf = Some(HeapBuffer::adopt(&HeapPool::new(usize::MAX), bytes));
-            home.completions.push_back(Completion { tag, result: Ok(Outcome::Data), more: false, buf });
-        }
+        let buf = Some(HeapBuffer::adopt(&HeapPool::new(usize::MAX), bytes));
+        self.hand(home, Completion { tag, result: Ok(Outcome::Data), more: false, buf });
     }
 
     /// Queues a job for the node's helper; hands it back when too many wait.

@@ -324,12 +324,9 @@ impl Inner {
     pub(super) fn notify(&mut self, id: u64, side: usize) {
         let Some(conn) = self.network.conns.get(&id) else { return };
         if let EndState::Open(home, socket) = conn.ends[side].state {
-            let home = &mut self.loops[home];
-            if let Some(known) = home.sockets.get_mut(socket.0)
-                && known.recv.is_some()
-                && !std::mem::replace(&mut known.is_queued, true)
-            {
-                home.readable.push_back(socket.0);
+            let receives = self.loops[home].sockets.get(socket.0).is_some_and(|known| known.recv.is_some());
+            if receives {
+                self.make_readable(home, socket.0);
             }
         }
     }

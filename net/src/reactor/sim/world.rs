@@ -118,6 +118,12 @@ impl Node {
     }
 }
 
+impl Loop {
+    pub(super) fn has_work(&self) -> bool {
+        !self.completions.is_empty() || !self.readable.is_empty()
+    }
+}
+
 pub(super) struct Loop {
     pub(super) node: usize,
     pub(super) alive: bool,
@@ -128,14 +134,20 @@ pub(super) struct Loop {
     pub(super) sockets: Table<SimSocket>,
     /// Indices into the world's listeners.
     pub(super) listeners: Vec<usize>,
-    /// When it wants to run though nothing happened; `u64::MAX` is never.
-    pub(super) wake_at: u64,
     /// What it sleeps for, in its node's time.
     pub(super) deadline: Option<u64>,
-    pub(super) busy_until: u64,
     pub(super) in_flight: usize,
     pub(super) ops_max: usize,
     pub(super) pool: HeapPool,
+}
+
+/// When a loop's next turn is, apart from what is looked at for each of them in every step.
+pub(super) struct Turn {
+    node: usize,
+    waker: Waker,
+    /// When it wants to run; 0 if there is something for it, `u64::MAX` is never.
+    pub(super) wake_at: u64,
+    pub(super) busy_until: u64,
 }
 
 pub(super) struct Inner {
@@ -145,6 +157,8 @@ pub(super) struct Inner {
     pub(super) random: Random,
     pub(super) nodes: Vec<Node>,
     pub(super) loops: Vec<Loop>,
+    /// By loop.
+    pub(super) turns: Vec<Turn>,
     /// Loops that are alive, ascending.
     pub(super) live: Vec<usize>,
     /// Room for [`Inner::step`].
@@ -169,8 +183,14 @@ impl Inner {
     }
 
     pub(super) fn complete(&mut self, home: usize, tag: Tag, result: io::Result<Outcome<SimFile>>) {
-        if let Some(home) = self.loops.get_mut(home).filter(|home| home.alive) {
-            home.completions.push_back(Completion::last(tag, result));
+        self.hand(home, Completion::last(tag, result));
+    }
+
+    /// Gives a loop a completion, unless it is dead.
+    pub(super) fn hand(&mut self, index: usize, completion: Completion<SimFile>) {
+        if let Some(home) = self.loops.get_mut(index).filter(|home| home.alive) {
+            home.completions.push_back(completion);
+            self.turns[index].wake_at = 0;
         }
     }
 
@@ -198,7 +218,10 @@ impl Inner {
             if home.node == node
                 && let Some(deadline) = home.deadline
             {
-                home.wake_at = self.nodes[node].mono.when(deadline);
+                let turn = &mut self.turns[*index];
+                if turn.wake_at != 0 {
+                    turn.wake_at = self.nodes[node].mono.when(deadline);
+                }
             }
         }
     }
@@ -210,7 +233,10 @@ impl Inner {
             _ => None,
         };
         self.loops[home].deadline = deadline;
-        self.loops[home].wake_at = deadline.map_or(self.now, |deadline| self.nodes[node].mono.when(deadline));
+        self.turns[home].wake_at = match deadline {
+            Some(deadline) if !self.loops[home].has_work() => self.nodes[node].mono.when(deadline),
+            _ => 0,
+        };
     }
 
     fn happen(&mut self, event: Event) {
@@ -233,14 +259,13 @@ impl Inner {
 
     /// When a loop's turn is; `u64::MAX` is never.
     fn turn(&self, index: usize) -> u64 {
-        let home = &self.loops[index];
-        let node = &self.nodes[home.node];
+        let turn = &self.turns[index];
+        let node = &self.nodes[turn.node];
         if node.paused || node.dying {
             return u64::MAX;
         }
-        let has_work = !home.completions.is_empty() || !home.readable.is_empty() || home.waker.is_pending();
-        let at = if has_work { self.now } else { home.wake_at };
-        at.max(home.busy_until)
+        let wake_at = if turn.waker.is_pending() { 0 } else { turn.wake_at };
+        wake_at.max(turn.busy_until)
     }
 
     fn step(&mut self, limit: u64) -> Option<LoopId> {
@@ -299,6 +324,7 @@ impl World {
             random: Random::new(seed),
             nodes: Vec::new(),
             loops: Vec::new(),
+            turns: Vec::new(),
             live: Vec::new(),
             due: Vec::new(),
             network: Network::default(),
@@ -358,13 +384,13 @@ impl World {
             readable: VecDeque::new(),
             sockets: Table::new(),
             listeners: Vec::new(),
-            wake_at: now,
             deadline: None,
-            busy_until: now,
             in_flight: 0,
             ops_max: usize::try_from(config.operations_max).unwrap_or(usize::MAX),
             pool: HeapPool::new(usize::from(config.receive_buffers)),
         });
+        let waker = inner.loops[index].waker.clone();
+        inner.turns.push(Turn { node: node.0, waker, wake_at: now, busy_until: now });
         inner.live.push(index);
         let seed = inner.random.next();
         (LoopId(index), Random::new(seed))
