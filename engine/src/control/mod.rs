@@ -31,11 +31,14 @@ use crate::mailbox::{Outbox, Receiver as MailboxReceiver};
 use crate::messages::{CoreEvent, ToControl, ToCore};
 use crate::node::NodeFacts;
 use crate::replication::lag::LagClock;
-use crate::replication::logs::{OwnLogs, SegmentRef};
+use crate::replication::logs::{CoreLog, OwnLogs, SegmentRef};
 use crate::replication::receive::Cores;
 use crate::replication::watermarks::Watermarks;
 use crate::shard::Removable;
 use crate::storage::NodeSecret;
+
+/// Bytes queued on a link, and not yet with the kernel, before no more records are added.
+pub const LINK_QUEUE_BYTES_MAX: usize = link::OUT_BYTES_MAX;
 
 /// A changed watermark is made durable this long after it changed, at the latest with the next one.
 const PERSIST_MS: u64 = 20;
@@ -102,6 +105,15 @@ pub(crate) struct Redial {
     busy: bool,
     /// When it was last said that nobody answers.
     warned_at: Option<Mono>,
+}
+
+/// What peers that do not read make a control loop hold, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerMemory {
+    /// Queued on the fullest link, and not yet with the kernel.
+    pub queue_bytes: usize,
+    /// Durable frames in hand for followers at the tail, of the core that has most.
+    pub in_hand_bytes: usize,
 }
 
 /// The settings of the control thread.
@@ -309,6 +321,16 @@ impl<H: Host> ControlLoop<H> {
     #[must_use]
     pub fn replication_bytes(&self) -> u64 {
         self.links.iter().map(|(_, link)| link.sent.records + link.sent.claims).sum()
+    }
+
+    /// What peers that do not read make this loop hold; for checkers and the monitor.
+    #[must_use]
+    pub fn peer_memory(&self) -> PeerMemory {
+        let cores = self.logs.logs.last().map_or(&[][..], |log| &log.cores);
+        PeerMemory {
+            queue_bytes: self.links.iter().map(|(_, link)| link.out_bytes).max().unwrap_or(0),
+            in_hand_bytes: cores.iter().map(CoreLog::in_hand_bytes).max().unwrap_or(0),
+        }
     }
 
     /// Asks the cores to finish.

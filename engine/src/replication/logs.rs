@@ -10,7 +10,7 @@ use super::{log_id, to_wire};
 use crate::shard::DurableFrame;
 
 /// Durable frames kept in hand per core, so that a follower at the tail is served without reading files.
-const RECENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+pub const RECENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// A place to start reading is remembered once per this many log bytes.
 const MARK_EVERY_BYTES: u64 = 256 * 1024;
@@ -113,6 +113,12 @@ impl CoreLog {
         }
         let at = self.recent.partition_point(|frame| frame.frame.lsn < from);
         Some(self.recent.range(at..))
+    }
+
+    /// Bytes of the frames in hand, at most [`RECENT_BYTES_MAX`] and one frame.
+    #[must_use]
+    pub fn in_hand_bytes(&self) -> usize {
+        self.recent_bytes
     }
 
     /// The segment that holds `at`.

@@ -111,7 +111,7 @@ impl Region<'_> {
 
     /// Its disk is full, or has room again.
     pub fn set_disk_full(&mut self, full: bool) {
-        self.mesh.world.set_disk_full(self.mesh.nodes[self.index].settings.machine, full);
+        self.mesh.set_disk_full(self.index, full);
     }
 
     /// How many system calls its node's file jobs (segments prepared, named, sealed, given up) have made so far.

@@ -135,7 +135,9 @@ impl Faults {
                 if let Some(running) = &mesh.nodes[node].node {
                     let loops = running.loops();
                     let (id, _) = loops[usize::try_from(pick).unwrap_or(0) % loops.len()];
-                    mesh.world.pause_loop(id, mesh.world.now().plus_ms(ms));
+                    let until = mesh.world.now().plus_ms(ms);
+                    mesh.world.pause_loop(id, until);
+                    mesh.checks.room.delayed(node, until);
                 }
             }
             Fault::Die { node, death, effects, ms, cores, start_effects, disk } => {
@@ -170,7 +172,7 @@ impl Faults {
             Fault::FailWrite { node } => mesh.world.fail_next_write(mesh.machine(node)),
             Fault::FailRead { node } => mesh.world.fail_next_read(mesh.machine(node)),
             Fault::Full { node, ms } => {
-                mesh.world.set_disk_full(mesh.machine(node), true);
+                mesh.set_disk_full(node, true);
                 self.cure_in(mesh, ms, Cure::Room(node));
             }
             Fault::SlowDisk { node, ms, sync_ms } => {
@@ -208,7 +210,10 @@ impl Faults {
                 let usual = self.plan.links.iter().find(|link| (link.from, link.to) == (from, to));
                 mesh.world.set_loss(mesh.ip(from), mesh.ip(to), usual.map_or(0, |link| link.loss_ppm));
             }
-            Cure::Resume(node) => mesh.world.resume(mesh.machine(node)),
+            Cure::Resume(node) => {
+                mesh.world.resume(mesh.machine(node));
+                mesh.checks.room.delayed(node, mesh.world.now());
+            }
             Cure::Start(node) => {
                 if mesh.nodes[node].node.is_none() {
                     self.start(mesh, node);
@@ -218,7 +223,7 @@ impl Faults {
                 mesh.nodes[node].wall_jump_ms = 0;
                 mesh.turn_clock(node);
             }
-            Cure::Room(node) => mesh.world.set_disk_full(mesh.machine(node), false),
+            Cure::Room(node) => mesh.set_disk_full(node, false),
             Cure::Disk(node) => mesh.world.set_sync_delay(mesh.machine(node), self.plan.nodes[node].sync_delay),
         }
     }
@@ -226,7 +231,7 @@ impl Faults {
     fn start(&mut self, mesh: &mut Mesh, node: usize) {
         let machine = mesh.machine(node);
         // Only a running node meets a full disk here; one that starts needs room for its first segment.
-        mesh.world.set_disk_full(machine, false);
+        mesh.set_disk_full(node, false);
         let state = &mut mesh.nodes[node];
         // A node that starts far in the future stays there, and one that starts an hour in the past holds back what it showed
         // before (both open: clocks are the replication issue's); so clocks jump only under running nodes.

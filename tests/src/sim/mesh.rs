@@ -178,7 +178,8 @@ impl Mesh {
             })
             .collect();
         let names: Vec<&str> = states.iter().map(|state| state.name.as_str()).collect();
-        let checks = Checks::new(&names);
+        let checks = Checks::new(&names, ips.clone());
+        world.set_tap(true);
         let places = states.iter().map(|state| (state.settings.region.clone(), state.settings.ip)).collect();
         let mut mesh = Mesh {
             nodes: states,
@@ -322,6 +323,12 @@ impl Mesh {
         self.checks.disk_changed(index);
     }
 
+    /// A node's disk is full from now on, or has room again.
+    pub(crate) fn set_disk_full(&mut self, index: usize, full: bool) {
+        self.world.set_disk_full(self.machine(index), full);
+        self.checks.room.set(index, full, self.world.now());
+    }
+
     /// Power loss, or only the end of the process.
     pub(crate) fn stop(&mut self, index: usize, death: Death) {
         let Some(node) = self.nodes[index].node.take() else { return };
@@ -347,6 +354,7 @@ impl Mesh {
             Some(Death::Kill) => self.world.kill(machine),
             _ => self.world.crash(machine),
         }
+        self.overhear(Some(index));
         self.checks.died(index);
         self.unsettle();
     }
@@ -404,7 +412,7 @@ impl Mesh {
     pub(crate) fn tick(&mut self, id: LoopId) {
         self.look();
         match self.owners.get(id.0).copied().flatten() {
-            Some(Owner::Node(index, part)) => self.tick_node(index, part, id),
+            Some(Owner::Node(index, part)) => self.tick_node(id, index, part),
             Some(Owner::Client(index)) => {
                 self.clients[index].tick();
                 self.world.sleep(id, self.clients[index].wait());
@@ -421,7 +429,7 @@ impl Mesh {
         }
     }
 
-    fn tick_node(&mut self, index: usize, part: Part, id: LoopId) {
+    fn tick_node(&mut self, id: LoopId, index: usize, part: Part) {
         let state = &mut self.nodes[index];
         let Some(node) = &mut state.node else { return };
         node.tick(part);
@@ -434,17 +442,30 @@ impl Mesh {
         let wait = node.wait(part);
         self.world.sleep(id, wait);
         let checked = match part {
-            Part::Core(core) => self.checks.core_ticked(index, core, node, &disk),
+            Part::Core(core) => {
+                let sync_failed = self.world.sync_failed(id);
+                self.checks.core_ticked(index, core, node, &disk, sync_failed)
+            }
             Part::Control => self.checks.claims(index, node),
         };
         let failure = node.control.failure().map(str::to_owned);
         self.judge(checked);
+        if part == Part::Control {
+            self.overhear(None);
+        }
         if let Some(failure) = failure {
             // What the process does: it says why and ends.
             self.tell(&format!("{}'s log failed: {failure}", self.nodes[index].name));
             self.nodes[index].log_failures += 1;
             self.stop(index, Death::Kill);
         }
+    }
+
+    /// Holds what nodes sent to what they may send.
+    fn overhear(&mut self, dying: Option<usize>) {
+        let sent = self.world.tap();
+        let checked = self.checks.overheard(&sent, dying);
+        self.judge(checked);
     }
 
     /// The run so far, as one number.

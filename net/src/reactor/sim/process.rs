@@ -89,6 +89,7 @@ impl Inner {
     pub(super) fn end_disk(&mut self, node: usize, id: u64) {
         let Some((home, tag, work)) = self.nodes[node].work.remove(&id) else { return };
         let disk = &mut self.nodes[node].disk;
+        let lasts = matches!(work, DiskWork::Sync | DiskWork::Write { dsync: true, .. });
         let result = match work {
             DiskWork::Read { file, offset, len } => match disk.read(&file, offset, len as usize, Caller::Node) {
                 Ok(bytes) => return self.complete_read(home, tag, bytes),
@@ -97,6 +98,7 @@ impl Inner {
             DiskWork::Write { result: Ok(()), dsync: true } | DiskWork::Sync => disk.end_sync(id),
             DiskWork::Write { result, .. } => result,
         };
+        self.loops[home].sync_failed |= lasts && result.is_err();
         self.complete(home, tag, result.map(|()| Outcome::Done));
     }
 

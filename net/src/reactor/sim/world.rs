@@ -138,6 +138,8 @@ pub(super) struct Loop {
     pub(super) deadline: Option<u64>,
     pub(super) in_flight: usize,
     pub(super) ops_max: usize,
+    /// A sync, or a write that was to be durable, failed.
+    pub(super) sync_failed: bool,
     pub(super) pool: HeapPool,
 }
 
@@ -386,6 +388,7 @@ impl World {
             listeners: Vec::new(),
             deadline: None,
             in_flight: 0,
+            sync_failed: false,
             ops_max: usize::try_from(config.operations_max).unwrap_or(usize::MAX),
             pool: HeapPool::new(usize::from(config.receive_buffers)),
         });
@@ -442,6 +445,12 @@ impl World {
     #[must_use]
     pub fn node_of(&self, id: LoopId) -> NodeIndex {
         NodeIndex(self.inner().loops[id.0].node)
+    }
+
+    /// Whether a sync of this loop, or a write of it that was to be durable, failed.
+    #[must_use]
+    pub fn sync_failed(&self, id: LoopId) -> bool {
+        self.inner().loops[id.0].sync_failed
     }
 
     /// A random number below `bound` (not zero) from the world's seed, for the harness's own choices.

@@ -189,6 +189,12 @@ impl Tail {
         })
     }
 
+    /// What was read so far.
+    #[must_use]
+    pub fn end(&self) -> Lsn {
+        self.next
+    }
+
     /// The frames up to `durable` that were not read yet.
     ///
     /// # Errors

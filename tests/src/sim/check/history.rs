@@ -1,31 +1,23 @@
-//! Everything that ever became durable where it was written, and the order of versions (C6).
+//! Everything that ever became durable where it was written.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use net::ids::LogId;
 use wal::{NodeId, Version};
 
 use super::Violation;
 use super::device::Record;
-
-/// Checker C6.
-pub const C6: &str = "C6 versions rise strictly";
+use super::versions::Versions;
 
 /// One origin log.
-#[derive(Debug, Default)]
-struct LogHistory {
-    /// Above every version of the node's earlier runs, as far as anything durable shows.
-    floor: Version,
-    records: BTreeMap<Version, Vec<Record>>,
-    /// Last version by core.
-    last: BTreeMap<u16, Version>,
-}
+type LogHistory = BTreeMap<Version, Vec<Record>>;
 
 /// All originated records.
 #[derive(Debug, Default)]
 pub struct History {
     logs: BTreeMap<LogId, LogHistory>,
-    highest: HashMap<NodeId, Version>,
+    /// How far they came.
+    pub versions: Versions,
     known: BTreeSet<(NodeId, Version, Vec<u8>)>,
     winners: BTreeMap<Vec<u8>, Record>,
     /// How many there are, control records included.
@@ -36,29 +28,15 @@ impl History {
     /// A record of `core` in its node's log `log` is durable. Returns whether it was not known yet.
     ///
     /// # Errors
-    /// [`C6`].
+    /// [`super::versions::C6`].
     pub fn originated(&mut self, log: LogId, core: u16, record: &Record) -> Result<bool, Violation> {
-        let node = record.origin;
-        let highest = self.highest.entry(node).or_default();
-        let floor = *highest;
-        let history = self.logs.entry(log).or_insert_with(|| LogHistory { floor, ..LogHistory::default() });
-        if !self.known.insert((node, record.version, record.key.clone())) {
+        let history = self.logs.entry(log).or_default();
+        if !self.known.insert((record.origin, record.version, record.key.clone())) {
             return Ok(false);
         }
-        if record.version <= history.floor {
-            return Err(Violation::new(
-                C6,
-                format!("{log} gives {:?}, but an earlier run of the node reached {:?}", record, history.floor),
-            ));
-        }
-        let last = history.last.entry(core).or_default();
-        if record.version <= *last {
-            return Err(Violation::new(C6, format!("core {core} of {log} gives {record:?} after {last:?}")));
-        }
-        *last = record.version;
-        *highest = floor.max(record.version);
+        self.versions.originated(log, core, record)?;
         self.records += 1;
-        history.records.entry(record.version).or_default().push(record.clone());
+        history.entry(record.version).or_default().push(record.clone());
         if record.is_control() {
             return Ok(true);
         }
@@ -71,7 +49,7 @@ impl History {
 
     /// The records of a log above `from` and up to `to`, control records excluded.
     pub fn between(&self, log: LogId, from: Version, to: Version) -> impl Iterator<Item = &Record> {
-        let records = self.logs.get(&log).map(|history| &history.records);
+        let records = self.logs.get(&log);
         let range = (std::ops::Bound::Excluded(from), std::ops::Bound::Included(to.max(from)));
         let found = records.filter(|_| to > from).map(|records| records.range(range));
         found.into_iter().flatten().flat_map(|(_, records)| records).filter(|record| !record.is_control())
@@ -93,7 +71,7 @@ impl History {
     #[must_use]
     pub fn ties(&self) -> usize {
         let mut seen: BTreeMap<(&[u8], Version), NodeId> = BTreeMap::new();
-        let records = self.logs.values().flat_map(|log| log.records.values().flatten());
+        let records = self.logs.values().flat_map(|log| log.values().flatten());
         records
             .filter(|record| !record.is_control())
             .filter(|record| {

@@ -12,37 +12,49 @@
 //! | F1, F2 what discovery lists | `services` | every virtual second |
 //! | C1 equal regions, C3 no resurrection | `finals` | at the end |
 //! | C4 no echo | `view`, `finals` | at every append; after quiesce |
-//! | C6 versions rise strictly | `history` | at every durable record |
+//! | C6 versions rise strictly | `versions` | at every durable record; every start |
 //! | C8 no false claim | `claims` | at every changed claim, every late record, every start |
 //! | L1 progress | [`crate::sim::converge`] | after healing |
 
+pub mod backlog;
 pub mod claims;
 pub mod device;
 pub mod finals;
 pub mod history;
+pub mod leaves;
 pub mod ledger;
 pub mod linear;
 pub mod losses;
+pub mod positions;
 pub mod privates;
 pub mod recovery;
+pub mod room;
 pub mod services;
 pub mod sessions;
 pub mod staleness;
+pub mod stream;
 pub mod string_key;
+pub mod sync_failure;
+pub mod versions;
 pub mod view;
 pub mod writes;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use net::ids::LogId;
 use net::reactor::Mono;
-use net::reactor::sim::SimDisk;
+use net::reactor::sim::{Sent, SimDisk};
 use wal::{CoreId, FrameKind, NodeId, Version};
 
+use self::backlog::Backlog;
 use self::device::{Record, Tail};
 use self::history::History;
+use self::leaves::{Leaves, Sender};
 use self::ledger::{D1, Ledger, PROTOCOL};
 use self::losses::Losses;
+use self::room::Room;
+use self::sync_failure::SyncFailures;
 use self::view::View;
 use crate::sim::node::Node;
 use crate::sim::workload::Note;
@@ -81,6 +93,14 @@ pub struct Checks {
     pub views: Vec<View>,
     /// What each must still hold, and whether a disk was lost.
     pub losses: Losses,
+    /// What they send.
+    pub leaves: Leaves,
+    /// What slow peers make them hold.
+    pub backlog: Backlog,
+    /// Their full disks.
+    pub room: Room,
+    /// Their failed syncs.
+    pub sync_failures: SyncFailures,
     /// Logs whose end may be gone from their origin's disk. Nobody refills it from those who hold more, so it and who follows it
     /// claim what is gone, too.
     rolled_back: BTreeSet<LogId>,
@@ -89,10 +109,13 @@ pub struct Checks {
 }
 
 impl Checks {
-    /// Checkers of the nodes at these places.
+    /// Checkers of the nodes at these places, with their addresses.
     #[must_use]
-    pub fn new(regions: &[&str]) -> Checks {
+    pub fn new(regions: &[&str], homes: Vec<IpAddr>) -> Checks {
         Checks {
+            leaves: Leaves::new(homes),
+            room: Room::new(regions.len()),
+            sync_failures: SyncFailures::new(regions.len()),
             losses: Losses::new(regions.len()),
             views: regions.iter().map(|_| View::default()).collect(),
             regions: regions.iter().map(|name| ((*name).to_owned(), NodeId(0))).collect(),
@@ -121,6 +144,9 @@ impl Checks {
                 }
             }
         }
+        let log = engine::replication::log_id(node.id, node.incarnation);
+        let first = node.control.logs().get(log).map_or(Version::ZERO, |log| log.first);
+        self.history.versions.begins(node.id, log, first)?;
         let name = self.regions[region].0.clone();
         self.losses.started(region, &name, &self.views[region].newest, damaged)?;
         recovery::compare(&name, &self.views[region], node)?;
@@ -130,7 +156,7 @@ impl Checks {
             let tail = Tail::new(disk, id, number).map_err(|text| Violation::new(D1, text))?;
             self.views[region].tails.push(tail);
             self.views[region].complete.push(Version::ZERO);
-            self.core_ticked(region, core, node, disk)?;
+            self.core_ticked(region, core, node, disk, false)?;
         }
         self.claims(region, node)
     }
@@ -139,6 +165,7 @@ impl Checks {
     pub fn died(&mut self, region: usize) {
         let view = std::mem::take(&mut self.views[region]);
         self.losses.died(region, view.newest);
+        self.sync_failures.died(region);
         self.ledger.died(region);
     }
 
@@ -150,7 +177,9 @@ impl Checks {
     }
 
     fn roll_back(&mut self, region: usize) {
-        self.rolled_back.extend(self.history.logs_of(self.regions[region].1));
+        let node = self.regions[region].1;
+        self.rolled_back.extend(self.history.logs_of(node));
+        self.history.versions.forget_promises(node);
     }
 
     /// Somebody is about to damage the disk of `region`'s node, which is down.
@@ -164,7 +193,7 @@ impl Checks {
         Ok(())
     }
 
-    /// A core has run: whatever it calls durable now must be on the device.
+    /// A core has run: whatever it calls durable now must be on the device. `sync_failed` says that a sync of it has failed.
     ///
     /// # Errors
     /// Whatever does not hold.
@@ -174,11 +203,17 @@ impl Checks {
         core: usize,
         node: &mut Node,
         disk: &SimDisk,
+        sync_failed: bool,
     ) -> Result<(), Violation> {
         let shard = node.cores[core].shard();
         let (durable, complete) = (shard.log().durable(), shard.complete());
         let view = &mut self.views[region];
+        if sync_failed {
+            let name = &self.regions[region].0;
+            self.sync_failures.core_ticked(name, region, view.tails[core].end(), durable)?;
+        }
         let promised = std::mem::replace(&mut view.complete[core], complete);
+        self.history.versions.promised(node.id, complete);
         let frames = view.tails[core].read_to(disk, durable).map_err(|text| Violation::new(D1, text))?;
         let log = engine::replication::log_id(node.id, node.incarnation);
         let number = u16::try_from(core).expect("a node has at most 64 cores");
@@ -218,9 +253,13 @@ impl Checks {
     /// The control loop has run: every claim that changed must be true.
     ///
     /// # Errors
-    /// [`claims::C8`].
+    /// [`claims::C8`], [`backlog::B1`], [`sync_failure::D6`].
     pub fn claims(&mut self, region: usize, node: &Node) -> Result<(), Violation> {
         let (name, _) = &self.regions[region];
+        self.backlog.holds(name, node.control.peer_memory())?;
+        if node.control.failure().is_none() {
+            self.sync_failures.control_ticked(name, region)?;
+        }
         let view = &mut self.views[region];
         for (log, component) in node.control.watermarks().iter() {
             let claimed = Version(component.version.0);
@@ -237,6 +276,20 @@ impl Checks {
         Ok(())
     }
 
+    /// Nodes sent this; `dying` died in the turn in which it sent the last of it.
+    ///
+    /// # Errors
+    /// Those of [`Leaves::sent`].
+    pub fn overheard(&mut self, sent: &[Sent], dying: Option<usize>) -> Result<(), Violation> {
+        for sent in sent {
+            let Some(region) = self.leaves.home(sent.from) else { continue };
+            let (name, _) = &self.regions[region];
+            let (view, excused) = (&self.views[region], &self.rolled_back);
+            self.leaves.sent(sent, &Sender { name, view, excused, is_dying: dying == Some(region) })?;
+        }
+        Ok(())
+    }
+
     /// A client reports.
     ///
     /// # Errors
@@ -247,7 +300,10 @@ impl Checks {
                 self.ledger.begin(self.regions[operation.region].1, operation, now);
                 Ok(())
             }
-            Note::Ended(operation, outcome) => self.ledger.end(operation, outcome, now),
+            Note::Ended(operation, outcome) => {
+                self.room.heard(operation, outcome, now)?;
+                self.ledger.end(operation, outcome, now)
+            }
             Note::Stray(region, text) => {
                 Err(Violation::new(PROTOCOL, format!("{} sent this: {text}", self.regions[*region].0)))
             }

@@ -23,7 +23,8 @@ pub struct View {
     pub tails: Vec<Tail>,
     /// By core, the promise it gave at its last tick.
     pub complete: Vec<Version>,
-    appended: HashSet<(Vec<u8>, Version, u32)>,
+    /// Every record that lay here since the node started. The checksum covers the key, the origin and the value.
+    appended: HashSet<(Version, u32)>,
 }
 
 impl View {
@@ -32,13 +33,14 @@ impl View {
     /// # Errors
     /// [`C4`] when a node appends what it holds already, or follows itself.
     pub fn take(&mut self, node: NodeId, kind: FrameKind, record: &Record) -> Result<(), Violation> {
+        let is_new = self.appended.insert((record.version, record.crc));
         if record.is_control() {
             return Ok(());
         }
         if (kind == FrameKind::Followed) == (record.origin == node) {
             return Err(Violation::new(C4, format!("node {node} has {record:?} in a frame of kind {kind:?}")));
         }
-        if !self.appended.insert((record.key.clone(), record.version, record.crc)) {
+        if !is_new {
             return Err(Violation::new(C4, format!("node {node} appended {record:?} a second time")));
         }
         let newest = self.newest.entry(record.key.clone()).or_insert_with(|| record.clone());
@@ -46,6 +48,12 @@ impl View {
             *newest = record.clone();
         }
         Ok(())
+    }
+
+    /// Whether a record with this name lies on the device, or lay there since the node started.
+    #[must_use]
+    pub fn lay_here(&self, version: Version, crc: u32) -> bool {
+        self.appended.contains(&(version, crc))
     }
 
     /// Whether this record, or a newer one of its key, is durable here.

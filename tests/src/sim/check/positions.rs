@@ -1,0 +1,75 @@
+//! C5: no gap in any position on the way. On each connection the payload offsets are those of the bytes that came before, the
+//! first claim over a log begins where its follower asked, and every further one where the last one ended: across segments that
+//! end, are given up or used again, catch-up from files, and restarts of either side, which begin another connection.
+//!
+//! That the records between two claims are all there is C8's: it looks at the follower's device when the claim takes effect.
+//! B1 is judged here as far as the wire shows it: a source sends within its follower's credit.
+
+use std::collections::BTreeMap;
+
+use net::ids::LogId;
+use wal::Version;
+
+use super::Violation;
+use super::stream::Carried;
+
+/// Checker C5.
+pub const C5: &str = "C5 no gap in positions";
+/// Checker B1 on the wire.
+pub const CREDIT: &str = "B1 a source sends within its credit";
+
+/// Where the source of one connection stands.
+#[derive(Debug, Default)]
+pub struct Positions {
+    /// Payload bytes so far.
+    payload: u64,
+    credit: u64,
+    /// By log, what the next claim begins at.
+    claimed: BTreeMap<LogId, Version>,
+}
+
+impl Positions {
+    /// The connection carried this, from whichever side.
+    ///
+    /// # Errors
+    /// [`C5`], [`CREDIT`].
+    pub fn carried(&mut self, region: &str, carried: &Carried) -> Result<(), Violation> {
+        match carried {
+            Carried::Follow(follow) => {
+                self.credit = self.credit.max(follow.credit.0);
+                for entry in &follow.logs {
+                    // What was asked for before goes on.
+                    self.claimed.entry(entry.log).or_insert(Version(entry.from.0));
+                }
+            }
+            Carried::Credit(credit) => self.credit = self.credit.max(credit.upto.0),
+            Carried::Records { log, offset, bytes } => {
+                if *offset != self.payload || !self.claimed.contains_key(log) {
+                    let text = format!(
+                        "{region} sends records of {log} at {offset} where the stream stands at {}",
+                        self.payload
+                    );
+                    return Err(Violation::new(C5, text));
+                }
+                // The batch that crosses the line goes along.
+                if *offset >= self.credit {
+                    let text = format!("{region} sends at {offset} with credit up to {}", self.credit);
+                    return Err(Violation::new(CREDIT, text));
+                }
+                self.payload += bytes;
+            }
+            Carried::Claim(claim) => {
+                let reached = self.claimed.get_mut(&claim.log);
+                match reached {
+                    Some(reached) if reached.0 == claim.from.0 => *reached = Version(claim.to.0),
+                    reached => {
+                        let text = format!("{region} claims {claim:?} where its follower was told up to {reached:?}");
+                        return Err(Violation::new(C5, text));
+                    }
+                }
+            }
+            Carried::Record { .. } | Carried::Watermarks(_) => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,168 @@
+//! What mesh streams carry, read from the bytes as they are sent: the checkers' own eyes on the wire, beside the decoder of the
+//! product. One pass over the bytes as they come, in any pieces: headers and short bodies are gathered in a small buffer, the
+//! rest of a record is stepped over, so that the cost is by record and not by byte.
+
+use bytes::Bytes;
+use net::ids::LogId;
+use net::wire::body::{Body, Claim, Credit, Follow, Watermarks, records};
+use net::wire::header::{HEADER_BYTES, Header};
+use net::wire::opcode::Opcode;
+use wal::Version;
+
+use super::Violation;
+
+/// Messages are what the protocol says.
+pub const WIRE: &str = "streams carry messages";
+
+/// Bytes of a record that say which it is: length, checksum, version.
+const RECORD_NAME_BYTES: usize = 16;
+const _: () = assert!(RECORD_NAME_BYTES <= wal::RECORD_HEADER_BYTES);
+
+/// What a stream carried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// Records follow.
+    Records {
+        /// The log that they are streamed from.
+        log: LogId,
+        /// Payload bytes that the stream says to have carried before.
+        offset: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// The name of one record.
+    Record {
+        /// Its version.
+        version: Version,
+        /// Its checksum, which covers key, origin and value.
+        crc: u32,
+    },
+    /// A source's claim.
+    Claim(Claim),
+    /// A follower's vector.
+    Watermarks(Watermarks),
+    /// A follower's wish.
+    Follow(Follow),
+    /// How far the source may send.
+    Credit(Credit),
+}
+
+/// What the gathered bytes will be.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Header,
+    RecordsHead { payload: usize },
+    Record { left: usize },
+    Body { opcode: Opcode, len: usize },
+}
+
+/// One direction of a stream.
+#[derive(Debug)]
+pub struct Decoder {
+    part: Part,
+    gathered: Vec<u8>,
+    /// Bytes that nobody looks at, before `part`.
+    skip: usize,
+}
+
+impl Default for Decoder {
+    fn default() -> Decoder {
+        Decoder { part: Part::Header, gathered: Vec::new(), skip: 0 }
+    }
+}
+
+impl Decoder {
+    /// Takes the next bytes and says what they complete.
+    ///
+    /// # Errors
+    /// Those of `hear`; [`WIRE`].
+    pub fn feed(
+        &mut self,
+        mut bytes: &[u8],
+        mut hear: impl FnMut(Carried) -> Result<(), Violation>,
+    ) -> Result<(), Violation> {
+        loop {
+            let skipped = self.skip.min(bytes.len());
+            self.skip -= skipped;
+            bytes = &bytes[skipped..];
+            let wanted = match self.part {
+                Part::Header => HEADER_BYTES,
+                Part::RecordsHead { .. } => records::HEAD_BYTES,
+                Part::Record { .. } => RECORD_NAME_BYTES,
+                Part::Body { len, .. } => len,
+            };
+            let taken = (wanted - self.gathered.len()).min(bytes.len());
+            self.gathered.extend_from_slice(&bytes[..taken]);
+            bytes = &bytes[taken..];
+            if self.skip > 0 || self.gathered.len() < wanted {
+                return Ok(());
+            }
+            let carried = self.understand().map_err(|text| Violation::new(WIRE, text))?;
+            self.gathered.clear();
+            if let Some(carried) = carried {
+                hear(carried)?;
+            }
+        }
+    }
+
+    /// The gathered bytes are whole.
+    fn understand(&mut self) -> Result<Option<Carried>, String> {
+        let text = |error: &dyn std::fmt::Display| format!("a stream carries what is no message: {error}");
+        match self.part {
+            Part::Header => {
+                let header: &[u8; HEADER_BYTES] = self.gathered.first_chunk().ok_or("a header is whole")?;
+                let header = Header::parse(header).map_err(|error| text(&error))?;
+                let len = usize::try_from(header.body_bytes).map_err(|error| text(&error))?;
+                match header.opcode {
+                    Opcode::Records if len >= records::HEAD_BYTES => {
+                        self.part = Part::RecordsHead { payload: len - records::HEAD_BYTES };
+                    }
+                    Opcode::Claim | Opcode::Watermarks | Opcode::Follow | Opcode::Credit => {
+                        self.part = Part::Body { opcode: header.opcode, len };
+                    }
+                    _ => self.skip = len,
+                }
+                Ok(None)
+            }
+            Part::RecordsHead { payload } => {
+                let head = &self.gathered;
+                let log = LogId {
+                    node: net::ids::NodeId(u32_at(head, 0)),
+                    incarnation: net::ids::Incarnation(u64_at(head, 4)),
+                };
+                self.part = if payload > 0 { Part::Record { left: payload } } else { Part::Header };
+                Ok(Some(Carried::Records { log, offset: u64_at(head, 16), bytes: payload as u64 }))
+            }
+            Part::Record { left } => {
+                let record = &self.gathered;
+                let len = u32_at(record, 0) as usize;
+                let padded = len.next_multiple_of(wal::limits::RECORD_ALIGN_BYTES);
+                if len < wal::RECORD_HEADER_BYTES || padded > left {
+                    return Err(text(&format_args!("a record of {len} bytes in {left}")));
+                }
+                self.skip = padded - RECORD_NAME_BYTES;
+                self.part = if padded < left { Part::Record { left: left - padded } } else { Part::Header };
+                Ok(Some(Carried::Record { version: Version(u64_at(record, 8)), crc: u32_at(record, 4) }))
+            }
+            Part::Body { opcode, .. } => {
+                self.part = Part::Header;
+                let body = Bytes::copy_from_slice(&self.gathered);
+                let carried = match opcode {
+                    Opcode::Claim => Claim::decode(&body).map(Carried::Claim),
+                    Opcode::Watermarks => Watermarks::decode(&body).map(Carried::Watermarks),
+                    Opcode::Follow => Follow::decode(&body).map(Carried::Follow),
+                    _ => Credit::decode(&body).map(Carried::Credit),
+                };
+                carried.map(Some).map_err(|error| text(&error))
+            }
+        }
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    bytes[at..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    bytes[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
