@@ -15,8 +15,6 @@ pub const C1: &str = "C1 equal regions";
 pub const C3: &str = "C3 no resurrection";
 /// Checker D1/D2 at the end of a run.
 pub const D2: &str = "D1/D2 no acknowledged write is lost";
-/// Silence after quiesce.
-pub const SILENCE: &str = "C4 silent links";
 /// What the story says once all regions are equal.
 pub const CONVERGED: &str = "all regions are equal";
 /// Progress.

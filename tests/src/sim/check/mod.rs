@@ -1,20 +1,44 @@
-//! The checkers. They stand beside the nodes, see every device, every claim and every answer, and stop a run at the first
-//! sentence of the contract that is not true.
+//! The checkers. They stand beside the nodes, see every device, every claim, every byte that a node sends and every answer, and stop
+//! a run at the first sentence of the contract that is not true. The sentences have names in TESTING.md.
 //!
-//! | checker | file | when it looks |
+//! | invariant | file | what is checked, and when |
 //! |---|---|---|
-//! | D1, D2, D6 an acknowledged write is durable, and stays | `ledger`, `losses`, `finals` | at every answer; every start; the end |
-//! | D3 recovery is an exact prefix; nothing that was never written | `recovery`, `writes`, `ledger`, `finals` | at every start; every record; every read |
-//! | D4 damage is found | `losses` | at every start |
-//! | S1 sessions and regions do not go back | `sessions` | at every answer |
-//! | private keys are registers | `privates` with `linear` and `string_key` | at the end |
-//! | K1 staleness is bounded while connected | `staleness` | at every read |
-//! | F1, F2 what discovery lists | `services` | every virtual second |
-//! | C1 equal regions, C3 no resurrection | `finals` | at the end |
-//! | C4 no echo | `view`, `finals` | at every append; after quiesce |
-//! | C6 versions rise strictly | `versions` | at every durable record; every start |
+//! | D1 an acknowledged write is durable | `ledger` | at every answer, on the device |
+//! | D2 and stays so over every death | `losses`, `finals` | at every start: nothing that was seen on the device is gone; the end |
+//! | D3 recovery is an exact prefix, nothing was never written | `recovery`, `writes`, `ledger` | at every start: store = device; every record; every read |
+//! | D4 damage is found | `losses` | at every start after damage: everything that a later frame calls durable is there, or the node refuses |
+//! | D5 a full disk | `room`; `ledger` | at every answer: reads go on, writes are refused only while full and for a bounded time after; no false OK |
+//! | D6 a failed sync is final | `sync_failure` | at every turn: the log's durable position stays, the process ends |
+//! | D7 names are durable before what they hold counts | `losses`, `device` | at every start, after deaths between any two effects |
+//! | D8 only what is durable leaves | `leaves` with `stream` | every record, claim and watermark on a mesh stream, when it is sent |
+//! | C1 equal regions | `finals` | at the end: each store = the model's maximum, record for record |
+//! | C2 ties | `history`, `finals` | the model breaks ties by checksum (scenario `equal_version_converges`); algebra: property tests in `engine` |
+//! | C3 no resurrection | `finals`, `sessions` | at the end; at every read of what was shown deleted |
+//! | C4 no echo, silent links | `view`, `silence` | at every append; after quiesce: no record, no claim, bounded bytes on each way |
+//! | C5 no gap in positions | `positions`; `device` | on each connection: payload offsets; claims begin where the last one ended. On disk: frame by frame |
+//! | C6 versions rise strictly | `versions` | at every start, above all that was originated or promised; at every durable record |
+//! | C7 replays give the same | `view`, `finals` | resets and restarts make streams repeat records: none is appended twice, and C1 holds |
 //! | C8 no false claim | `claims` | at every changed claim, every late record, every start |
-//! | L1 progress | [`crate::sim::converge`] | after healing |
+//! | S1 sessions | `sessions` | at every answer, by region: there are no tokens yet that could move |
+//! | S2 per-key linearizability | `privates` with `linear`, `string_key` | at the end, for keys that one region uses; W is 1 |
+//! | K1 staleness | `staleness` | at every read while nothing is broken (of the store: there is no cache yet) |
+//! | F1, F2 discovery | `services` | every virtual second |
+//! | B1 slow peers cost bounded memory | `backlog`, `positions` | at every turn of a control loop; every batch lies within its credit |
+//! | L1 progress | [`crate::sim::converge`] | after healing, within [`crate::sim::converge::CONVERGE_MS_MAX`] |
+//! | M1 one seed, one trace | `tests/tests/simulator.rs` | a seed runs twice |
+//!
+//! # What later features bring
+//!
+//! A checker is a file here with a pure core, that unit tests give facts made by hand, and one call from [`Checks`] or
+//! [`crate::sim::mesh`]; it gets a row above, and a planted fault that it notices (`wal/src/planted.rs`, `tests/tests/planted.rs`).
+//!
+//! - **K1, K2 (cache)**: answers of the cache port go through [`Checks::heard`] as those of the store do; `staleness` gets a bound by
+//!   mode, and fills a file of their own that holds each to the invalidations and versions before it.
+//! - **R1 (residency)**: a file beside `leaves`, over the same taps: tagged bytes in what a node sends, and on the devices of nodes
+//!   outside their regions, both read by the checkers themselves.
+//! - **S1, S2 (tokens, several nodes in a region)**: `sessions` follows a token from region to region; `linear` takes keys of a whole
+//!   region with W > 1; views and promises of epochs get a file beside `claims`.
+//! - **Relays and passes**: `view` and `leaves` tell originated from relayed records already; `positions` gets one state by pass.
 
 pub mod backlog;
 pub mod claims;
@@ -31,6 +55,7 @@ pub mod recovery;
 pub mod room;
 pub mod services;
 pub mod sessions;
+pub mod silence;
 pub mod staleness;
 pub mod stream;
 pub mod string_key;
@@ -261,16 +286,19 @@ impl Checks {
             self.sync_failures.control_ticked(name, region)?;
         }
         let view = &mut self.views[region];
-        for (log, component) in node.control.watermarks().iter() {
-            let claimed = Version(component.version.0);
+        let said = || {
+            let followed = node.control.watermarks().iter().map(|(log, held)| (log, Version(held.version.0)));
+            followed.chain(node.control.logs().logs.iter().map(|own| (own.id, own.complete())))
+        };
+        if said().eq(view.said.iter().copied()) {
+            return Ok(());
+        }
+        view.said.clear();
+        view.said.extend(said());
+        for at in 0..view.said.len() {
+            let (log, claimed) = view.said[at];
             if view.claims.get(&log) != Some(&claimed) && !self.rolled_back.contains(&log) {
                 claims::claim(name, &self.history, view, log, claimed)?;
-            }
-        }
-        for own in &node.control.logs().logs {
-            let claimed = own.complete();
-            if view.claims.get(&own.id) != Some(&claimed) && !self.rolled_back.contains(&own.id) {
-                claims::claim(name, &self.history, view, own.id, claimed)?;
             }
         }
         Ok(())

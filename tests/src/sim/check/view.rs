@@ -19,6 +19,8 @@ pub struct View {
     pub newest: Newest,
     /// By log, how far the node claims to hold it.
     pub claims: BTreeMap<LogId, Version>,
+    /// What it said of all logs at its control loop's last turn.
+    pub said: Vec<(LogId, Version)>,
     /// The running log of each core.
     pub tails: Vec<Tail>,
     /// By core, the promise it gave at its last tick.

@@ -1,0 +1,77 @@
+//! C4, the end of it: once all regions are equal and nobody writes, links fall silent. No record and no claim travels any more, and
+//! what is left — heartbeats and refreshes of discovery — stays below a bound on each way between two nodes. (While clients write,
+//! [`super::view`] notices an echo: nobody appends what it holds already.)
+
+use super::Violation;
+
+/// Checker C4 after quiesce.
+pub const SILENCE: &str = "C4 silent links";
+
+/// Bytes a second that one node may send another when nothing happens: heartbeats on four connections twice a second, and the
+/// registrations of its services every five seconds, with their acknowledgements.
+pub const QUIET_BYTES_PER_SECOND_MAX: u64 = 2_048;
+
+/// What links have carried so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Records on all streams, as [`super::leaves`] counted them.
+    pub records: u64,
+    /// By node, bytes of records and claims over its present links, as it says itself.
+    pub said: Vec<(String, u64)>,
+    /// By way from one node to another, all bytes.
+    pub bytes: Vec<((String, String), u64)>,
+}
+
+impl Carried {
+    /// Nothing but what keeps links alive was carried between this and `after`, which was `ms` milliseconds later.
+    ///
+    /// # Errors
+    /// [`SILENCE`].
+    pub fn silent_until(&self, after: &Carried, ms: u64) -> Result<(), Violation> {
+        if self.records != after.records || self.said != after.said {
+            let text = format!(
+                "links carried records or claims long after the last write: {} and {:?}, then {} and {:?}",
+                self.records, self.said, after.records, after.said
+            );
+            return Err(Violation::new(SILENCE, text));
+        }
+        for ((way, before), (_, after)) in self.bytes.iter().zip(&after.bytes) {
+            let per_second = (after - before) * 1_000 / ms;
+            if per_second > QUIET_BYTES_PER_SECOND_MAX {
+                let text = format!("{} sends {} {per_second} bytes a second when nothing happens", way.0, way.1);
+                return Err(Violation::new(SILENCE, text));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn carried(records: u64, said: u64, bytes: u64) -> Carried {
+        Carried {
+            records,
+            said: vec![("sfo".to_owned(), said)],
+            bytes: vec![(("sfo".to_owned(), "nyc".to_owned()), bytes)],
+        }
+    }
+
+    #[test]
+    fn heartbeats_are_silence() {
+        let before = carried(7, 900, 5_000);
+        assert_eq!(before.silent_until(&carried(7, 900, 5_000 + 5 * QUIET_BYTES_PER_SECOND_MAX), 5_000), Ok(()));
+    }
+
+    #[test]
+    fn records_claims_and_a_loop_are_not() {
+        let before = carried(7, 900, 5_000);
+        for after in
+            [carried(8, 900, 5_100), carried(7, 948, 5_100), carried(7, 900, 5_000 + 6 * QUIET_BYTES_PER_SECOND_MAX)]
+        {
+            let silent = before.silent_until(&after, 5_000);
+            assert_eq!(silent.err().map(|violation| violation.checker), Some(SILENCE));
+        }
+    }
+}
