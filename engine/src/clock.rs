@@ -26,27 +26,39 @@ pub struct Time {
 /// Physical time: monotonic time slewed toward the wall clock.
 ///
 /// A difference of up to [`MAX_CLOCK_SKEW_MS`] is worked off at 1 ms per 64 ms; a larger one is an alarm and is not followed.
+/// A run that begins with the wall clock further behind than that has no reading it may believe: it goes by monotonic time from
+/// where the run before it was, and takes the first reading that is not behind as other runs take the one at their start.
 #[derive(Debug)]
 pub struct PhysicalClock {
     base_unix_ms: u64,
     base_mono: Mono,
     last_unix_ms: u64,
     stepped: bool,
+    /// The wall clock was followed at some time of this run.
+    believed: bool,
 }
 
 impl PhysicalClock {
-    /// Starts at the wall clock's present reading.
+    /// Starts at the wall clock's present reading, or at `earliest_unix_ms` ([`earliest_unix_ms`]) where that is later.
     #[must_use]
-    pub fn new(mono: Mono, wall_unix_ms: u64) -> Self {
-        PhysicalClock { base_unix_ms: wall_unix_ms, base_mono: mono, last_unix_ms: wall_unix_ms, stepped: false }
+    pub fn new(mono: Mono, wall_unix_ms: u64, earliest_unix_ms: u64) -> Self {
+        let base_unix_ms = wall_unix_ms.max(earliest_unix_ms);
+        let stepped = is_step(base_unix_ms, wall_unix_ms);
+        PhysicalClock { base_unix_ms, base_mono: mono, last_unix_ms: base_unix_ms, stepped, believed: !stepped }
     }
 
     /// The present time. `wall_unix_ms` may have jumped; the result never steps back.
     pub fn read(&mut self, mono: Mono, wall_unix_ms: u64) -> Time {
-        let elapsed_ms = mono.since(self.base_mono) / 1_000_000;
-        let estimate = self.base_unix_ms.saturating_add(elapsed_ms);
+        let mut elapsed_ms = mono.since(self.base_mono) / 1_000_000;
+        let mut estimate = self.base_unix_ms.saturating_add(elapsed_ms);
+        if !self.believed && wall_unix_ms >= estimate {
+            reach(Mark::WallCaughtUp);
+            (self.base_mono, self.base_unix_ms) = (mono, wall_unix_ms);
+            (elapsed_ms, estimate) = (0, wall_unix_ms);
+        }
         let difference = wall_unix_ms.abs_diff(estimate);
-        self.stepped = difference > MAX_CLOCK_SKEW_MS;
+        self.stepped = is_step(estimate, wall_unix_ms);
+        self.believed |= !self.stepped;
         if self.stepped {
             reach(Mark::WallStepIgnored);
             if planted::is(Fault::SteppedClockFollowed) {
@@ -74,6 +86,19 @@ impl PhysicalClock {
     pub fn is_stepped(&self) -> bool {
         self.stepped
     }
+}
+
+/// Whether the wall clock stands so far away that it is not followed.
+#[must_use]
+pub fn is_step(physical_unix_ms: u64, wall_unix_ms: u64) -> bool {
+    wall_unix_ms.abs_diff(physical_unix_ms) > MAX_CLOCK_SKEW_MS
+}
+
+/// Where physical time was at least, in milliseconds since 1970, when a clock had reached `reached`: it follows versions only up to
+/// [`MAX_CLOCK_SKEW_MS`] ahead. The next run begins there or later, so that what was shown is not in its far future.
+#[must_use]
+pub fn earliest_unix_ms(reached: Version) -> u64 {
+    reached.unix_ms().saturating_sub(MAX_CLOCK_SKEW_MS)
 }
 
 /// The clock is further ahead of physical time than [`AHEAD_MS_MAX`]: the writer has to wait.
@@ -140,7 +165,13 @@ impl Hlc {
 /// Whether `version` is too far ahead of physical time to be shown or seen by the clock yet.
 #[must_use]
 pub fn is_far_future(version: Version, time: Time) -> bool {
-    version.ms() > physical_ms(time).saturating_add(MAX_CLOCK_SKEW_MS)
+    due_in_ms(version, time) > 0
+}
+
+/// How long `version` stays in the far future, in milliseconds of physical time.
+#[must_use]
+pub fn due_in_ms(version: Version, time: Time) -> u64 {
+    version.ms().saturating_sub(physical_ms(time).saturating_add(MAX_CLOCK_SKEW_MS))
 }
 
 fn physical_ms(time: Time) -> u64 {
@@ -179,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_wall_clock_step_is_an_alarm_and_is_not_followed() {
-        let mut physical = PhysicalClock::new(Mono(0), 1_000_000);
+        let mut physical = PhysicalClock::new(Mono(0), 1_000_000, 0);
         let ten_years = 315_000_000_000;
         let time = physical.read(Mono(100_000_000), 1_000_100 + ten_years);
         assert_eq!(time.unix_ms, 1_000_100);
@@ -189,8 +220,47 @@ mod tests {
     }
 
     #[test]
+    fn a_run_begins_no_earlier_than_the_one_before_it_and_takes_the_first_wall_clock_that_is_not_behind() {
+        let hour_ms = 3_600_000;
+        let mut physical = PhysicalClock::new(Mono(0), 10 * hour_ms, 11 * hour_ms);
+        assert!(physical.is_stepped());
+        let at = |ms: u64| Mono(ms * 1_000_000);
+        assert_eq!(physical.read(at(0), 10 * hour_ms).unix_ms, 11 * hour_ms);
+        assert_eq!(physical.read(at(2_000), 10 * hour_ms + 2_000).unix_ms, 11 * hour_ms + 2_000);
+        assert!(physical.is_stepped());
+        // It is set right: the node was down for ten seconds, which nobody had counted.
+        let right = 11 * hour_ms + 13_000;
+        assert_eq!(physical.read(at(3_000), right).unix_ms, right);
+        assert!(!physical.is_stepped());
+        assert_eq!(physical.read(at(4_000), right + hour_ms).unix_ms, right + 1_000, "that was the only time");
+        assert!(physical.is_stepped());
+    }
+
+    #[test]
+    fn a_run_that_begins_a_little_ahead_of_the_wall_clock_waits_for_it() {
+        let mut physical = PhysicalClock::new(Mono(0), 1_000_000, 1_000_400);
+        assert!(!physical.is_stepped());
+        let mut last = 0;
+        for step in 0..=600u64 {
+            let time = physical.read(Mono(step * 100_000_000), 1_000_000 + step * 100);
+            assert!(time.unix_ms >= last);
+            last = time.unix_ms;
+        }
+        assert_eq!(last, 1_000_000 + 600 * 100);
+    }
+
+    #[test]
+    fn what_a_clock_has_seen_is_not_in_the_far_future_of_the_next_run() {
+        let seen = Version::new(5_000, 0x7ff, 3);
+        let next = Time { mono: Mono(0), unix_ms: earliest_unix_ms(seen) };
+        assert!(!is_far_future(seen, next));
+        assert!(is_far_future(Version::new(5_001, 0, 0), next));
+        assert_eq!(due_in_ms(Version::new(5_003, 0, 0), next), 3);
+    }
+
+    #[test]
     fn a_small_difference_is_slewed_away() {
-        let mut physical = PhysicalClock::new(Mono(0), 1_000_000);
+        let mut physical = PhysicalClock::new(Mono(0), 1_000_000, 0);
         let mut time = Time::default();
         for step in 1..=200u64 {
             time = physical.read(Mono(step * 100_000_000), 1_000_000 + step * 100 + 50);

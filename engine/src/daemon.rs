@@ -272,7 +272,7 @@ impl<I: OsIo> Node<I> {
             durability: config.durability,
             io_backend: backend_name.to_owned(),
             storage_port: config.ports.storage,
-            started_unix_ms: unix_ms(),
+            started_unix_ms: started.begins_unix_ms,
             gauges,
         });
         let status = StatusBoard::default();

@@ -82,7 +82,7 @@ pub struct NodeFacts {
     pub io_backend: String,
     /// TCP port of the storage service.
     pub storage_port: u16,
-    /// Start of this run in milliseconds since 1970.
+    /// Start of this run in milliseconds since 1970, by physical time: it never stands below this.
     pub started_unix_ms: u64,
     /// Gauges by core.
     pub gauges: Vec<Arc<CoreGauges>>,

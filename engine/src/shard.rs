@@ -16,7 +16,7 @@ use wal::{
     Lsn, Mapping, NodeId, Placement, RecordDraft, RecordOp, RecordView, Segment, SegmentNumber, Version, planted,
 };
 
-use crate::clock::{AHEAD_MS_MAX, Hlc, Time, is_far_future};
+use crate::clock::{AHEAD_MS_MAX, Hlc, Time, due_in_ms, is_far_future};
 use crate::storage::index::{Location, ScanPosition, SegmentSlot};
 use crate::storage::store::{Facts, Store, Verdict};
 use crate::storage::{KeyHash, NodeSecret};
@@ -81,6 +81,18 @@ impl HeldKey {
     #[must_use]
     pub fn of(record: &RecordView<'_>, hash: KeyHash) -> HeldKey {
         HeldKey { version: record.version, hash: hash.0, crc: record.crc() }
+    }
+
+    /// The record's version.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The hash of its key.
+    #[must_use]
+    pub fn hash(&self) -> KeyHash {
+        KeyHash(self.hash)
     }
 }
 
@@ -489,21 +501,26 @@ impl<M: Mapping> Shard<M> {
         self.counters.held_back += 1;
     }
 
-    /// Makes held records visible that are due. Returns when the next one may be.
-    pub fn release_due(&mut self, time: Time) -> bool {
-        while let Some((&HeldKey { version, hash, .. }, &location)) = self.held.first_key_value() {
-            if is_far_future(version, time) {
+    /// Makes held records visible that are due, and that the durable ceiling covers: after a restart with any wall clock, what was
+    /// shown is not in the far future again.
+    pub fn release_due(&mut self, time: Time) {
+        while let Some((&key, &location)) = self.held.first_key_value() {
+            if is_far_future(key.version, time) || !self.raise(key.version) {
                 break;
             }
             reach(Mark::FarFutureReleased);
             self.held.pop_first();
-            let hash = KeyHash(hash);
+            let hash = key.hash();
             let (verdict, facts) = self.store.judge_at(hash, location);
             self.store.install(hash, verdict, location, facts);
             self.store.unpin(location.segment);
-            self.clock.observe(version);
         }
-        !self.held.is_empty()
+    }
+
+    /// In how many milliseconds of physical time the next held record is due, if there is one.
+    #[must_use]
+    pub fn next_due_in_ms(&self, time: Time) -> Option<u64> {
+        self.held.first_key_value().map(|(key, _)| due_in_ms(key.version, time))
     }
 
     /// Raises the clock, so that this idle shard can promise `complete ≥ version`. Returns whether that holds at once;

@@ -19,7 +19,7 @@ use wal::{
     RecordView, Segment, SegmentHeader, SegmentNumber, Version,
 };
 
-use crate::clock::{Time, is_far_future};
+use crate::clock::{Time, earliest_unix_ms, is_far_future, is_step};
 use crate::host::{Host, map_segment, segment_path};
 use crate::replication::logs::{OwnLog, OwnLogs, SegmentRef};
 use crate::replication::watermarks::Watermarks;
@@ -112,6 +112,8 @@ pub struct Started<H: Host, L> {
     pub report: Vec<String>,
     /// Records read back.
     pub records: u64,
+    /// Physical time at which the run begins, in milliseconds since 1970: the wall clock's, unless earlier runs had got further.
+    pub begins_unix_ms: u64,
     /// Keeps other processes out.
     pub lock: L,
 }
@@ -140,6 +142,8 @@ pub enum Progress {
 
 /// Recovers the directory and opens a new incarnation in it.
 ///
+/// The wall clock's reading in `time` is a proposal: a run begins no earlier than the one before it was.
+///
 /// # Errors
 /// See [`StartError`]; nothing that was acknowledged is lost by any of them.
 pub fn start<H: Host, D: Disk<File = H::File>>(
@@ -162,6 +166,7 @@ pub fn start<H: Host, D: Disk<File = H::File>>(
     let (node, secret) = identity(disk, directory, &names, random)?;
     let mut recovery = Recovering::<H, D>::new(disk, settings, node, secret, time);
     recovery.read(&names, progress)?;
+    recovery.begin();
     let incarnation = match planted::is(Fault::IncarnationCounted) {
         true => Incarnation((u64::from(node.0) << 32) + recovery.order.len() as u64),
         false => Incarnation(random()),
@@ -207,6 +212,8 @@ struct Recovering<'a, H: Host, D: Disk<File = H::File>> {
     numbers: BTreeMap<u16, u64>,
     /// Above every version given or seen.
     floor: Version,
+    /// Where earlier runs' clocks were at least, by what they wrote themselves.
+    reached: Version,
     records: u64,
     report: Vec<String>,
     /// Segments of earlier runs, by run; oldest first for each core.
@@ -238,6 +245,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             given_up: BTreeSet::new(),
             numbers: BTreeMap::new(),
             floor: Version::ZERO,
+            reached: Version::ZERO,
             records: 0,
             report: Vec::new(),
             retired: BTreeMap::new(),
@@ -343,6 +351,10 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             let start = Lsn(segment.base.0 + wal::SEGMENT_HEADER_BYTES as u64);
             for frame in wal::frames(&bytes, start, segment.cookie) {
                 let frame = frame.map_err(|error| StartError::Record(format!("{}: {error}", path.display())))?;
+                // Whatever was shown lies in or below a group whose frames were sealed at this time.
+                if !planted::is(Fault::ClockBelowCeiling) {
+                    self.reached = self.reached.max(frame.hlc());
+                }
                 let due = core.marks.last().is_none_or(|(_, at)| frame.lsn().0 >= at.0 + 256 * 1024);
                 if due {
                     core.marks.push((before, frame.lsn()));
@@ -380,8 +392,9 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             let run = self.runs.entry(incarnation.0).or_default();
             run.highest = run.highest.max(record.version);
             run.data |= record.op != RecordOp::Control;
+            self.reached = self.reached.max(record.version);
         }
-        if kind == FrameKind::Originated || !far_future {
+        if !far_future {
             self.floor = self.floor.max(record.version);
         }
         if record.op == RecordOp::Control {
@@ -434,13 +447,42 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             }
             (FrameKind::Local, ControlRecord::ClockCeiling { .. }) if planted::is(Fault::ClockBelowCeiling) => {}
             (FrameKind::Local, ControlRecord::ClockCeiling { version }) => {
-                self.floor = self.floor.max(version);
+                self.reached = self.reached.max(version);
                 let run = self.runs.entry(incarnation.0).or_default();
                 run.highest = run.highest.max(version);
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// Decides where time begins. Monotonic time had brought the earlier runs that far; a wall clock behind it is wrong, or was wrong
+    /// then, and following it would hide what was shown. Records that were never due stay held back.
+    fn begin(&mut self) {
+        self.floor = self.floor.max(self.reached);
+        let (wall_unix_ms, earliest) = (self.time.unix_ms, earliest_unix_ms(self.reached));
+        self.time.unix_ms = wall_unix_ms.max(earliest);
+        if is_step(self.time.unix_ms, wall_unix_ms) {
+            reach(Mark::WallBehindAtStart);
+            let behind_ms = self.time.unix_ms - wall_unix_ms;
+            self.report.push(format!(
+                "the wall clock is {behind_ms} ms behind what this node has shown; it is not followed until it is no longer behind"
+            ));
+        }
+        let time = self.time;
+        let (held, due): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.held).into_iter().partition(|(_, key, _)| is_far_future(key.version(), time));
+        self.held = held;
+        for (core, key, location) in due {
+            let store = &mut self.stores[core];
+            let (verdict, facts) = store.judge_at(key.hash(), location);
+            store.install(key.hash(), verdict, location, facts);
+            self.floor = self.floor.max(key.version());
+        }
+        // Room for the run's first version, which may not run ahead of physical time any further.
+        if self.floor.logic() == 0x7ff {
+            self.floor = Version::new(self.floor.ms() + 1, 0, 0);
+        }
     }
 
     /// Draws the new incarnation: first segments, shards, and the open record, durable.
@@ -524,6 +566,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             watermarks,
             report: self.report,
             records: self.records,
+            begins_unix_ms: self.time.unix_ms,
             lock,
         })
     }

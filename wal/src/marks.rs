@@ -88,6 +88,10 @@ named! {
         LogicCarried = "logic-carried",
         /// The wall clock stood too far away and was not followed.
         WallStepIgnored = "wall-step-ignored",
+        /// A run began where the one before it had been, because the wall clock stood further back.
+        WallBehindAtStart = "wall-behind-at-start",
+        /// The wall clock of such a run was no longer behind and was believed.
+        WallCaughtUp = "wall-caught-up",
         /// A record from the far future was held back.
         FarFutureHeld = "far-future-held",
         /// One became due.

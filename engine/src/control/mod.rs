@@ -235,7 +235,7 @@ impl<H: Host> ControlLoop<H> {
             advertise: parts.mesh.advertise,
             peers: parts.mesh.peers.clone(),
         };
-        let physical = PhysicalClock::new(io.now(), io.wall_unix_ms());
+        let physical = PhysicalClock::new(io.now(), io.wall_unix_ms(), parts.facts.started_unix_ms);
         let federation = Federation::new(settings, io.now());
         let mut control = ControlLoop {
             physical,

@@ -104,7 +104,7 @@ impl<H: Host> CoreLoop<H> {
     #[must_use]
     pub fn new(io: H::Io, parts: CoreParts<H>) -> Self {
         let gauges = Arc::clone(&parts.facts.gauges[usize::from(parts.core)]);
-        let physical = PhysicalClock::new(io.now(), io.wall_unix_ms());
+        let physical = PhysicalClock::new(io.now(), io.wall_unix_ms(), parts.facts.started_unix_ms);
         let clients = Clients::new(parts.core, parts.shard.value_bytes_max());
         let mut core = CoreLoop {
             core: parts.core,
@@ -199,6 +199,10 @@ impl<H: Host> CoreLoop<H> {
         }
         let now = self.io.now();
         let mut until = self.commit.deadline().unwrap_or(now.plus_ms(1000)).min(now.plus_ms(1000));
+        if let Some(due_in_ms) = self.shard.next_due_in_ms(self.time) {
+            // What is due and still held waits for the ceiling, whose sync ends the wait.
+            until = until.min(now.plus_ms(due_in_ms.clamp(RETRY_MS, 1000)));
+        }
         if retry {
             until = until.min(now.plus_ms(RETRY_MS));
         }

@@ -43,6 +43,13 @@ impl Mesh {
         self.nodes[region].wall_offset_ms = offset_ms;
     }
 
+    /// The wall clock of the node of `region` stands this far from the truth from now on.
+    pub fn step_clock(&mut self, region: usize, offset_ms: i64) {
+        self.set_clock(region, offset_ms);
+        self.turn_clock(region);
+        self.tell(&format!("the clock of {} is off by {offset_ms} ms", self.nodes[region].name));
+    }
+
     /// How often a live node had to be listed in another region, and was.
     #[must_use]
     pub fn listed(&self) -> u64 {

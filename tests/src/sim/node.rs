@@ -144,7 +144,7 @@ impl Node {
             durability: Durability::Fsync,
             io_backend: "sim".to_owned(),
             storage_port: STORAGE_PORT,
-            started_unix_ms: time.unix_ms,
+            started_unix_ms: started.begins_unix_ms,
             gauges,
         });
         let core_ios: Vec<SimIo> = (0..cores).map(|_| SimIo::new(world, settings.machine)).collect();
