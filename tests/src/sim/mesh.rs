@@ -9,6 +9,7 @@ use net::reactor::Mono;
 use net::reactor::sim::{DiskImage, LoopId, NodeIndex, World};
 use wal::CommitPath;
 
+use super::check::clocks::Clocks;
 use super::check::services::Services;
 use super::check::{Checks, Violation, recovery};
 use super::client::{Client, Source};
@@ -178,7 +179,9 @@ impl Mesh {
             })
             .collect();
         let names: Vec<&str> = states.iter().map(|state| state.name.as_str()).collect();
-        let checks = Checks::new(&names, ips.clone());
+        let mut checks = Checks::new(&names, ips.clone());
+        let drifts = nodes.iter().map(|node| node.wall_drift_ppm.unsigned_abs() + node.mono_drift_ppm.unsigned_abs());
+        checks.ledger.clocks = Clocks::new(drifts);
         world.set_tap(true);
         let places = states.iter().map(|state| (state.settings.region.clone(), state.settings.ip)).collect();
         let mut mesh = Mesh {
@@ -260,7 +263,9 @@ impl Mesh {
     /// Sets a node's wall clock as its own error and the jump at hand have it.
     pub(crate) fn turn_clock(&mut self, index: usize) {
         let state = &self.nodes[index];
-        self.world.set_wall_offset(state.settings.machine, state.wall_offset_ms + state.wall_jump_ms);
+        let error_ms = state.wall_offset_ms + state.wall_jump_ms;
+        self.world.set_wall_offset(state.settings.machine, error_ms);
+        self.checks.ledger.clocks.turned(index, error_ms, self.world.now());
     }
 
     /// Starts a node on what its disk holds. A node that refuses what it reads is a violation, unless somebody damaged its disk.

@@ -69,6 +69,8 @@ pub struct Frame {
     pub end: Lsn,
     /// The log was durable up to here when the frame was sealed.
     pub durable: Lsn,
+    /// The core's clock when it was sealed.
+    pub hlc: Version,
     /// Whether the log goes on in the next segment.
     pub ends_segment: bool,
     /// Its records.
@@ -85,6 +87,7 @@ fn frame(bytes: &[u8], lsn: Lsn, cookie: Cookie) -> Result<Frame, String> {
         kind: view.kind(),
         end: view.end(),
         durable: view.header().durable,
+        hlc: view.header().hlc,
         ends_segment: view.is_last_of_segment(),
         records,
     })

@@ -8,11 +8,12 @@ use net::reactor::Mono;
 use wal::{NodeId, RecordOp};
 
 use super::Violation;
+use super::clocks::{Clocks, FAR_FUTURE};
 use super::device::Record;
 use super::privates::Privates;
 use super::sessions::{EXPIRED, Sessions, Shown};
 use super::staleness::{Acknowledged, Staleness};
-use super::writes::{CLOCK_ERROR_MS_MAX, D3, Durable, KeyId, NOTHING, Rank, Writes, unix_ms};
+use super::writes::{D3, Durable, KeyId, NOTHING, Rank, Writes};
 use crate::sim::workload::{Command, Operation, Outcome};
 
 /// Checker D1.
@@ -65,6 +66,8 @@ enum Wrote {
 pub struct Ledger {
     /// What is durable, by key.
     pub writes: Writes,
+    /// What time it may be where.
+    pub clocks: Clocks,
     /// What was shown.
     pub sessions: Sessions,
     /// How far regions lag.
@@ -92,6 +95,7 @@ impl Default for Ledger {
     fn default() -> Ledger {
         Ledger {
             writes: Writes::default(),
+            clocks: Clocks::default(),
             sessions: Sessions::default(),
             staleness: Staleness::new(STALENESS_NS_MAX),
             privates: Privates::default(),
@@ -206,13 +210,20 @@ impl Ledger {
                     format!("{operation:?} read {text:?} ({} bytes), which nobody durably wrote there", value.len());
                 return Err(Violation::new(D3, text));
             };
-            let expiry = self.writes.expiry(key.key, *newest).filter(|_| holding.len() == 1);
-            if expiry.is_some_and(|expiry| expiry + CLOCK_ERROR_MS_MAX < unix_ms(began.at)) {
-                let record = self.writes.record(key.key, *newest);
-                return Err(Violation::new(EXPIRED, format!("{operation:?} read {record:?} at {}", unix_ms(began.at))));
+            let record = self.writes.record(key.key, *newest).filter(|_| holding.len() == 1);
+            let earliest = self.clocks.earliest_unix_ms(operation.region, began.at);
+            if record.and_then(|record| record.expiry).is_some_and(|expiry| expiry < earliest) {
+                return Err(Violation::new(EXPIRED, format!("{operation:?} read {record:?} at {earliest} or later")));
+            }
+            let foreign = record.filter(|record| record.origin != began.node);
+            if foreign.is_some_and(|record| self.clocks.is_far_future(operation.region, record.rank.0, now)) {
+                let latest = self.clocks.latest_unix_ms(operation.region, now);
+                let text = format!("{operation:?} read {foreign:?} at {latest} or earlier");
+                return Err(Violation::new(FAR_FUTURE, text));
             }
         }
-        let newest = self.sessions.read(&self.writes, operation, key.key, key.shown, shown, unix_ms(now))?;
+        let latest = self.clocks.expiry_unix_ms(operation.region, now);
+        let newest = self.sessions.read(&self.writes, operation, key.key, key.shown, shown, latest)?;
         self.staleness.read(operation.region, key.key, key.demand, newest, began.at)
     }
 
@@ -251,7 +262,8 @@ impl Ledger {
         self.acknowledged_count += 1;
         self.sessions.show(operation, key.key, record.rank);
         if self.writes.key(key.key).owner().is_none() {
-            self.staleness.acknowledged(operation.region, key.key, record.rank, now);
+            let due = self.clocks.due(record.rank.0, now);
+            self.staleness.acknowledged(operation.region, key.key, record.rank, due);
         }
         let newest = self.acknowledged.entry(key.key).or_insert(record);
         if newest.rank < record.rank {

@@ -17,6 +17,7 @@
 //! | C4 no echo, silent links | `view`, `silence` | at every append; after quiesce: no record, no claim, bounded bytes on each way |
 //! | C5 no gap in positions | `positions`; `device` | on each connection: payload offsets; claims begin where the last one ended. On disk: frame by frame |
 //! | C6 versions rise strictly | `versions` | at every start, above all that was originated or promised; at every durable record |
+//! | C6 time goes on, and the far future is not shown | `clocks`, `ledger` | at every start; every read |
 //! | C7 replays give the same | `view`, `finals` | resets and restarts make streams repeat records: none is appended twice, and C1 holds |
 //! | C8 no false claim | `claims` | at every changed claim, every late record, every start |
 //! | S1 sessions | `sessions` | at every answer, by region: there are no tokens yet that could move |
@@ -42,6 +43,7 @@
 
 pub mod backlog;
 pub mod claims;
+pub mod clocks;
 pub mod device;
 pub mod finals;
 pub mod history;
@@ -164,6 +166,7 @@ impl Checks {
             }
             let log = engine::replication::log_id(node.id, segment.header.incarnation);
             for frame in &segment.frames {
+                self.ledger.clocks.reached(region, frame.hlc);
                 for record in &frame.records {
                     self.durable(region, log, segment.header.core.0, frame.kind, record)?;
                 }
@@ -172,9 +175,12 @@ impl Checks {
         let log = engine::replication::log_id(node.id, node.incarnation);
         let first = node.control.logs().get(log).map_or(Version::ZERO, |log| log.first);
         self.history.versions.begins(node.id, log, first)?;
+        let begins_unix_ms = node.facts.started_unix_ms;
+        self.ledger.clocks.begins(region, begins_unix_ms)?;
+        let reached = self.ledger.clocks.highest(region);
         let name = self.regions[region].0.clone();
         self.losses.started(region, &name, &self.views[region].newest, damaged)?;
-        recovery::compare(&name, &self.views[region], node)?;
+        recovery::compare(&name, &self.views[region], reached, node)?;
         for core in 0..node.cores.len() {
             let (number, ..) = node.cores[core].shard().first_segment();
             let id = CoreId(u16::try_from(core).expect("a node has at most 64 cores"));
@@ -203,6 +209,7 @@ impl Checks {
 
     fn roll_back(&mut self, region: usize) {
         let node = self.regions[region].1;
+        self.ledger.clocks.forget(region);
         self.rolled_back.extend(self.history.logs_of(node));
         self.history.versions.forget_promises(node);
     }
@@ -243,6 +250,7 @@ impl Checks {
         let log = engine::replication::log_id(node.id, node.incarnation);
         let number = u16::try_from(core).expect("a node has at most 64 cores");
         for frame in frames {
+            self.ledger.clocks.reached(region, frame.hlc);
             for record in &frame.records {
                 if frame.kind == FrameKind::Originated {
                     claims::promise(log, number, promised, record)?;

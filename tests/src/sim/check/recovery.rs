@@ -1,5 +1,8 @@
 //! D3: what a node recovered is exactly what its device holds in unbroken logs — no hole, nothing from behind a cut.
 
+use engine::clock::MAX_CLOCK_SKEW_MS;
+use wal::Version;
+
 use super::Violation;
 use super::device::Record;
 use super::losses::Newest;
@@ -23,11 +26,12 @@ pub fn stored(node: &mut Node) -> Newest {
     found
 }
 
-/// Compares what a node that just started serves with what its device holds.
+/// Compares what a node that just started serves with what its device holds. Its earlier runs' clocks had `reached` that far: what
+/// they may have shown is shown again.
 ///
 /// # Errors
 /// [`D3`].
-pub fn compare(region: &str, view: &View, node: &mut Node) -> Result<(), Violation> {
+pub fn compare(region: &str, view: &View, reached: Version, node: &mut Node) -> Result<(), Violation> {
     let stored = stored(node);
     for (key, record) in &stored {
         // A newer one on the device may be held back because its version lies in the far future.
@@ -36,9 +40,10 @@ pub fn compare(region: &str, view: &View, node: &mut Node) -> Result<(), Violati
             return Err(Violation::new(D3, text));
         }
     }
-    let held_back = node.cores.iter_mut().any(|core| core.shard().counters().held_back > 0);
+    let due_unix_ms = node.facts.started_unix_ms + MAX_CLOCK_SKEW_MS;
     for record in view.newest.values() {
         let found = stored.get(&record.key).is_some_and(|stored| stored.rank() == record.rank());
+        let held_back = record.version > reached && record.version.unix_ms() > due_unix_ms;
         if !found && !held_back {
             let text = format!("{region}'s device holds {record:?}, but it recovered {:?}", stored.get(&record.key));
             return Err(Violation::new(D3, text));

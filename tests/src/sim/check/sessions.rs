@@ -68,7 +68,7 @@ impl Sessions {
         if session > at_begin { (session, SESSIONS) } else { (at_begin, READS) }
     }
 
-    /// An answer shows this of a key, at `unix_ms`. Returns the newest rank that it can stand for.
+    /// An answer shows this of a key; the node's clock shows at most `unix_ms`. Returns the newest rank that it can stand for.
     ///
     /// # Errors
     /// [`READS`], [`SESSIONS`], [`ABSENT`].
@@ -179,7 +179,8 @@ mod tests {
             (vec![(4, Some(0)), (5, None)], 0, Some(ABSENT)),
             (vec![(5, None), (6, Some(0))], 0, None),
             (vec![(5, Some(90_000))], 10_000, Some(ABSENT)),
-            (vec![(5, Some(90_000))], 89_500, None),
+            (vec![(5, Some(90_000))], 89_999, Some(ABSENT)),
+            (vec![(5, Some(90_000))], 90_000, None),
             (vec![(5, None), (6, Some(90_000))], 95_000, None),
         ] {
             let (writes, id) = written(&records);

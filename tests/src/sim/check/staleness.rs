@@ -21,7 +21,7 @@ pub struct Acknowledged {
     pub region: usize,
     /// What.
     pub rank: Rank,
-    /// When.
+    /// When; if it was due later in some region, then.
     pub at: Mono,
 }
 
@@ -63,10 +63,12 @@ impl Staleness {
         self.healthy_since.is_some_and(|since| at.0 >= since.0.saturating_add(self.grace_ns))
     }
 
-    /// A region acknowledged a write.
+    /// A region acknowledged a write that is due everywhere `at` this instant.
     pub fn acknowledged(&mut self, region: usize, key: KeyId, rank: Rank, at: Mono) {
         if self.counts(at) {
-            self.keys.entry(key).or_default().pending.push_back(Acknowledged { region, rank, at });
+            let pending = &mut self.keys.entry(key).or_default().pending;
+            let place = pending.partition_point(|earlier| earlier.at <= at);
+            pending.insert(place, Acknowledged { region, rank, at });
         }
     }
 

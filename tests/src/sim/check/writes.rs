@@ -27,10 +27,6 @@ pub const NOTHING: Rank = (Version::ZERO, 0);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId(pub u32);
 
-/// How far any region's clock for expiry may be from the truth, in milliseconds: wall clocks stand within 200 ms of it, versions
-/// run ahead of physical time by up to 125 ms, and those of others are taken up to 500 ms ahead.
-pub const CLOCK_ERROR_MS_MAX: u64 = 1_000;
-
 /// The true time at an instant, in milliseconds since 1970: a world begins with the year 2026.
 #[must_use]
 pub fn unix_ms(at: Mono) -> u64 {
@@ -213,7 +209,7 @@ impl Writes {
         absences[at].1
     }
 
-    /// The lowest record from `floor` on that explains why a reader at `unix_ms` finds nothing.
+    /// The lowest record from `floor` on that explains why a reader whose clock shows at most `unix_ms` finds nothing.
     #[must_use]
     pub fn absence(&self, id: KeyId, floor: Rank, unix_ms: u64) -> Option<Rank> {
         let absences = &self.of(id).absences;
@@ -234,9 +230,9 @@ impl Writes {
     }
 }
 
-/// Whether a reader finds nothing at `unix_ms`, or soon after by some region's clock.
+/// Whether a reader whose clock shows at most `unix_ms` finds nothing.
 fn explains((_, expiry): &(Rank, Option<u64>), unix_ms: u64) -> bool {
-    expiry.is_none_or(|expiry| expiry <= unix_ms + CLOCK_ERROR_MS_MAX)
+    expiry.is_none_or(|expiry| expiry <= unix_ms)
 }
 
 /// Inserts into a list that is in order; mostly at its end.
@@ -303,7 +299,8 @@ mod tests {
         assert_eq!(writes.holding(id, &value), [rank(5), rank(6)]);
         assert_eq!(writes.expiry(id, rank(6)), Some(now + 5_000));
         assert_eq!(writes.absence(id, rank(5), now), None);
-        assert_eq!(writes.absence(id, rank(5), now + 4_000), Some(rank(6)));
-        assert_eq!(writes.absence(id, rank(7), now + 4_000), None);
+        assert_eq!(writes.absence(id, rank(5), now + 4_999), None);
+        assert_eq!(writes.absence(id, rank(5), now + 5_000), Some(rank(6)));
+        assert_eq!(writes.absence(id, rank(7), now + 5_000), None);
     }
 }

@@ -1,0 +1,227 @@
+//! What the clocks of each region's node can show, from what its wall clock showed and what its device holds: a bound of each run,
+//! so that worlds whose clocks stand right are judged sharply, and those whose clocks do not are judged at all.
+//!
+//! Physical time of a node lies between two errors against the truth. At a start both are the wall clock's, or what earlier runs
+//! reached, where that is later; afterwards a wall clock that is followed widens them, one that is not does not.
+
+use engine::clock::{AHEAD_MS_MAX, MAX_CLOCK_SKEW_MS};
+use net::reactor::Mono;
+use net::reactor::sim::WALL_START_UNIX_MS;
+use wal::Version;
+
+use super::Violation;
+use super::writes::unix_ms;
+
+/// Checker C6, where time is concerned.
+pub const TIME: &str = "C6 time goes on over restarts";
+/// Checker C6, where other nodes' clocks are concerned.
+pub const FAR_FUTURE: &str = "C6 what lies in the far future is not shown";
+
+/// How far physical time may be ahead of what is computed here, in milliseconds: frames that only a dying node knew, and what a
+/// start right after another adds ([`AHEAD_MS_MAX`]) before it is slewed away.
+const AHEAD_SLACK_MS: i64 = 175;
+/// How far it may be behind, in milliseconds: rounding, and a turn of a loop.
+const BEHIND_SLACK_MS: i64 = 20;
+
+const SKEW_MS: i64 = MAX_CLOCK_SKEW_MS as i64;
+const AHEAD_MS: i64 = AHEAD_MS_MAX as i64;
+
+/// One node's clocks. Errors are in milliseconds, positive when ahead of the truth.
+#[derive(Clone, Copy, Debug, Default)]
+struct NodeClock {
+    /// Of its wall clock, since `turned`.
+    wall_ms: i64,
+    turned: Mono,
+    /// By how much both its clocks together can be wrong after a million seconds, in seconds.
+    drift_ppm: u64,
+    /// Of its physical time, at least and at most.
+    least_ms: i64,
+    most_ms: i64,
+    /// The wall clock was followed in this run.
+    believed: bool,
+    /// The highest clock that its device shows.
+    reached: Version,
+}
+
+impl NodeClock {
+    fn drift_ms(&self, at: Mono) -> i64 {
+        signed(at.0 / 1_000_000 * self.drift_ppm / 1_000_000)
+    }
+
+    fn follow(&mut self) {
+        self.least_ms = self.least_ms.min(self.wall_ms);
+        self.most_ms = self.most_ms.max(self.wall_ms);
+        self.believed = true;
+    }
+}
+
+/// Those of all nodes, by region.
+#[derive(Debug, Default)]
+pub struct Clocks {
+    nodes: Vec<NodeClock>,
+}
+
+impl Clocks {
+    /// Of nodes whose clocks drift by at most this much in parts per million, both together.
+    #[must_use]
+    pub fn new(drifts_ppm: impl IntoIterator<Item = u64>) -> Clocks {
+        let nodes = drifts_ppm.into_iter().map(|drift_ppm| NodeClock { drift_ppm, ..NodeClock::default() });
+        Clocks { nodes: nodes.collect() }
+    }
+
+    /// The wall clock of `region`'s node stands this far from the truth from now on.
+    pub fn turned(&mut self, region: usize, error_ms: i64, now: Mono) {
+        let clock = &mut self.nodes[region];
+        (clock.wall_ms, clock.turned) = (error_ms, now);
+        let near = error_ms >= clock.least_ms - SKEW_MS && error_ms <= clock.most_ms + SKEW_MS;
+        if near || !clock.believed && error_ms >= clock.least_ms {
+            clock.follow();
+        }
+    }
+
+    /// A durable frame of `region`'s node was sealed at this time.
+    pub fn reached(&mut self, region: usize, hlc: Version) {
+        let reached = &mut self.nodes[region].reached;
+        *reached = hlc.max(*reached);
+    }
+
+    /// The highest clock that the device of `region`'s node shows.
+    #[must_use]
+    pub fn highest(&self, region: usize) -> Version {
+        self.nodes[region].reached
+    }
+
+    /// Another disk, or a damaged one, knows less.
+    pub fn forget(&mut self, region: usize) {
+        self.nodes[region].reached = Version::ZERO;
+    }
+
+    /// The node of `region` has started, after its clock was [`Clocks::turned`] and all its frames were told: physical time begins
+    /// there.
+    ///
+    /// # Errors
+    /// [`TIME`].
+    pub fn begins(&mut self, region: usize, begins_unix_ms: u64) -> Result<(), Violation> {
+        let clock = &mut self.nodes[region];
+        let truth = signed(unix_ms(clock.turned));
+        let reached_ms = match clock.reached {
+            Version::ZERO => clock.wall_ms,
+            reached => signed(reached.unix_ms()) - SKEW_MS - truth,
+        };
+        // The ceiling is that much above the clock.
+        clock.least_ms = clock.wall_ms.max(reached_ms);
+        clock.most_ms = clock.wall_ms.max(reached_ms + AHEAD_MS);
+        clock.believed = false;
+        let begins_ms = signed(begins_unix_ms) - truth;
+        let drift_ms = clock.drift_ms(clock.turned);
+        if begins_ms < clock.least_ms - drift_ms - BEHIND_SLACK_MS
+            || begins_ms > clock.most_ms + drift_ms + AHEAD_SLACK_MS
+        {
+            let text = format!("region {region} begins {begins_ms} ms from the truth, with {clock:?}");
+            return Err(Violation::new(TIME, text));
+        }
+        if clock.wall_ms >= clock.least_ms - SKEW_MS {
+            clock.follow();
+        }
+        Ok(())
+    }
+
+    /// Physical time of `region`'s node, in milliseconds since 1970, is at least this.
+    #[must_use]
+    pub fn earliest_unix_ms(&self, region: usize, at: Mono) -> u64 {
+        let clock = &self.nodes[region];
+        unix_ms(at).saturating_add_signed(clock.least_ms - clock.drift_ms(at) - BEHIND_SLACK_MS)
+    }
+
+    /// Physical time of `region`'s node, in milliseconds since 1970, is at most this.
+    #[must_use]
+    pub fn latest_unix_ms(&self, region: usize, at: Mono) -> u64 {
+        let clock = &self.nodes[region];
+        unix_ms(at).saturating_add_signed(clock.most_ms + clock.drift_ms(at) + AHEAD_SLACK_MS)
+    }
+
+    /// Its clock for expiry shows at most this: versions of others are taken from [`MAX_CLOCK_SKEW_MS`] ahead, and the ceiling, above
+    /// which a run begins, is [`AHEAD_MS_MAX`] higher.
+    #[must_use]
+    pub fn expiry_unix_ms(&self, region: usize, at: Mono) -> u64 {
+        self.latest_unix_ms(region, at) + MAX_CLOCK_SKEW_MS + AHEAD_MS_MAX
+    }
+
+    /// Whether `region`'s node must not show another node's record of this version yet.
+    #[must_use]
+    pub fn is_far_future(&self, region: usize, version: Version, at: Mono) -> bool {
+        version.unix_ms() > self.latest_unix_ms(region, at) + MAX_CLOCK_SKEW_MS
+    }
+
+    /// From when on, true time, every region's node takes this version for due, not earlier than `at`.
+    #[must_use]
+    pub fn due(&self, version: Version, at: Mono) -> Mono {
+        let behind_ms = |clock: &NodeClock| -(clock.least_ms - clock.drift_ms(at) - BEHIND_SLACK_MS);
+        let behind_ms = self.nodes.iter().map(behind_ms).max().unwrap_or(0);
+        let due_unix_ms = version.unix_ms().saturating_sub(MAX_CLOCK_SKEW_MS).saturating_add_signed(behind_ms);
+        let due_ms = due_unix_ms.saturating_sub(WALL_START_UNIX_MS);
+        at.max(Mono(due_ms.saturating_mul(1_000_000)))
+    }
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR_MS: i64 = 3_600_000;
+
+    fn at(ms: u64) -> Mono {
+        Mono(ms * 1_000_000)
+    }
+
+    fn version(unix_ms: u64) -> Version {
+        Version::new(unix_ms - wal::EPOCH_2020_UNIX_MS, 0, 0)
+    }
+
+    /// A node whose wall clock is wrong by `wall_ms` at 10 s, after it had reached the truth of 8 s.
+    fn started(wall_ms: i64) -> Clocks {
+        let mut clocks = Clocks::new([0]);
+        clocks.turned(0, wall_ms, at(10_000));
+        clocks.reached(0, version(unix_ms(at(8_000))));
+        let begins = unix_ms(at(10_000)).saturating_add_signed(wall_ms.max(-2_500));
+        assert_eq!(clocks.begins(0, begins), Ok(()));
+        clocks
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_followed_bounds_time() {
+        let clocks = started(30);
+        let truth = unix_ms(at(12_000));
+        assert_eq!(clocks.earliest_unix_ms(0, at(12_000)), truth + 10);
+        assert_eq!(clocks.latest_unix_ms(0, at(12_000)), truth + 205);
+        assert!(clocks.is_far_future(0, version(truth + 706), at(12_000)));
+        assert!(!clocks.is_far_future(0, version(truth + 705), at(12_000)));
+        assert_eq!(clocks.due(version(truth), at(12_000)), at(12_000));
+        assert_eq!(clocks.due(version(truth + 4_000), at(12_000)), at(12_000 + 4_000 - 500 - 10));
+    }
+
+    #[test]
+    fn a_wall_clock_behind_at_a_start_leaves_time_where_it_was_until_it_is_right() {
+        let mut clocks = started(-HOUR_MS);
+        let truth = unix_ms(at(12_000));
+        assert_eq!(clocks.earliest_unix_ms(0, at(12_000)), truth - 2_520);
+        assert_eq!(clocks.latest_unix_ms(0, at(12_000)), truth - 2_200);
+        clocks.turned(0, 0, at(12_000));
+        assert_eq!(clocks.latest_unix_ms(0, at(12_000)), truth + 175);
+        clocks.turned(0, HOUR_MS, at(12_000));
+        assert_eq!(clocks.latest_unix_ms(0, at(12_000)), truth + 175, "a step is not followed");
+    }
+
+    #[test]
+    fn a_run_that_begins_elsewhere_is_found() {
+        for wrong_ms in [-HOUR_MS, -3_000, -1_000, HOUR_MS] {
+            let mut clocks = started(-HOUR_MS);
+            let begins = unix_ms(at(10_000)).saturating_add_signed(wrong_ms);
+            assert_eq!(clocks.begins(0, begins).unwrap_err().checker, TIME, "{wrong_ms}");
+        }
+    }
+}
