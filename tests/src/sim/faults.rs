@@ -7,6 +7,7 @@ use net::reactor::Mono;
 use net::reactor::disk::Disk;
 use net::reactor::sim::{DiskCopy, Random, SECTOR_BYTES, SyncDelay};
 
+use super::check::device;
 use super::mesh::Mesh;
 use super::node::data_dir;
 use super::plan::{Death, DiskFate, Fault, Plan, Strike};
@@ -185,6 +186,9 @@ impl Faults {
             Fault::CopyDisk { node } => {
                 mesh.nodes[node].copy = Some(mesh.world.copy_disk(mesh.machine(node), DiskCopy::Crashed))
             }
+            // A run that began with its clock behind believes the first one that is not, as runs do at their start.
+            Fault::ClockJump { node, offset_ms, .. }
+                if offset_ms > 0 && mesh.checks.ledger.clocks.began_behind(node) => {}
             Fault::ClockJump { node, offset_ms, ms } => {
                 mesh.nodes[node].wall_jump_ms = offset_ms;
                 mesh.turn_clock(node);
@@ -233,9 +237,11 @@ impl Faults {
         // Only a running node meets a full disk here; one that starts needs room for its first segment.
         mesh.set_disk_full(node, false);
         let state = &mut mesh.nodes[node];
-        // A node that starts far in the future stays there, and one that starts an hour in the past holds back what it showed
-        // before (both open: clocks are the replication issue's); so clocks jump only under running nodes.
-        state.wall_jump_ms = 0;
+        // A clock ahead at a start is believed: what the node writes is due for others an hour later, after the run's end. One
+        // behind is not, unless the disk is empty: then nothing says better.
+        if state.wall_jump_ms > 0 || !device::any_frame(&mesh.world.disk(machine)) {
+            state.wall_jump_ms = 0;
+        }
         if let Some(effects) = self.start_effects[node].take() {
             state.condemned = Some(if effects % 2 == 0 { Death::Power } else { Death::Kill });
             mesh.world.arm_crash(machine, effects);

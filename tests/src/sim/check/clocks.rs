@@ -39,6 +39,8 @@ struct NodeClock {
     most_ms: i64,
     /// The wall clock was followed in this run.
     believed: bool,
+    /// At its start it was not.
+    began_behind: bool,
     /// The highest clock that its device shows.
     reached: Version,
 }
@@ -123,7 +125,14 @@ impl Clocks {
         if clock.wall_ms >= clock.least_ms - SKEW_MS {
             clock.follow();
         }
+        clock.began_behind = !clock.believed;
         Ok(())
+    }
+
+    /// Whether the wall clock was not followed when the present run of `region`'s node began.
+    #[must_use]
+    pub fn began_behind(&self, region: usize) -> bool {
+        self.nodes[region].began_behind
     }
 
     /// Physical time of `region`'s node, in milliseconds since 1970, is at least this.

@@ -156,6 +156,12 @@ fn segment(name: &str, bytes: &[u8]) -> Result<Segment, String> {
     Ok(Segment { header, frames })
 }
 
+/// Whether a node's device holds anything that tells a later run of an earlier one.
+#[must_use]
+pub fn any_frame(disk: &SimDisk) -> bool {
+    segments(disk).is_ok_and(|segments| segments.iter().any(|segment| !segment.frames.is_empty()))
+}
+
 /// Reads one core's running log behind its durable position, from the device.
 #[derive(Clone, Debug)]
 pub struct Tail {
