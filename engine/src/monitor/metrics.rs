@@ -114,11 +114,9 @@ pub const PEER_METRICS: &[Metric<PeerStatus>] = &[
 /// Metrics of the node as a whole.
 pub const NODE_METRICS: &[Metric<Status>] = &[
     gauge("ready", "1 once the log is open and while it works.", |status| u64::from(status.ready)),
-    gauge(
-        "clock_stepped",
-        "1 while the wall clock stands too far from the monotonic one and is not followed.",
-        |status| u64::from(status.clock_stepped),
-    ),
+    gauge("clock_stepped", "1 while the wall clock stands too far from physical time and is not followed.", |status| {
+        u64::from(status.clock_stepped)
+    }),
     counter("links_refused", "Connections of the mesh that were refused or closed for a reason.", |status| {
         status.refused
     }),

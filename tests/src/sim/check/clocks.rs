@@ -23,8 +23,8 @@ const AHEAD_SLACK_MS: i64 = 175;
 /// How far it may be behind, in milliseconds: rounding, and a turn of a loop.
 const BEHIND_SLACK_MS: i64 = 20;
 
-const SKEW_MS: i64 = MAX_CLOCK_SKEW_MS as i64;
-const AHEAD_MS: i64 = AHEAD_MS_MAX as i64;
+const SKEW_MS: i64 = MAX_CLOCK_SKEW_MS.cast_signed();
+const AHEAD_MS: i64 = AHEAD_MS_MAX.cast_signed();
 
 /// One node's clocks. Errors are in milliseconds, positive when ahead of the truth.
 #[derive(Clone, Copy, Debug, Default)]
