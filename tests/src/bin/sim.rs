@@ -9,8 +9,12 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use tests::sim::minimise::minimise;
 use tests::sim::plan::Plan;
+use tests::sim::plant::plant;
+use tests::sim::reach;
 use tests::sim::run::{Report, run_plan};
 use tests::sim::sweep::{Totals, sweep};
+use wal::marks::Mark;
+use wal::planted::Fault;
 
 /// How often the progress line is written.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
@@ -45,6 +49,15 @@ struct Args {
     /// Do not look for a shorter list of faults when a seed fails.
     #[arg(long)]
     keep_all: bool,
+    /// Say which rare branches of the product were reached, by how many seeds and by which first.
+    #[arg(long)]
+    marks: bool,
+    /// Fail if a branch was not reached that a sweep has to reach.
+    #[arg(long, conflicts_with = "seed")]
+    require_marks: bool,
+    /// Plant a deliberate fault, by name: a wrong one lists them all.
+    #[arg(long, value_name = "NAME")]
+    planted: Option<Fault>,
 }
 
 /// Places in a plan's list of faults.
@@ -105,9 +118,9 @@ fn commit() -> String {
 }
 
 /// Tells a failure: its story, and the shortest list of faults that was found for it.
-fn explain(out: &mut impl Write, plan: &Plan, report: &Report, keep_all: bool) -> std::io::Result<()> {
+fn explain(out: &mut impl Write, args: &Args, plan: &Plan, report: &Report) -> std::io::Result<()> {
     let Some(violation) = &report.violation else { return Ok(()) };
-    let minimal = if keep_all { None } else { minimise(plan, violation.checker) };
+    let minimal = if args.keep_all || args.faults.is_some() { None } else { minimise(plan, violation.checker) };
     let story = minimal.as_ref().map_or(&report.story, |minimal| &minimal.report.story);
     for line in story {
         writeln!(out, "{line}")?;
@@ -124,7 +137,12 @@ fn explain(out: &mut impl Write, plan: &Plan, report: &Report, keep_all: bool) -
     }
     let numbers: Vec<String> = minimal.kept.iter().map(usize::to_string).collect();
     let numbers = if numbers.is_empty() { "none".to_owned() } else { numbers.join(",") };
-    writeln!(out, "replay: cargo run --release --bin sim -- --seed {} --faults {numbers} --verbose", plan.seed)?;
+    let planted = args.planted.map_or_else(String::new, |fault| format!(" --planted {fault}"));
+    writeln!(
+        out,
+        "replay: cargo run --release --bin sim -- --seed {} --faults {numbers}{planted} --verbose",
+        plan.seed
+    )?;
     out.flush()
 }
 
@@ -141,9 +159,12 @@ fn replay(out: &mut impl Write, args: &Args, seed: u64) -> std::io::Result<bool>
         }
     }
     if report.violation.is_some() && !args.verbose {
-        explain(out, &plan, &report, args.keep_all || args.faults.is_some())?;
+        explain(out, args, &plan, &report)?;
     } else {
         show(out, &report)?;
+    }
+    if args.marks {
+        writeln!(out, "reached: {}", list(report.marks.iter()))?;
     }
     Ok(report.violation.is_none())
 }
@@ -193,15 +214,38 @@ impl Progress {
 
 fn sweep_all(out: &mut impl Write, args: &Args, seeds: Range<u64>) -> std::io::Result<bool> {
     let progress = Progress::new(seeds.end - seeds.start);
-    let totals = sweep(seeds, args.jobs, |totals| progress.tell(totals));
+    let totals = sweep(seeds, args.jobs, args.planted, |totals| progress.tell(totals));
     if std::io::stderr().is_terminal() {
         eprintln!();
     }
     writeln!(out, "{}", progress.line(&totals))?;
     if let Some(report) = &totals.failure {
-        explain(out, &Plan::draw(report.seed), report, args.keep_all)?;
+        explain(out, args, &Plan::draw(report.seed), report)?;
     }
-    Ok(totals.failure.is_none())
+    let all_reached = show_marks(out, args, &totals)?;
+    Ok(totals.failure.is_none() && all_reached)
+}
+
+/// Says which marks were reached; whether all were that have to be.
+fn show_marks(out: &mut impl Write, args: &Args, totals: &Totals) -> std::io::Result<bool> {
+    if args.marks {
+        for (mark, reached) in &totals.marks {
+            writeln!(out, "  {:32} {:6} seeds, first {}", mark.name(), reached.seeds, reached.first)?;
+        }
+    }
+    let never = totals.missing(Mark::ALL);
+    writeln!(out, "{} of {} marks reached; never: {}", totals.marks.len(), Mark::ALL.len(), list(never))?;
+    let missing = totals.missing(reach::EXPECTED);
+    if args.require_marks && !missing.is_empty() {
+        writeln!(out, "not reached, but a sweep has to: {}", list(missing))?;
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+fn list(marks: impl IntoIterator<Item = Mark>) -> String {
+    let names: Vec<&str> = marks.into_iter().map(Mark::name).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 /// A place in the seeds that depends on the moment.
@@ -213,6 +257,10 @@ fn somewhere() -> u64 {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Err(error) = plant(args.planted) {
+        eprintln!("error: {error}");
+        return ExitCode::from(2);
+    }
     let mut out = std::io::stdout().lock();
     let result = match (args.seed, args.seeds.clone(), args.fresh) {
         (Some(seed), ..) => replay(&mut out, &args, seed),

@@ -27,6 +27,15 @@ impl Mesh {
         Region { mesh: self, index }
     }
 
+    /// The region of the node at this place, of which there may be several in one region.
+    ///
+    /// # Panics
+    /// If there is no such place.
+    pub fn place(&mut self, index: usize) -> Region<'_> {
+        assert!(index < self.nodes.len(), "there are {} nodes", self.nodes.len());
+        Region { mesh: self, index }
+    }
+
     /// Undoes every cut.
     pub fn heal(&mut self) {
         let ips: Vec<IpAddr> = self.nodes.iter().map(|state| state.settings.ip).collect();

@@ -2,6 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use wal::marks::{self, MarkSet};
+
 use super::check::Violation;
 use super::client::Source;
 use super::faults::Faults;
@@ -43,6 +45,8 @@ pub struct Report {
     pub virtual_ms: u64,
     /// Events of the world and turns of loops.
     pub steps: u64,
+    /// The rare branches of the product that it reached.
+    pub marks: MarkSet,
 }
 
 impl Report {
@@ -62,6 +66,8 @@ pub fn run_seed(seed: u64) -> Report {
 /// Runs a plan.
 #[must_use]
 pub fn run_plan(plan: &Plan) -> Report {
+    // Marks belong to the thread: those of the run before this one are not this one's.
+    let _ = marks::take();
     let mut mesh = Mesh::planned(plan);
     let ended = catch_unwind(AssertUnwindSafe(|| play(&mut mesh, plan)));
     if let Err(panic) = ended {
@@ -72,6 +78,7 @@ pub fn run_plan(plan: &Plan) -> Report {
     let ledger = &mesh.checks.ledger;
     let stats = mesh.world.stats();
     Report {
+        marks: marks::take(),
         seed: plan.seed,
         trace_hash: mesh.trace_hash(),
         faults: plan.faults.len() as u64,

@@ -1,11 +1,25 @@
 //! Many seeds on several processors: the sum of what they showed, and the first one that fails.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use wal::marks::Mark;
+use wal::planted::Fault;
+
+use super::plant::plant;
 use super::run::{Report, run_seed};
+
+/// The seeds that reached a mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// How many.
+    pub seeds: u64,
+    /// The lowest of them.
+    pub first: u64,
+}
 
 /// What seeds showed together.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +36,8 @@ pub struct Totals {
     pub steps: u64,
     /// Processor time of the runs.
     pub busy: Duration,
+    /// The marks that some seed reached.
+    pub marks: BTreeMap<Mark, Reached>,
     /// The failing run with the lowest seed.
     pub failure: Option<Report>,
 }
@@ -34,10 +50,20 @@ impl Totals {
         self.virtual_ms += report.virtual_ms;
         self.steps += report.steps;
         self.busy += busy;
+        for mark in report.marks.iter() {
+            let reached = self.marks.entry(mark).or_insert(Reached { seeds: 0, first: report.seed });
+            reached.seeds += 1;
+            reached.first = reached.first.min(report.seed);
+        }
         let is_first = self.failure.as_ref().is_none_or(|failure| report.seed < failure.seed);
         if report.violation.is_some() && is_first {
             self.failure = Some(report);
         }
+    }
+
+    /// Those of `marks` that no seed reached.
+    pub fn missing(&self, marks: &[Mark]) -> Vec<Mark> {
+        marks.iter().copied().filter(|mark| !self.marks.contains_key(mark)).collect()
     }
 
     /// Simulated seconds by second of one processor.
@@ -53,13 +79,17 @@ impl Totals {
     }
 }
 
-/// Runs `seeds` on `jobs` threads until all have run or one fails; `progress` is called after each. Seeds below a failing one are
-/// still run, so that the same sweep names the same seed on any number of threads.
-pub fn sweep(seeds: Range<u64>, jobs: usize, progress: impl Fn(&Totals) + Sync) -> Totals {
+/// Runs `seeds`, with `fault` planted, on `jobs` threads until all have run or one fails; `progress` is called after each. Seeds
+/// below a failing one are still run, so that the same sweep names the same seed on any number of threads.
+///
+/// # Panics
+/// If a fault is to be planted and this build has none ([`super::plant`]).
+pub fn sweep(seeds: Range<u64>, jobs: usize, fault: Option<Fault>, progress: impl Fn(&Totals) + Sync) -> Totals {
     let next = AtomicU64::new(seeds.start);
     let failed = AtomicBool::new(false);
     let totals = Mutex::new(Totals::default());
     let work = || {
+        plant(fault).expect("the caller asks for faults of this build only");
         while !failed.load(Ordering::Relaxed) {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= seeds.end {

@@ -105,11 +105,13 @@ impl Services {
 
     fn addresses(&self, observer: usize, services: &[ServiceStatus]) -> Result<(), Violation> {
         for service in services {
-            let region = self.regions.iter().position(|(name, _)| *name == service.region);
             let address: Option<SocketAddr> = service.address.parse().ok();
-            let right = region.zip(address).is_some_and(|(region, address)| {
+            let right = address.is_some_and(|address| {
+                // Two nodes may say that they are of one region.
+                let mut places = self.regions.iter().filter(|(name, _)| *name == service.region);
                 // What a node lists of itself is for its own host.
-                address.ip() == self.regions[region].1 || (region == observer && address.ip().is_loopback())
+                let own = self.regions[observer].0 == service.region && address.ip().is_loopback();
+                own || places.any(|(_, ip)| *ip == address.ip())
             });
             if !right {
                 return Err(Violation::new(ADDRESSES, format!("{} lists {service:?}", self.regions[observer].0)));
@@ -126,9 +128,12 @@ impl Services {
         subject: usize,
         services: &[ServiceStatus],
     ) -> Result<(), Violation> {
-        let name = &self.regions[subject].0;
-        let is_listed =
-            |service: &ServiceStatus| service.region == *name && matches!(service.state.as_str(), "alive" | "suspect");
+        let (name, ip) = &self.regions[subject];
+        let is_there = |address: &str| address.parse().is_ok_and(|address: SocketAddr| address.ip() == *ip);
+        let is_listed = |service: &ServiceStatus| {
+            let lives = matches!(service.state.as_str(), "alive" | "suspect");
+            service.region == *name && is_there(&service.address) && lives
+        };
         let life = self.lives[subject];
         let describe = |what: &str| {
             let shown: Vec<&ServiceStatus> = services.iter().filter(|service| service.region == *name).collect();
