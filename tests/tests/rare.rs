@@ -378,7 +378,6 @@ fn commands_wait_while_replies_are_large_and_all_are_answered() {
 #[test]
 fn receives_go_on_after_the_buffers_ran_out() {
     let mut marks = Marks::default();
-    let mut mesh = Mesh::with_cores(53, [1, 1, 1]);
     let mix = Mix {
         hot_keys: 4,
         cold_keys: 4,
@@ -394,17 +393,26 @@ fn receives_go_on_after_the_buffers_ran_out() {
         burst: 1_000,
         think_us_max: 1,
     };
-    // Up to eight buffers a connection and turn: these connections want more than the 256 that a loop has.
-    for _ in 0..90 {
-        mesh.add_mix(AMS, mix, 8);
+    // Up to eight buffers a connection and turn: these connections want more than the 256 that a loop has. A turn also ends after
+    // 256 completions, so that it depends on the world whether one connection finds no buffer right before that.
+    for seed in 53..73 {
+        let mut mesh = Mesh::with_cores(seed, [1, 1, 1]);
+        for _ in 0..90 {
+            mesh.add_mix(AMS, mix, 8);
+        }
+        mesh.stall(AMS, 300);
+        mesh.run_ms(400);
+        mesh.quiet();
+        if !marks.reached(Mark::ReceiveRearmed) {
+            continue;
+        }
+        mesh.converged();
+        let ledger = &mesh.checks().ledger;
+        assert_eq!(ledger.unknown_count, 0);
+        assert!(ledger.acknowledged_count > 700, "{} acknowledged", ledger.acknowledged_count);
+        return;
     }
-    mesh.stall(AMS, 300);
-    mesh.run_ms(400);
-    mesh.quiet();
-    marks.run_to(&mut mesh, Mark::ReceiveRearmed, 1_000);
-    mesh.converged();
-    let ledger = &mesh.checks().ledger;
-    assert!(ledger.unknown_count == 0 && ledger.acknowledged_count > 700, "{} acknowledged", ledger.acknowledged_count);
+    panic!("no receive ran out of buffers");
 }
 
 #[test]
