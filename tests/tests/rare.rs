@@ -1,5 +1,7 @@
 //! Branches that random worlds reach too rarely to count on, each in a scenario of its own: that it is reached, and that what
 //! happens then is what an operator or a client would expect. `tests::sim::reach` lists them by these names.
+//!
+//! Built with `--cfg planted` (see `planted.rs`) they also have to fail with the faults that they are there to notice.
 
 use bytes::Bytes;
 use engine::replication::receive::{Cores, Receiver, StreamError};
@@ -259,27 +261,33 @@ fn a_follower_without_room_neither_fills_its_memory_nor_its_sources_disk() {
 #[test]
 fn damage_to_what_was_durable_is_refused_until_it_is_repaired() {
     let mut marks = Marks::default();
-    let mut mesh = Mesh::with_cores(47, [1, 1, 1]);
-    assert!(all_stored(&mesh.region("sfo").set_many(keys("k", 40), 8_000)));
-    mesh.converged();
-    mesh.region("sfo").kill();
-    let names = mesh.segment_names(SFO);
-    let oldest = names.first().expect("segments").clone();
-    mesh.rot(SFO, &oldest, 40_000, 0x10);
-    let refusal = mesh.refusal_to_start(SFO).expect("damage");
-    marks.assert(Mark::DamageRefused);
-    for words in [oldest.as_str(), "were durable and are damaged", "nothing was cut"] {
-        assert!(refusal.contains(words), "{refusal:?} does not say {words:?}");
-    }
-    assert_eq!(mesh.segment_names(SFO), names, "nothing was deleted");
+    // In a segment that is complete, and in one whose later frames say how far it was durable.
+    for (count, bytes, offset) in [(40, 8_000, 40_000), (20, 500, 5_000)] {
+        let mut mesh = Mesh::with_cores(47, [1, 1, 1]);
+        for key in keys("k", count) {
+            assert_eq!(mesh.region("sfo").set(&key, bytes), Outcome::Stored);
+        }
+        mesh.converged();
+        mesh.region("sfo").kill();
+        let names = mesh.segment_names(SFO);
+        let oldest = names.first().expect("segments").clone();
+        mesh.rot(SFO, &oldest, offset, 0x10);
+        let refusal = mesh.refusal_to_start(SFO).expect("damage");
+        marks.assert(Mark::DamageRefused);
+        marks = Marks::default();
+        for words in [oldest.as_str(), "were durable and are damaged", "nothing was cut"] {
+            assert!(refusal.contains(words), "{refusal:?} does not say {words:?}");
+        }
+        assert_eq!(mesh.segment_names(SFO), names, "nothing was deleted");
 
-    // Whoever repairs it has lost nothing.
-    mesh.rot(SFO, &oldest, 40_000, 0x10);
-    mesh.region("sfo").start();
-    for key in keys("k", 40) {
-        assert!(length(&mesh.region("sfo").get(&key)).is_some(), "{key}");
+        // Whoever repairs it has lost nothing.
+        mesh.rot(SFO, &oldest, offset, 0x10);
+        mesh.region("sfo").start();
+        for key in keys("k", count) {
+            assert!(length(&mesh.region("sfo").get(&key)).is_some(), "{key}");
+        }
+        mesh.converged();
     }
-    mesh.converged();
 }
 
 #[test]
@@ -536,4 +544,28 @@ fn a_batch_or_a_claim_that_does_not_connect_ends_the_stream() {
     assert!(matches!(gap, Err(StreamError::Gap { log: LOG, from: 7, held: 0 })), "{gap:?}");
     marks.assert(Mark::StreamBroken);
     assert_eq!(watermarks.version(LOG), Version(0), "nothing is claimed");
+}
+
+#[cfg(planted)]
+#[test]
+fn each_scenario_fails_with_the_fault_it_is_there_for() {
+    use wal::planted::{Fault, set};
+
+    let table: [(Fault, fn()); 6] = [
+        (Fault::CutAtFirstBadFrame, damage_to_what_was_durable_is_refused_until_it_is_repaired),
+        (Fault::CutAtFirstBadFrame, a_missing_segment_is_refused_until_it_is_back),
+        (Fault::FarFutureBelieved, a_write_from_the_far_future_is_held_back_and_then_shown),
+        (Fault::EntriesNeverExpire, a_region_that_stays_away_is_gone_from_the_lists),
+        (Fault::LaterArrivalWinsTie, equal_versions_are_decided_by_bytes_whichever_comes_first),
+        (Fault::EqualVersionIsSame, equal_versions_are_decided_by_bytes_whichever_comes_first),
+    ];
+    for (number, (fault, scenario)) in table.into_iter().enumerate() {
+        let _ = marks::take();
+        set(Some(fault));
+        let failed = std::panic::catch_unwind(scenario).is_err();
+        set(None);
+        assert!(failed, "{fault} is not noticed by scenario {number} of the table");
+        let _ = marks::take();
+        scenario();
+    }
 }
