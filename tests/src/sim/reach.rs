@@ -54,6 +54,7 @@ pub const BY_SCENARIO: &[(Mark, &str)] = &[
     (Mark::DamageRefused, "damage_to_what_was_durable_is_refused_until_it_is_repaired"),
     (Mark::MissingSegmentRefused, "a_missing_segment_is_refused_until_it_is_back"),
     (Mark::DamagedSealIgnored, "a_damaged_seal_costs_nothing"),
+    (Mark::RunRemovalStopped, "the_removal_of_a_run_stops_where_something_in_it_counts_again"),
     (Mark::TieWonByArrival, "equal_versions_are_decided_by_bytes_whichever_comes_first"),
     (Mark::TieWonByPresent, "equal_versions_are_decided_by_bytes_whichever_comes_first"),
     (Mark::ClockThrottled, "writes_wait_while_the_clock_is_ahead"),
@@ -77,10 +78,10 @@ pub const BY_SCENARIO: &[(Mark, &str)] = &[
 
 /// What nothing here reaches for certain, and why not.
 pub const UNREACHED: &[(Mark, &str)] = &[
-    (Mark::RunRemovalStopped, "an unlink would have to fail, and simulated directories never do"),
     (
         Mark::DepartureFailed,
-        "likewise; a_dead_segment_that_cannot_be_removed_yet_keeps_those_behind_it does it to a real daemon",
+        "a rename or an unlink would have to fail, and simulated directories never do; \
+         a_dead_segment_that_cannot_be_removed_yet_keeps_those_behind_it does it to a real daemon",
     ),
     (Mark::ReadOverlapsSent, "one seed in thirty: a read that begins right where sending from memory stopped"),
     (Mark::AddressRefused, "only a peer that registers what is not its own does that; discovery's own tests play one"),
