@@ -123,20 +123,30 @@ pub struct Segment {
 /// # Errors
 /// If a segment's header does not parse.
 pub fn segments(disk: &SimDisk) -> Result<Vec<Segment>, String> {
-    let names = disk.list(data_dir()).map_err(|error| error.to_string())?;
     let mut found = Vec::new();
-    for name in names {
-        let FileKind::Segment { .. } = wal::file_kind(&name) else { continue };
-        let file = open(disk, &name)?;
-        let len = disk.len(&file).map_err(|error| error.to_string())?;
-        found.push(look(disk, &file, 0, len, |bytes| segment(&name, bytes))?);
+    for name in names(disk)? {
+        let read = |bytes: &[u8]| segment(bytes).map_err(|error| format!("{name}: {error}"));
+        found.push(look_at_all(disk, &name, read)?);
     }
     found.sort_by_key(|segment| (segment.header.core, segment.header.number));
     Ok(found)
 }
 
-fn segment(name: &str, bytes: &[u8]) -> Result<Segment, String> {
-    let header = SegmentHeader::parse(bytes).map_err(|error| format!("{name}: {error}"))?;
+/// The file names of the segments.
+fn names(disk: &SimDisk) -> Result<Vec<String>, String> {
+    let mut names = disk.list(data_dir()).map_err(|error| error.to_string())?;
+    names.retain(|name| matches!(wal::file_kind(name), FileKind::Segment { .. }));
+    Ok(names)
+}
+
+fn look_at_all<R>(disk: &SimDisk, name: &str, action: impl FnOnce(&[u8]) -> Result<R, String>) -> Result<R, String> {
+    let file = open(disk, name)?;
+    let len = disk.len(&file).map_err(|error| error.to_string())?;
+    look(disk, &file, 0, len, action)
+}
+
+fn segment(bytes: &[u8]) -> Result<Segment, String> {
+    let header = SegmentHeader::parse(bytes).map_err(|error| error.to_string())?;
     let end = match SealBlock::read(bytes, header.link()) {
         SealState::Valid(seal) => seal.end,
         _ => header.base.plus(header.segment_bytes),
@@ -159,7 +169,12 @@ fn segment(name: &str, bytes: &[u8]) -> Result<Segment, String> {
 /// Whether a node's device holds anything that tells a later run of an earlier one.
 #[must_use]
 pub fn any_frame(disk: &SimDisk) -> bool {
-    segments(disk).is_ok_and(|segments| segments.iter().any(|segment| !segment.frames.is_empty()))
+    let begins = |bytes: &[u8]| {
+        let header = SegmentHeader::parse(bytes).map_err(|error| error.to_string())?;
+        let offset = usize::try_from(header.first_frame().0 - header.base.0).map_err(|error| error.to_string())?;
+        frame(&bytes[offset..], header.first_frame(), header.cookie)
+    };
+    names(disk).is_ok_and(|names| names.iter().any(|name| look_at_all(disk, name, begins).is_ok()))
 }
 
 /// Reads one core's running log behind its durable position, from the device.
