@@ -5,6 +5,7 @@
 //! will never originate one ≤ `complete` again. It never exceeds the durable clock ceiling.
 
 mod error;
+mod held;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -22,6 +23,7 @@ use crate::storage::store::{Facts, Store, Verdict};
 use crate::storage::{KeyHash, NodeSecret};
 
 pub use error::{DiskTrouble, WriteError};
+pub use held::HeldKey;
 
 /// What one shard needs to know about itself.
 #[derive(Clone, Copy, Debug)]
@@ -65,35 +67,6 @@ pub struct DurableFrame {
     pub frame: FrameRef,
     /// The record bytes (the frame's payload), pinned in their segment.
     pub payload: Bytes,
-}
-
-/// Names a record that is held back, in the order in which such records become due. Two records of one key may share a
-/// version; the crc tells them apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct HeldKey {
-    version: Version,
-    hash: u64,
-    crc: u32,
-}
-
-impl HeldKey {
-    /// The name of `record`, whose key has this hash.
-    #[must_use]
-    pub fn of(record: &RecordView<'_>, hash: KeyHash) -> HeldKey {
-        HeldKey { version: record.version, hash: hash.0, crc: record.crc() }
-    }
-
-    /// The record's version.
-    #[must_use]
-    pub fn version(&self) -> Version {
-        self.version
-    }
-
-    /// The hash of its key.
-    #[must_use]
-    pub fn hash(&self) -> KeyHash {
-        KeyHash(self.hash)
-    }
 }
 
 /// What a kept control record is about.
@@ -505,7 +478,7 @@ impl<M: Mapping> Shard<M> {
     /// shown is not in the far future again.
     pub fn release_due(&mut self, time: Time) {
         while let Some((&key, &location)) = self.held.first_key_value() {
-            if is_far_future(key.version, time) || !self.raise(key.version) {
+            if is_far_future(key.version(), time) || !self.raise(key.version()) {
                 break;
             }
             reach(Mark::FarFutureReleased);
@@ -520,7 +493,7 @@ impl<M: Mapping> Shard<M> {
     /// In how many milliseconds of physical time the next held record is due, if there is one.
     #[must_use]
     pub fn next_due_in_ms(&self, time: Time) -> Option<u64> {
-        self.held.first_key_value().map(|(key, _)| due_in_ms(key.version, time))
+        self.held.first_key_value().map(|(key, _)| due_in_ms(key.version(), time))
     }
 
     /// Raises the clock, so that this idle shard can promise `complete ≥ version`. Returns whether that holds at once;

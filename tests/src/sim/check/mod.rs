@@ -211,7 +211,7 @@ impl Checks {
         let node = self.regions[region].1;
         self.ledger.clocks.forget(region);
         self.rolled_back.extend(self.history.logs_of(node));
-        self.history.versions.forget_promises(node);
+        self.history.versions.forget(node);
     }
 
     /// Somebody is about to damage the disk of `region`'s node, which is down.
