@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_was_set_back_binds_a_node_to_what_it_originated() {
+    fn a_disk_that_was_set_back_excuses_its_node() {
         let mut versions = after_one_run();
         versions.forget(NODE);
         assert_eq!(versions.begins(NODE, log(2), Version(1)), Ok(()), "nothing tells it more");
