@@ -103,6 +103,12 @@ impl Mesh {
         self.tell(&format!("{} is stalled for {ms} ms", self.nodes[node].name));
     }
 
+    /// Resets one of the streams that are open, whichever it is; whether there was one.
+    pub fn reset_stream(&mut self) -> bool {
+        self.tell("a stream is reset");
+        self.world.reset_random_stream()
+    }
+
     /// Clients with a random mix begin nothing new.
     pub fn quiet(&mut self) {
         for client in &mut self.clients {
