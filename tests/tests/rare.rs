@@ -444,7 +444,6 @@ fn a_region_that_stays_away_is_gone_from_the_lists() {
 }
 
 #[test]
-#[ignore = "the product fails it: a peer ignores registrations that are numbered anew"]
 fn a_reset_stream_unlists_nobody() {
     // Two nodes have two discovery links to each other, and each may use another one. Where one of the two is reset, only one side
     // begins to number its registrations anew.
