@@ -438,24 +438,24 @@ impl Mesh {
         let state = &mut self.nodes[index];
         let Some(node) = &mut state.node else { return };
         node.tick(part);
+        if let Part::Core(core) = part {
+            // Before the dead are buried: a process that died in this turn may have answered from what it heard to be durable.
+            let disk = self.world.disk(state.settings.machine);
+            let sync_failed = self.world.sync_failed(id);
+            let checked = self.checks.core_ticked(index, core, node, &disk, sync_failed);
+            self.judge(checked);
+        }
         if self.bury() {
             // What a dying process did after its last effect happened nowhere.
             return;
         }
-        let disk = self.world.disk(self.machine(index));
         let Some(node) = &mut self.nodes[index].node else { return };
         let wait = node.wait(part);
         self.world.sleep(id, wait);
-        let checked = match part {
-            Part::Core(core) => {
-                let sync_failed = self.world.sync_failed(id);
-                self.checks.core_ticked(index, core, node, &disk, sync_failed)
-            }
-            Part::Control => self.checks.claims(index, node),
-        };
         let failure = node.control.failure().map(str::to_owned);
-        self.judge(checked);
         if part == Part::Control {
+            let checked = self.checks.claims(index, node);
+            self.judge(checked);
             self.overhear(None);
         }
         if let Some(failure) = failure {
