@@ -3,6 +3,8 @@
 //! Threads: one per core, one control thread, one helper thread (file jobs and the admin port). The main thread waits for
 //! signals and for the first thread that ends.
 
+#![allow(clippy::disallowed_methods, reason = "assembles a node from the system's parts")]
+
 use std::collections::HashMap;
 use std::io;
 use std::marker::PhantomData;

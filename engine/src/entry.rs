@@ -1,5 +1,7 @@
 //! The daemon's command line, shared by `godwitd` and `godwit daemon`.
 
+#![allow(clippy::disallowed_methods, reason = "a process")]
+
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;

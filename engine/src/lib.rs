@@ -4,6 +4,8 @@
 //! time and give effects. Drivers ([`core`], [`control`]) perform them through a reactor, which production and the
 //! simulator provide through [`host::Host`]. [`startup`] and [`daemon`] put a node together.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
 mod bus_error;
 pub mod clock;
 pub mod config;

@@ -1,5 +1,7 @@
 //! net
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
 pub mod ids;
 pub mod limits;
 pub mod reactor;

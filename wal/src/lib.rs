@@ -3,6 +3,8 @@
 //! This crate performs no I/O: [`Log`] says what to sync and which seal to write, recovery judges bytes that somebody else
 //! read. docs/WAL_FORMAT.md describes every byte.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
 mod appender;
 mod checksum;
 pub mod directory;

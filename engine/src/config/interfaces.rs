@@ -2,6 +2,8 @@
 //!
 //! `unsafe` because the kernel's list of addresses is only to be had from libc's `getifaddrs`, a linked list of C
 //! structures; nothing else in the configuration needs it, and no pointer leaves this file.
+
+#![allow(clippy::disallowed_methods, reason = "lists the machine's interfaces")]
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;

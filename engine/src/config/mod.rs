@@ -3,6 +3,8 @@
 //!
 //! Everything it needs from outside comes through [`Surroundings`], so that all of it is tested without a network.
 
+#![allow(clippy::disallowed_methods, reason = "reads the environment and region.env")]
+
 mod addresses;
 pub mod command;
 pub mod env_file;

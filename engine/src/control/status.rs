@@ -1,5 +1,7 @@
 //! What the control thread shows to the monitor; refreshed by it, read by anyone. As JSON it is `/api/status`.
 
+#![allow(clippy::disallowed_methods, reason = "the status board's age; no loop reads it")]
+
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 

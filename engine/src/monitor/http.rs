@@ -3,6 +3,8 @@
 //! Strangers cost little here: each connection carries one request, ends after `CONNECTION_LIFE` whatever it does, and at
 //! most `CONNECTIONS_MAX` are open; others wait in the kernel's backlog.
 
+#![allow(clippy::disallowed_methods, reason = "the admin port")]
+
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};

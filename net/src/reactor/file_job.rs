@@ -1,5 +1,7 @@
 //! The work of a [`FileJob`] as plain calls, shared by the helper thread and by start-up.
 
+#![allow(clippy::disallowed_methods, reason = "what the helper thread does to files")]
+
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};

@@ -1,5 +1,7 @@
 //! Clocks and randomness of the operating system, shared by both real siblings.
 
+#![allow(clippy::disallowed_methods, reason = "the clocks and the randomness of both back-ends")]
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::OnceLock;

@@ -1,5 +1,7 @@
 //! An open file of the operating system.
 
+#![allow(clippy::disallowed_methods, reason = "the files of both back-ends")]
+
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};

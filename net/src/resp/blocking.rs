@@ -1,5 +1,7 @@
 //! A small blocking client for this project's own tools and tests: one connection, commands out, replies in order.
 
+#![allow(clippy::disallowed_methods, reason = "a client for tools")]
+
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Commands about the connection and the server.
 
+#![allow(clippy::disallowed_methods, reason = "INFO names the process")]
+
 use net::resp::{Args, Protocol, parse_integer, reply};
 use wal::Lsn;
 

@@ -2,6 +2,8 @@
 //!
 //! Opcode probes are not enough (multishot receive is a flag, FACTS); EPERM and ENOSYS both mean refused.
 
+#![allow(clippy::disallowed_methods, reason = "a back-end")]
+
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
