@@ -280,6 +280,7 @@ impl Mesh {
         let started = Node::start(&self.world, &state.settings, state.cores);
         if self.world.take_crashed() == Some(self.machine(index)) {
             self.tell(&format!("{} dies while it starts", self.nodes[index].name));
+            self.checks.ledger.clocks.died_starting(index);
             return self.end_process(index);
         }
         match started {

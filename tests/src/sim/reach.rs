@@ -35,6 +35,8 @@ pub const EXPECTED: &[Mark] = &[
     Mark::ExpiredOnArrival,
     Mark::LostToExpired,
     Mark::WallStepIgnored,
+    Mark::WallBehindAtStart,
+    Mark::WallCaughtUp,
     Mark::CaughtUpFromFiles,
     Mark::LogBeginsLate,
     Mark::ClaimHeldBack,

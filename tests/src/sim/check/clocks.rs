@@ -43,6 +43,9 @@ struct NodeClock {
     began_behind: bool,
     /// The highest clock that its device shows.
     reached: Version,
+    /// Where the clock of a run stood at most that died while it started, in milliseconds since 1970: what it wrote of that may be on
+    /// the device, and be gone from it again when the next run has started.
+    perhaps_unix_ms: i64,
 }
 
 impl NodeClock {
@@ -81,7 +84,7 @@ impl Clocks {
         }
     }
 
-    /// A durable frame of `region`'s node was sealed at this time.
+    /// A durable frame of `region`'s node was sealed at this time, or promises not to exceed it.
     pub fn reached(&mut self, region: usize, hlc: Version) {
         let reached = &mut self.nodes[region].reached;
         *reached = hlc.max(*reached);
@@ -96,6 +99,15 @@ impl Clocks {
     /// Another disk, or a damaged one, knows less.
     pub fn forget(&mut self, region: usize) {
         self.nodes[region].reached = Version::ZERO;
+        self.nodes[region].perhaps_unix_ms = 0;
+    }
+
+    /// A run of `region`'s node died while it started, after its clock was [`Clocks::turned`].
+    pub fn died_starting(&mut self, region: usize) {
+        let clock = &mut self.nodes[region];
+        let began = signed(unix_ms(clock.turned)) + clock.wall_ms;
+        let reached = signed(clock.reached.unix_ms()) - SKEW_MS;
+        clock.perhaps_unix_ms = clock.perhaps_unix_ms.max(began.max(reached) + AHEAD_MS);
     }
 
     /// The node of `region` has started, after its clock was [`Clocks::turned`] and all its frames were told: physical time begins
@@ -112,7 +124,8 @@ impl Clocks {
         };
         // The ceiling is that much above the clock.
         clock.least_ms = clock.wall_ms.max(reached_ms);
-        clock.most_ms = clock.wall_ms.max(reached_ms + AHEAD_MS);
+        let perhaps_ms = std::mem::take(&mut clock.perhaps_unix_ms) - SKEW_MS - truth;
+        clock.most_ms = clock.wall_ms.max(reached_ms + AHEAD_MS).max(perhaps_ms);
         clock.believed = false;
         let begins_ms = signed(begins_unix_ms) - truth;
         let drift_ms = clock.drift_ms(clock.turned);

@@ -3,8 +3,8 @@
 use net::reactor::disk::Disk;
 use net::reactor::sim::{SimDisk, SimFile};
 use wal::{
-    Cookie, CoreId, FileKind, FrameKind, FrameView, Lsn, NodeId, RecordOp, SealBlock, SealState, SegmentHeader,
-    SegmentNumber, Version,
+    ControlRecord, Cookie, CoreId, FileKind, FrameKind, FrameView, Lsn, NodeId, RecordOp, SealBlock, SealState,
+    SegmentHeader, SegmentNumber, Version,
 };
 
 use crate::sim::node::data_dir;
@@ -69,7 +69,7 @@ pub struct Frame {
     pub end: Lsn,
     /// The log was durable up to here when the frame was sealed.
     pub durable: Lsn,
-    /// The core's clock when it was sealed.
+    /// The core's clock when it was sealed, or a ceiling of it that the frame holds.
     pub hlc: Version,
     /// Whether the log goes on in the next segment.
     pub ends_segment: bool,
@@ -79,15 +79,22 @@ pub struct Frame {
 
 fn frame(bytes: &[u8], lsn: Lsn, cookie: Cookie) -> Result<Frame, String> {
     let view = FrameView::parse(bytes, lsn, cookie).map_err(|error| error.to_string())?;
-    let mut records = Vec::new();
+    let (mut records, mut hlc) = (Vec::new(), view.header().hlc);
     for record in view.records() {
-        records.push(Record::of(&record.map_err(|error| error.to_string())?));
+        let record = record.map_err(|error| error.to_string())?;
+        // A run that died early may have left nothing else of its clock.
+        if record.op == RecordOp::Control
+            && let Ok(ControlRecord::ClockCeiling { version }) = ControlRecord::decode(record.key, record.value)
+        {
+            hlc = hlc.max(version);
+        }
+        records.push(Record::of(&record));
     }
     Ok(Frame {
         kind: view.kind(),
         end: view.end(),
         durable: view.header().durable,
-        hlc: view.header().hlc,
+        hlc,
         ends_segment: view.is_last_of_segment(),
         records,
     })
