@@ -443,7 +443,8 @@ impl<M: Mapping> Shard<M> {
             }
             Verdict::First if record.op == RecordOp::Delete && planted::is(Fault::TombstoneOfNothingDropped) => {}
             Verdict::First | Verdict::Newer(..) => {
-                if far_future && self.held.contains_key(&HeldKey::of(record, hash)) {
+                // Also one that is due by now and waits for the ceiling.
+                if self.held.contains_key(&HeldKey::of(record, hash)) {
                     reach(Mark::AlreadyHere);
                     self.counters.already_applied += 1;
                     return Ok(());
