@@ -56,10 +56,11 @@ impl Mesh {
         self.health.services.checked
     }
 
-    /// Everything is up, whole and caught up: from now on staleness is bounded, until a node ends or links may break.
+    /// Everything is up, whole and caught up: staleness is bounded once what was sent over the bad links has arrived, until a node ends
+    /// or links may break.
     pub fn settle(&mut self) {
-        let now = self.world.now();
-        self.checks.ledger.staleness.healthy_since(Some(now), 0);
+        let since = self.world.last_arrival();
+        self.checks.ledger.staleness.healthy_since(Some(since), 0);
     }
 
     /// Staleness is not bounded any more.

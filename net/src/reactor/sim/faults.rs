@@ -67,6 +67,15 @@ impl World {
         self.inner().reset_random_stream()
     }
 
+    /// When the last of what is under way on any stream arrives, now at the earliest: a segment that was lost several times holds up
+    /// those behind it, also when its link has been healed since.
+    #[must_use]
+    pub fn last_arrival(&self) -> Mono {
+        let inner = self.inner();
+        let ends = inner.network.conns.values().flat_map(|conn| &conn.ends);
+        Mono(ends.map(|end| end.out.last_at).fold(inner.now, u64::max))
+    }
+
     /// Payload bytes sent so far from one address to another.
     #[must_use]
     pub fn bytes_between(&self, from: IpAddr, to: IpAddr) -> u64 {

@@ -64,7 +64,7 @@ pub(super) struct Outgoing {
     /// Since when what arrived was not acknowledged, because the way back is cut.
     unheard_since: Option<u64>,
     /// Arrival of the latest segment; nothing overtakes it.
-    last_at: u64,
+    pub(super) last_at: u64,
     /// Bytes from `Send` to `Recv`.
     in_flight: usize,
     pub(super) send: Option<PendingSend>,
