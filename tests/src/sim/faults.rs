@@ -2,12 +2,15 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::ops::Range;
 
 use net::reactor::Mono;
 use net::reactor::disk::Disk;
 use net::reactor::sim::{DiskCopy, Random, SECTOR_BYTES, SyncDelay};
+use wal::{CoreId, SegmentNumber};
 
 use super::check::device;
+use super::check::losses::Damage;
 use super::mesh::Mesh;
 use super::node::data_dir;
 use super::plan::{Death, DiskFate, Fault, Plan, Strike};
@@ -283,14 +286,6 @@ fn change_disk(mesh: &mut Mesh, node: usize, fate: DiskFate) {
             }
         }
         DiskFate::Rotten(pick) | DiskFate::Misplaced(pick) => {
-            // What must be found is what was whole before the first damage.
-            if !mesh.nodes[node].damaged {
-                let disk = mesh.world.disk(mesh.machine(node));
-                if let Err(text) = mesh.checks.damaging(node, &disk) {
-                    return mesh.tell(&format!("nothing to damage: {text}"));
-                }
-                mesh.nodes[node].damaged = true;
-            }
             damage(mesh, node, Random::new(pick), matches!(fate, DiskFate::Rotten(_)));
         }
     }
@@ -301,25 +296,38 @@ fn damage(mesh: &mut Mesh, node: usize, mut random: Random, flip: bool) {
     let machine = mesh.machine(node);
     let disk = mesh.world.disk(machine);
     let names = disk.list(data_dir()).unwrap_or_default();
-    let names: Vec<String> =
-        names.into_iter().filter(|name| matches!(wal::file_kind(name), wal::FileKind::Segment { .. })).collect();
-    if names.is_empty() {
+    let segment = |name: &String| match wal::file_kind(name) {
+        wal::FileKind::Segment { core, number } => Some((core, number)),
+        _ => None,
+    };
+    let segments: Vec<(CoreId, SegmentNumber)> = names.iter().filter_map(segment).collect();
+    if segments.is_empty() {
         return;
     }
+    let path = |(core, number)| data_dir().join(wal::segment_file_name(core, number));
     let segment_bytes = mesh.nodes[node].settings.segment_bytes as usize;
-    let path = data_dir().join(&names[random.index(names.len())]);
+    let hit = segments[random.index(segments.len())];
+    let hit_path = path(hit);
     // Mostly where there is something: logs are short more often than full.
     let reach = if random.coin() { segment_bytes } else { segment_bytes / 8 };
+    // What must be found is what was whole before.
+    let damage =
+        |bytes: Range<usize>| Damage { core: hit.0, number: hit.1, bytes: bytes.start as u64..bytes.end as u64 };
     let (text, result) = if flip {
         let (offset, bit) = (random.index(reach), random.below(8));
-        let result = mesh.world.rot(machine, &path, offset, 1 << bit);
-        (format!("bit {bit} of byte {offset} of {} flips", path.display()), result)
+        let told = mesh.checks.damaging(node, &disk, damage(offset..offset + 1));
+        let result =
+            told.and_then(|()| mesh.world.rot(machine, &hit_path, offset, 1 << bit).map_err(|error| error.to_string()));
+        (format!("bit {bit} of byte {offset} of {} flips", hit_path.display()), result)
     } else {
         let sectors = reach / SECTOR_BYTES;
-        let source = data_dir().join(&names[random.index(names.len())]);
+        let source = path(segments[random.index(segments.len())]);
         let (from, to) = (random.index(sectors), random.index(sectors));
-        let result = mesh.world.misplace(machine, &source, from, &path, to);
-        (format!("sector {from} of {} lies over {to} of {}", source.display(), path.display()), result)
+        let told = mesh.checks.damaging(node, &disk, damage(to * SECTOR_BYTES..(to + 1) * SECTOR_BYTES));
+        let result = told.and_then(|()| {
+            mesh.world.misplace(machine, &source, from, &hit_path, to).map_err(|error| error.to_string())
+        });
+        (format!("sector {from} of {} lies over {to} of {}", source.display(), hit_path.display()), result)
     };
     match result {
         Ok(()) => mesh.tell(&text),

@@ -45,8 +45,6 @@ pub(crate) struct NodeState {
     pub(crate) log_failures: u32,
     /// Its disk at an earlier time.
     pub(crate) copy: Option<DiskImage>,
-    /// Somebody damaged its disk since it last started: it may refuse what it finds, and what it cut off is gone.
-    pub(crate) damaged: bool,
     /// How it ends at the effect for which the world was armed.
     pub(crate) condemned: Option<Death>,
     clients_machine: NodeIndex,
@@ -172,7 +170,6 @@ impl Mesh {
                     wall_jump_ms: 0,
                     log_failures: 0,
                     copy: None,
-                    damaged: false,
                     condemned: None,
                     clients_machine: world.add_node(&[IpAddr::from([10, 0, 1, last])]),
                 }
@@ -289,8 +286,7 @@ impl Mesh {
                     self.own(id, Owner::Node(index, part));
                 }
                 let disk = self.world.disk(self.machine(index));
-                let damaged = std::mem::take(&mut self.nodes[index].damaged);
-                let checked = self.checks.started(index, &mut node, &disk, damaged);
+                let checked = self.checks.started(index, &mut node, &disk);
                 let state = &self.nodes[index];
                 let text =
                     format!("{} starts with {} cores, {:?}", state.name, state.cores, state.settings.commit_path);
@@ -306,7 +302,7 @@ impl Mesh {
                 if is_io(&error) {
                     // It says so and ends; its supervisor tries again.
                     self.tell(&text);
-                } else if self.nodes[index].damaged {
+                } else if self.checks.losses.is_damaged(index) {
                     self.tell(&text);
                     self.replace_disk(index);
                 } else {
@@ -325,7 +321,6 @@ impl Mesh {
     /// The disk of a node that is down is another one now.
     pub(crate) fn disk_changed(&mut self, index: usize, how: &str) {
         self.tell(&format!("{} {how}", self.nodes[index].name));
-        self.nodes[index].damaged = false;
         self.checks.disk_changed(index);
     }
 

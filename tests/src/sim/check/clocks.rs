@@ -43,8 +43,8 @@ struct NodeClock {
     began_behind: bool,
     /// The highest clock that its device shows.
     reached: Version,
-    /// Where the clock of a run stood at most that died while it started, in milliseconds since 1970: what it wrote of that may be on
-    /// the device, and be gone from it again when the next run has started.
+    /// Where the clock of a run stood at most that died while it started, or before its device was damaged, in milliseconds since
+    /// 1970: what it wrote of that may be on the device, and be gone from it again when the next run has started.
     perhaps_unix_ms: i64,
 }
 
@@ -96,7 +96,15 @@ impl Clocks {
         self.nodes[region].reached
     }
 
-    /// Another disk, or a damaged one, knows less.
+    /// The device of `region`'s node is damaged: what it shows of its clock may be hidden from here, although the node finds it when it
+    /// starts, and leaves a segment behind that holds nothing else.
+    pub fn damaged(&mut self, region: usize) {
+        let clock = &mut self.nodes[region];
+        let reached = std::mem::take(&mut clock.reached);
+        clock.perhaps_unix_ms = clock.perhaps_unix_ms.max(signed(reached.unix_ms()) + AHEAD_MS);
+    }
+
+    /// Another disk knows nothing of the clock.
     pub fn forget(&mut self, region: usize) {
         self.nodes[region].reached = Version::ZERO;
         self.nodes[region].perhaps_unix_ms = 0;
@@ -138,6 +146,8 @@ impl Clocks {
         if clock.wall_ms >= clock.least_ms - SKEW_MS {
             clock.follow();
         }
+        // It may know that its wall clock is behind.
+        clock.believed &= clock.wall_ms >= perhaps_ms - SKEW_MS;
         clock.began_behind = !clock.believed;
         Ok(())
     }
@@ -236,6 +246,26 @@ mod tests {
         assert_eq!(clocks.latest_unix_ms(0, at(12_000)), truth + 175);
         clocks.turned(0, HOUR_MS, at(12_000));
         assert_eq!(clocks.latest_unix_ms(0, at(12_000)), truth + 175, "a step is not followed");
+    }
+
+    #[test]
+    fn on_a_damaged_device_a_run_begins_where_it_may_have_been_or_where_its_wall_clock_is() {
+        let begun = |begins_ms: i64| {
+            let mut clocks = Clocks::new([0]);
+            clocks.reached(0, version(unix_ms(at(8_000))));
+            clocks.damaged(0);
+            clocks.turned(0, -HOUR_MS, at(10_000));
+            clocks.begins(0, unix_ms(at(10_000)).saturating_add_signed(begins_ms)).map(|()| clocks)
+        };
+        for right_ms in [-HOUR_MS, -2_500] {
+            let mut clocks = begun(right_ms).expect("one of both");
+            assert!(clocks.began_behind(0));
+            clocks.turned(0, 0, at(12_000));
+            assert_eq!(clocks.latest_unix_ms(0, at(12_000)), unix_ms(at(12_000)) + 175, "it may be believed");
+        }
+        for wrong_ms in [-HOUR_MS - 1_000, 0] {
+            assert_eq!(begun(wrong_ms).unwrap_err().checker, TIME, "{wrong_ms}");
+        }
     }
 
     #[test]

@@ -2,17 +2,20 @@
 //! can promise it.
 //!
 //! A node that starts must find at least what the checkers last saw on its device. Somebody who damaged the device makes an
-//! exception for the last frame of a log: rot there cannot be told from a torn tail. Everything that a later frame calls
-//! durable is *protected*: the node must hold it, or refuse to start.
+//! exception for the end of a log: rot there cannot be told from a torn tail. *Protected* is what a later frame calls durable,
+//! if either it lies before all damage to its log or that later frame is itself intact: the node must hold it, or refuse to
+//! start.
 //!
 //! A world that lost a disk, or rolled one back, cannot become equal to the model: what only that disk held is gone, and until
 //! members relay for each other, what only one other node got of it stays there. What holds still: every node keeps what it
 //! has, and gets whatever the others have originated and still hold.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::Range;
 
 use net::reactor::sim::SimDisk;
-use wal::Lsn;
+use wal::{CoreId, Lsn, SegmentNumber};
 
 use super::Violation;
 use super::device::{self, Record};
@@ -28,11 +31,31 @@ pub const D4: &str = "D4 damage is found";
 /// By key, the newest record.
 pub type Newest = BTreeMap<Vec<u8>, Record>;
 
+/// Bytes of a segment that are not what they were.
+#[derive(Clone, Debug)]
+pub struct Damage {
+    /// Whose segment.
+    pub core: CoreId,
+    /// Which segment.
+    pub number: SegmentNumber,
+    /// Where in its file.
+    pub bytes: Range<u64>,
+}
+
+/// What was on a device before somebody damaged it, and what is not any more.
+#[derive(Debug, Default)]
+struct Damaged {
+    whole: Vec<device::Segment>,
+    damage: Vec<Damage>,
+}
+
 /// What each node must still hold.
 #[derive(Debug, Default)]
 pub struct Losses {
     /// By node that is down.
     held: Vec<Newest>,
+    /// By node, since it last started.
+    damaged: BTreeMap<usize, Damaged>,
     any: bool,
 }
 
@@ -40,7 +63,7 @@ impl Losses {
     /// Nothing was lost on `nodes` disks.
     #[must_use]
     pub fn new(nodes: usize) -> Losses {
-        Losses { held: vec![Newest::new(); nodes], any: false }
+        Losses { held: vec![Newest::new(); nodes], ..Losses::default() }
     }
 
     /// Whether some disk was lost, rolled back or damaged.
@@ -59,25 +82,37 @@ impl Losses {
     /// The disk of a node that is down is another one now: nobody knows what it holds until it starts.
     pub fn disk_changed(&mut self, node: usize) {
         self.held[node].clear();
+        self.damaged.remove(&node);
         self.any = true;
     }
 
-    /// Somebody is about to damage the disk of a node that is down.
+    /// Somebody is about to damage the disk of a node that is down, for the first time since it last ran or again.
     ///
     /// # Errors
-    /// If a segment on it cannot be read already.
-    pub fn damaging(&mut self, node: usize, disk: &SimDisk) -> Result<(), String> {
-        self.held[node] = protected(&device::segments(disk)?);
+    /// If a segment on it cannot be read before the first damage.
+    pub fn damaging(&mut self, node: usize, disk: &SimDisk, damage: Damage) -> Result<(), String> {
+        let damaged = match self.damaged.entry(node) {
+            Entry::Occupied(damaged) => damaged.into_mut(),
+            Entry::Vacant(vacant) => vacant.insert(Damaged { whole: device::segments(disk)?, ..Damaged::default() }),
+        };
+        damaged.damage.push(damage);
+        self.held[node] = protected(&damaged.whole, &damaged.damage);
         self.any = true;
         Ok(())
+    }
+
+    /// Whether the disk of this node was damaged since it last started.
+    #[must_use]
+    pub fn is_damaged(&self, node: usize) -> bool {
+        self.damaged.contains_key(&node)
     }
 
     /// A node has started, and its device holds `newest`.
     ///
     /// # Errors
     /// [`D2`]; [`D4`] if its disk was damaged.
-    pub fn started(&mut self, node: usize, region: &str, newest: &Newest, damaged: bool) -> Result<(), Violation> {
-        let checker = if damaged { D4 } else { D2 };
+    pub fn started(&mut self, node: usize, region: &str, newest: &Newest) -> Result<(), Violation> {
+        let checker = if self.damaged.remove(&node).is_some() { D4 } else { D2 };
         for (key, held) in std::mem::take(&mut self.held[node]) {
             let found = newest.get(&key);
             if found.is_none_or(|found| found.rank() < held.rank()) {
@@ -105,22 +140,46 @@ impl Losses {
     }
 }
 
-/// The newest record of each key in frames that a later frame of their log calls durable.
-fn protected(segments: &[device::Segment]) -> Newest {
-    let mut durable: BTreeMap<_, Lsn> = BTreeMap::new();
+/// Whether damage to this segment touches the bytes between these positions.
+fn touches(damage: &[Damage], header: &wal::SegmentHeader, positions: Range<Lsn>) -> bool {
+    let (from, to) = (positions.start.0 - header.base.0, positions.end.0 - header.base.0);
+    let mut here = damage.iter().filter(|damage| damage.core == header.core && damage.number == header.number);
+    here.any(|damage| damage.bytes.start < to && damage.bytes.end > from)
+}
+
+/// What frames of one log say, up to here exclusively.
+#[derive(Debug, Default)]
+struct Said {
+    /// By any of them, before there was damage.
+    durable: Lsn,
+    /// By an intact one.
+    still: Lsn,
+    /// The end of the last frame before the damage, once there is some.
+    intact: Option<Lsn>,
+}
+
+/// The newest record of each key in frames that are protected.
+fn protected(segments: &[device::Segment], damage: &[Damage]) -> Newest {
+    let mut logs: BTreeMap<_, Said> = BTreeMap::new();
     for segment in segments {
-        let log = (segment.header.incarnation, segment.header.core);
-        let end = durable.entry(log).or_default();
-        let said = segment.frames.iter().map(|frame| frame.durable).max().unwrap_or_default();
-        *end = (*end).max(said);
-        // A log that goes on in another segment has all of this one.
-        if let Some(last) = segment.frames.last().filter(|frame| frame.ends_segment) {
-            *end = (*end).max(last.end);
+        let said = logs.entry((segment.header.incarnation, segment.header.core)).or_default();
+        let mut start = Lsn(segment.header.base.0 + wal::SEGMENT_HEADER_BYTES as u64);
+        for frame in &segment.frames {
+            // A log that goes on in another segment has all of this one.
+            let durable = if frame.ends_segment { frame.end } else { frame.durable };
+            said.durable = said.durable.max(durable);
+            if touches(damage, &segment.header, start..frame.end) {
+                said.intact.get_or_insert(start);
+            } else {
+                said.still = said.still.max(durable);
+            }
+            start = frame.end;
         }
     }
     let mut newest = Newest::new();
     for segment in segments {
-        let end = durable[&(segment.header.incarnation, segment.header.core)];
+        let said = &logs[&(segment.header.incarnation, segment.header.core)];
+        let end = said.still.max(said.durable.min(said.intact.unwrap_or(said.durable)));
         for record in segment.frames.iter().filter(|frame| frame.end <= end).flat_map(|frame| &frame.records) {
             if record.is_control() {
                 continue;
@@ -132,4 +191,69 @@ fn protected(segments: &[device::Segment]) -> Newest {
         }
     }
     newest
+}
+
+#[cfg(test)]
+mod tests {
+    use wal::{Cookie, FrameKind, Incarnation, NodeId, RecordOp, SegmentHeader, Version};
+
+    use super::*;
+
+    const BASE: u64 = wal::SEGMENT_HEADER_BYTES as u64;
+
+    fn record(key: u8) -> Record {
+        Record {
+            version: Version(u64::from(key)),
+            crc: 0,
+            op: RecordOp::Put,
+            origin: NodeId(1),
+            expiry: None,
+            key: vec![key],
+            value_crc: 0,
+            writer: None,
+        }
+    }
+
+    /// Four frames of 128 bytes, each with one key and sealed when the ones before it were durable.
+    fn segment() -> device::Segment {
+        let frame = |index: u8| device::Frame {
+            kind: FrameKind::Originated,
+            end: Lsn(BASE + 128 * (u64::from(index) + 1)),
+            durable: Lsn(BASE + 128 * u64::from(index)),
+            hlc: Version::ZERO,
+            ends_segment: false,
+            records: vec![record(index)],
+        };
+        let header = SegmentHeader {
+            segment_bytes: 65_536,
+            node: NodeId(1),
+            incarnation: Incarnation(1),
+            core: CoreId(0),
+            number: SegmentNumber(1),
+            cookie: Cookie(1),
+            base: Lsn(0),
+            previous: None,
+        };
+        device::Segment { header, frames: (0..4).map(frame).collect() }
+    }
+
+    fn keys_after(damaged: Range<u64>) -> Vec<u8> {
+        let bytes = BASE + damaged.start..BASE + damaged.end;
+        let damage = Damage { core: CoreId(0), number: SegmentNumber(1), bytes };
+        protected(&[segment()], &[damage]).into_keys().flatten().collect()
+    }
+
+    #[test]
+    fn what_an_intact_later_frame_calls_durable_is_protected_even_where_it_is_damaged_itself() {
+        assert_eq!(keys_after(130..131), [0, 1, 2]);
+        assert_eq!(keys_after(260..261), [0, 1, 2]);
+        assert_eq!(keys_after(5_000..5_001), [0, 1, 2]);
+    }
+
+    #[test]
+    fn before_all_damage_everything_that_was_called_durable_is_protected() {
+        assert_eq!(keys_after(390..391), [0, 1, 2], "the last frame itself is not");
+        assert_eq!(keys_after(256..512), [0, 1], "a frame that is gone together with what called it durable");
+        assert_eq!(keys_after(0..512), [0; 0]);
+    }
 }

@@ -79,7 +79,7 @@ use self::device::{Record, Tail};
 use self::history::History;
 use self::leaves::{Leaves, Sender};
 use self::ledger::{D1, Ledger, PROTOCOL};
-use self::losses::Losses;
+use self::losses::{Damage, Losses};
 use self::room::Room;
 use self::sync_failure::SyncFailures;
 use self::view::View;
@@ -150,11 +150,11 @@ impl Checks {
         }
     }
 
-    /// The node of `region` has recovered its disk, which somebody may have damaged, and is about to serve.
+    /// The node of `region` has recovered its disk and is about to serve.
     ///
     /// # Errors
     /// Whatever does not hold.
-    pub fn started(&mut self, region: usize, node: &mut Node, disk: &SimDisk, damaged: bool) -> Result<(), Violation> {
+    pub fn started(&mut self, region: usize, node: &mut Node, disk: &SimDisk) -> Result<(), Violation> {
         self.regions[region].1 = node.id;
         self.views[region] = View::default();
         let mut segments = device::segments(disk).map_err(|text| Violation::new(recovery::D3, text))?;
@@ -179,7 +179,7 @@ impl Checks {
         self.ledger.clocks.begins(region, begins_unix_ms)?;
         let reached = self.ledger.clocks.highest(region);
         let name = self.regions[region].0.clone();
-        self.losses.started(region, &name, &self.views[region].newest, damaged)?;
+        self.losses.started(region, &name, &self.views[region].newest)?;
         recovery::compare(&name, &self.views[region], reached, node)?;
         for core in 0..node.cores.len() {
             let (number, ..) = node.cores[core].shard().first_segment();
@@ -204,12 +204,12 @@ impl Checks {
     pub fn disk_changed(&mut self, region: usize) {
         self.losses.disk_changed(region);
         self.ledger.forget(region);
+        self.ledger.clocks.forget(region);
         self.roll_back(region);
     }
 
     fn roll_back(&mut self, region: usize) {
         let node = self.regions[region].1;
-        self.ledger.clocks.forget(region);
         self.rolled_back.extend(self.history.logs_of(node));
         self.history.versions.forget(node);
     }
@@ -218,9 +218,10 @@ impl Checks {
     ///
     /// # Errors
     /// If a segment on it cannot be read already.
-    pub fn damaging(&mut self, region: usize, disk: &SimDisk) -> Result<(), String> {
-        self.losses.damaging(region, disk)?;
+    pub fn damaging(&mut self, region: usize, disk: &SimDisk, damage: Damage) -> Result<(), String> {
+        self.losses.damaging(region, disk, damage)?;
         self.ledger.forget(region);
+        self.ledger.clocks.damaged(region);
         self.roll_back(region);
         Ok(())
     }
