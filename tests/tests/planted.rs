@@ -72,7 +72,6 @@ const CAUGHT: &[(Fault, Run)] = &[
 /// What a scenario of `rare.rs` notices, and its name there: `each_scenario_fails_with_the_fault_it_is_there_for` holds it to that.
 const BY_SCENARIO: &[(Fault, &str)] = &[
     (Fault::CutAtFirstBadFrame, "damage_to_what_was_durable_is_refused_until_it_is_repaired"),
-    (Fault::FarFutureBelieved, "a_write_from_the_far_future_is_held_back_and_then_shown"),
     (Fault::EntriesNeverExpire, "a_region_that_stays_away_is_gone_from_the_lists"),
 ];
 

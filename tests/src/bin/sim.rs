@@ -23,7 +23,7 @@ const PROGRESS_EVERY_IN_A_FILE: Duration = Duration::from_secs(20);
 
 /// Three regions, their disks, clocks and network in one thread, from one seed.
 ///
-/// One seed is 60 simulated seconds of faults and clients, then healing: the regions have to become equal. Exit code 1: a
+/// One seed is about 60 simulated seconds: faults and clients, then healing, and the regions have to become equal. Exit code 1: a
 /// checker found something; 2: the arguments make no sense.
 #[derive(Debug, Parser)]
 #[command(name = "sim", version)]

@@ -156,6 +156,10 @@ impl Checks {
     /// Whatever does not hold.
     pub fn started(&mut self, region: usize, node: &mut Node, disk: &SimDisk) -> Result<(), Violation> {
         self.regions[region].1 = node.id;
+        if self.regions.iter().filter(|(_, id)| *id == node.id).count() > 1 {
+            // Somebody copied its disk: neither can know what the other does.
+            self.history.versions.forget(node.id);
+        }
         self.views[region] = View::default();
         let mut segments = device::segments(disk).map_err(|text| Violation::new(recovery::D3, text))?;
         // The new run's records come after all that were found.
