@@ -14,6 +14,8 @@ pub(super) struct Faults {
     pub(super) directory_syncs_to_fail: u32,
     /// Files that were written through a mapping since their last sync.
     pub(super) mapped_writes: BTreeSet<u64>,
+    /// Files of which a sync failed: what the page cache writes to them is accepted and gone.
+    pub(super) lost: BTreeSet<u64>,
     /// Every write fails with EIO, those from the page cache as well.
     pub(super) writes_fail: bool,
     /// Writes by a system call take only part of the bytes.

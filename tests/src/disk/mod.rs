@@ -142,7 +142,8 @@ impl FailingDisk {
     }
 
     /// The next `count` syncs of files that were written through a mapping fail with EIO, and what they were to make durable
-    /// is gone: the syncs after them succeed, and the page cache shows bytes that the disk does not have.
+    /// is gone, as is what the page cache writes to those files until the disk [works again](Self::work_again): the syncs
+    /// after them succeed, and the page cache shows bytes that the disk does not have.
     pub fn fail_syncs(&self, count: u32) {
         self.state().faults.syncs_to_fail = count;
     }
@@ -157,9 +158,16 @@ impl FailingDisk {
         self.state().faults.directory_syncs_to_fail = count;
     }
 
-    /// Whether writes fail with EIO, those from the page cache as well.
-    pub fn fail_writes(&self, fail: bool) {
-        self.state().faults.writes_fail = fail;
+    /// Writes fail with EIO, those from the page cache as well, until the disk [works again](Self::work_again).
+    pub fn fail_writes(&self) {
+        self.state().faults.writes_fail = true;
+    }
+
+    /// Syncs and writes do what they say.
+    pub fn work_again(&self) {
+        let faults = &mut self.state().faults;
+        (faults.syncs_to_fail, faults.writes_fail) = (0, false);
+        faults.lost.clear();
     }
 
     /// Whether a write by a system call takes only part of the bytes.

@@ -80,10 +80,13 @@ impl State {
         let cut = self.faults.writes_are_short && !from_cache && bytes.len() > SHORT_WRITE_BYTES;
         let taken = if cut { SHORT_WRITE_BYTES } else { bytes.len() };
         self.faults.seen.short_writes += u64::from(cut);
-        self.image.write(inode, offset, &bytes[..taken])?;
         if from_cache {
             self.faults.mapped_writes.insert(inode);
+            if self.faults.lost.contains(&inode) {
+                return Ok(taken);
+            }
         }
+        self.image.write(inode, offset, &bytes[..taken])?;
         Ok(taken)
     }
 
@@ -102,8 +105,10 @@ impl State {
         self.may_change(false)?;
         if self.faults.mapped_writes.remove(&inode) && self.faults.syncs_to_fail > 0 {
             self.faults.syncs_to_fail -= 1;
-            // The worst that a disk may do: what it had accepted is gone, and the next sync will know nothing of it.
+            // The worst that a disk may do: what it had accepted is gone, and the next sync will know nothing of it. A page
+            // that was written to again meanwhile would bring back what it held before, so that is gone too.
             self.image.lose_unsynced(inode)?;
+            self.faults.lost.insert(inode);
             return self.io_error();
         }
         self.image.sync(inode)?;

@@ -87,7 +87,7 @@ fn io_error(backend: &str, cores: u16, fail: fn(&FailingDisk)) {
         drop(until);
         clients.into_iter().map(|client| client.join().unwrap()).collect()
     });
-    disk.fail_writes(false);
+    disk.work_again();
     assert!(disk.seen().io_errors > 0);
     let last = daemon.log().lines().last().unwrap().to_owned();
     assert!(last.contains("fdatasync of the log failed: Input/output error"), "{last}");
@@ -123,7 +123,7 @@ fn eio_then_sync_ok_must_not_ack() {
 #[test]
 fn a_failed_write_back_ends_the_daemon_and_its_bytes_are_never_served() {
     for backend in backends() {
-        io_error(backend, 1, |disk| disk.fail_writes(true));
+        io_error(backend, 1, FailingDisk::fail_writes);
     }
 }
 
