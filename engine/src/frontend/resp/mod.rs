@@ -1,13 +1,17 @@
 //! The Redis protocol on the storage port.
 //!
 //! - [`table`]: every command with its arity and its keys; what COMMAND answers.
-//! - [`keys`]: commands on one key, run on the core that owns it.
+//! - [`keys`]: commands on one key, run on the core that owns it; expiry and numbers have files of their own.
+//! - [`scan`]: what `SCAN` and `KEYS` select.
 //! - [`session`]: commands about the connection and the server.
 //!
 //! Read-modify-write commands (`INCR`, `SET NX`, `EXPIRE`, …) are atomic on the key's core of this region. Between regions
 //! the last writer wins: two increments of one key in two regions within the replication delay count as one.
 
+mod expire;
 pub mod keys;
+mod numbers;
+pub mod scan;
 pub mod session;
 pub mod set_options;
 pub mod table;

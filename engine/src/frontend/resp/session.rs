@@ -5,7 +5,7 @@
 use net::resp::{Args, Protocol, parse_integer, reply};
 use wal::Lsn;
 
-use super::keys::glob;
+use super::scan::glob;
 use super::table::{self, SessionVerb};
 use super::{NOT_AN_INTEGER, SYNTAX_ERROR};
 use crate::clock::Time;
