@@ -276,6 +276,7 @@ impl<I: OsIo> Node<I> {
             storage_port: config.ports.storage,
             started_unix_ms: started.begins_unix_ms,
             gauges,
+            slow_log: Default::default(),
         });
         let status = StatusBoard::default();
         let admin = admin_listeners(config)?;

@@ -33,6 +33,19 @@ pub enum ToCore {
         /// The command, RESP-encoded.
         command: Vec<u8>,
     },
+    /// A command that every core runs on its part; answer as above.
+    Everywhere {
+        /// Who asks.
+        from: u16,
+        /// For which connection.
+        connection: ConnectionKey,
+        /// Which gap in its replies, and which part of it.
+        hop: (u64, usize),
+        /// The protocol to answer in.
+        resp3: bool,
+        /// The command's whole name, the id of who asks, and the command, RESP-encoded.
+        command: Vec<u8>,
+    },
     /// The answer to a [`ToCore::Command`]; everything it shows is durable.
     Answer {
         /// For which connection.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use wal::{Incarnation, NodeId};
 
 use crate::core::stages::StageLatencies;
+use crate::frontend::resp::slow_log::SlowLog;
 
 /// The Redis version whose behaviour the RESP front end follows; what INFO and HELLO tell clients.
 pub const REDIS_COMPATIBLE_VERSION: &str = "7.0.15";
@@ -86,6 +87,8 @@ pub struct NodeFacts {
     pub started_unix_ms: u64,
     /// Gauges by core.
     pub gauges: Vec<Arc<CoreGauges>>,
+    /// Commands that took long.
+    pub slow_log: SlowLog,
 }
 
 impl NodeFacts {

@@ -195,6 +195,12 @@ impl<M: Mapping> Shard<M> {
         self.complete
     }
 
+    /// Above no version that is in the store, and below every one that is yet to be given.
+    #[must_use]
+    pub fn newest(&self) -> Version {
+        self.clock.last()
+    }
+
     /// The store, for sizes.
     pub fn store(&mut self) -> &mut Store<M> {
         &mut self.store

@@ -1,5 +1,7 @@
 //! The clients of one core: connections, their input, their commands, their replies.
 
+mod known;
+
 use bytes::{Bytes, BytesMut};
 use net::reactor::{Completion, Io, Listener, Mono, Op, Outcome, Tag};
 use net::resp::{Args, Limits, Parser, Protocol, encode_command, reply};
@@ -9,17 +11,17 @@ use wal::{Lsn, Mapping};
 
 use super::CoreLoop;
 use super::ops::Context;
+use super::scan::scan_hop;
+use super::slow::Awaited;
 use crate::clock::Time;
 use crate::frontend::replies::{Merge, ReplyQueue};
 use crate::frontend::resp::keys::KeyCommand;
-use crate::frontend::resp::scan::{glob, scan_options};
-use crate::frontend::resp::session::{After, Session};
-use crate::frontend::resp::table::{self, KeyVerb, Kind, ManyVerb, SessionVerb};
-use crate::frontend::resp::{unknown_command, wrong_arity};
+use crate::frontend::resp::session::{After, Replies, Session};
+use crate::frontend::resp::table::{self, Command, KeyVerb, Kind, ManyVerb, SessionVerb};
+use crate::frontend::resp::wrong_arity;
 use crate::host::Host;
 use crate::messages::{ConnectionKey, ToCore};
 use crate::shard::{Shard, WriteError};
-use crate::storage::index::ScanPosition;
 
 /// Connections per core; one more is told so and closed.
 const CONNECTIONS_MAX: usize = 10_000;
@@ -64,13 +66,15 @@ struct Connection {
     stalled: bool,
     /// The parts of that command which were run already.
     parts_done: Vec<(usize, ReplyQueue)>,
+    /// A command that every core runs: nothing else runs before all of them answered.
+    awaited: Option<Box<Awaited>>,
     /// In the list of those with replies to look at.
     dirty: bool,
 }
 
 /// What a request may hold when values have at most `value_bytes_max` bytes. The slack lets a value that is a little too
 /// large be answered with an error instead of a closed connection.
-fn limits_for(value_bytes_max: usize) -> Limits {
+pub(super) fn limits_for(value_bytes_max: usize) -> Limits {
     Limits::for_values(u32::try_from(value_bytes_max).unwrap_or(u32::MAX), 64 * 1024)
 }
 
@@ -88,6 +92,8 @@ pub(crate) struct Clients {
     resting: Vec<Listener>,
     rest_until: Mono,
     input_bytes: usize,
+    /// The clock as the last turn of a connection read it.
+    pub(super) clock: Mono,
     commands: u64,
     protocol_errors: u64,
 }
@@ -105,6 +111,7 @@ impl Clients {
             resting: Vec::new(),
             rest_until: Mono(0),
             input_bytes: 0,
+            clock: Mono(0),
             commands: 0,
             protocol_errors: 0,
         }
@@ -134,15 +141,31 @@ impl Clients {
         self.connections.get_mut(key.index as usize).filter(|connection| connection.generation == key.generation)
     }
 
-    pub(super) fn answer(&mut self, key: ConnectionKey, hop: (u64, usize), reply: Vec<Bytes>, sum: i64) {
+    /// Fills one part of a gap. Returns the command that every core has answered by that.
+    pub(super) fn answer(
+        &mut self,
+        key: ConnectionKey,
+        hop: (u64, usize),
+        reply: Vec<Bytes>,
+        sum: i64,
+    ) -> Option<Box<Awaited>> {
+        let mut finished = None;
         let found = self.connections.get_mut(key.index as usize).filter(|found| found.generation == key.generation);
         if let Some(connection) = found {
             if connection.replies.gaps() >= GAPS_MAX {
                 mark(&mut self.runnable, &mut connection.runnable, key.index);
             }
+            if let Some(awaited) = connection.awaited.as_mut().filter(|awaited| awaited.hop == hop.0) {
+                awaited.missing -= 1;
+                if awaited.missing == 0 {
+                    finished = connection.awaited.take();
+                    mark(&mut self.runnable, &mut connection.runnable, key.index);
+                }
+            }
             connection.replies.fill(hop.0, hop.1, reply, sum);
             mark(&mut self.dirty, &mut connection.dirty, key.index);
         }
+        finished
     }
 
     pub(super) fn closed(&mut self, key: ConnectionKey) {
@@ -174,8 +197,8 @@ impl<H: Host> CoreLoop<H> {
                 self.ops.submit(&mut self.io, Op::Accept { listener }, Context::Accept(listener));
             }
         }
-        let socket = match completion.result {
-            Ok(Outcome::Accepted(socket, _)) => socket,
+        let (socket, addr) = match completion.result {
+            Ok(Outcome::Accepted(socket, addr)) => (socket, addr),
             Ok(_) => return,
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
@@ -187,6 +210,7 @@ impl<H: Host> CoreLoop<H> {
             self.ops.submit(&mut self.io, Op::Close { socket }, Context::CloseRefused);
             return;
         }
+        let (now, local_addr) = (self.now(), self.io.local_addr(listener).ok());
         let clients = &mut self.clients;
         clients.generation = clients.generation.wrapping_add(1);
         let entry = clients.connections.vacant_entry();
@@ -197,7 +221,7 @@ impl<H: Host> CoreLoop<H> {
         entry.insert(Connection {
             socket,
             generation: key.generation,
-            session: Session { id, ..Session::default() },
+            session: Session { id, addr: Some(addr), local_addr, since: now, active: now, ..Session::default() },
             parser: Parser::new(clients.limits),
             input: BytesMut::new(),
             replies: ReplyQueue::default(),
@@ -209,6 +233,7 @@ impl<H: Host> CoreLoop<H> {
             runnable: false,
             stalled: false,
             parts_done: Vec::new(),
+            awaited: None,
             dirty: false,
         });
     }
@@ -229,6 +254,7 @@ impl<H: Host> CoreLoop<H> {
         }
         match (completion.result, completion.buf) {
             (Ok(_), Some(lease)) if !lease.is_empty() => {
+                connection.session.active = self.time.mono;
                 if !connection.closing && !connection.broken {
                     connection.input.extend_from_slice(&lease);
                     clients.input_bytes += lease.len();
@@ -259,6 +285,9 @@ impl<H: Host> CoreLoop<H> {
         }
         let mut turn = std::mem::take(&mut self.clients.stalled);
         turn.append(&mut self.clients.runnable);
+        if !turn.is_empty() {
+            self.clients.clock = self.io.now();
+        }
         for index in turn {
             let Some(connection) = self.clients.connections.get_mut(index as usize) else { continue };
             connection.runnable = false;
@@ -274,11 +303,15 @@ impl<H: Host> CoreLoop<H> {
         let before = input.len();
         let mut stalled = false;
         let mut more = false;
-        let mut consumed = 0;
+        let (mut consumed, mut last) = (0, 0);
+        let mut watch = self.stopwatch();
         for turn in 0.. {
             let connection = &mut self.clients.connections[index as usize];
             if connection.closing && connection.receive.is_some() || connection.broken {
                 consumed = input.len();
+                break;
+            }
+            if connection.awaited.is_some() {
                 break;
             }
             if connection.replies.bytes() > REPLY_BYTES_MAX || connection.replies.gaps() >= GAPS_MAX {
@@ -294,11 +327,13 @@ impl<H: Host> CoreLoop<H> {
                 Ok(Some(len)) => {
                     let args = parser.args(&input[consumed..]);
                     if !args.is_empty() {
-                        if self.run_command(index, args).is_err() {
+                        if self.run_answered(index, args).is_err() {
                             stalled = true;
                             break;
                         }
                         self.clients.commands += 1;
+                        last = consumed;
+                        self.ran(&mut watch, index, args);
                     }
                     consumed += len;
                 }
@@ -314,6 +349,7 @@ impl<H: Host> CoreLoop<H> {
                 }
             }
         }
+        self.turn_ended(&watch, index, &input[last..consumed]);
         bytes::Buf::advance(&mut input, consumed);
         if input.is_empty() && input.capacity() > INPUT_BYTES_MAX {
             input = BytesMut::new();
@@ -340,39 +376,68 @@ impl<H: Host> CoreLoop<H> {
         mark(&mut clients.dirty, &mut connection.dirty, index);
     }
 
+    /// Runs one command, and drops its replies if the client does not want any.
+    fn run_answered(&mut self, index: u32, args: Args<'_>) -> Result<(), WriteError> {
+        let connection = &mut self.clients.connections[index as usize];
+        if connection.session.replies == Replies::On {
+            return self.run_command(index, args);
+        }
+        // These two end the silence and know whether they are answered.
+        let is = |at: usize, name: &str| args.get(at).is_some_and(|word| word.eq_ignore_ascii_case(name.as_bytes()));
+        let ends_it = is(0, "CLIENT") && is(1, "REPLY") || is(0, "RESET");
+        if ends_it {
+            return self.run_command(index, args);
+        }
+        let dropped = connection.replies.to_drop();
+        let replies = std::mem::replace(&mut connection.replies, dropped);
+        let result = self.run_command(index, args);
+        let connection = &mut self.clients.connections[index as usize];
+        let dropped = std::mem::replace(&mut connection.replies, replies);
+        connection.replies.dropped(&dropped);
+        if result.is_ok() && connection.session.replies == Replies::SkipNext {
+            connection.session.replies = Replies::On;
+        }
+        result
+    }
+
     /// Runs one command of a connection of this core.
     fn run_command(&mut self, index: u32, args: Args<'_>) -> Result<(), WriteError> {
         let connection = &mut self.clients.connections[index as usize];
-        let name = args.get(0).unwrap_or_default();
-        let Some(command) = table::find(name) else {
-            connection.replies.reply(Lsn(0), |out| reply::error(out, &unknown_command(args)));
-            return Ok(());
+        let command = match table::resolve(args) {
+            Ok(command) => command,
+            Err(text) => {
+                connection.replies.reply(Lsn(0), |out| reply::error(out, &text));
+                return Ok(());
+            }
         };
-        if !command.accepts(args.len()) {
-            connection.replies.reply(Lsn(0), |out| reply::error(out, &wrong_arity(command.name)));
-            return Ok(());
-        }
+        connection.session.command = Some(command);
         match command.kind {
-            Kind::Key(verb) => self.run_key(index, verb, args),
-            Kind::Many(verb) => self.run_many(index, verb, args),
-            Kind::Session(SessionVerb::Scan) => {
-                self.run_scan(index, args);
-                Ok(())
-            }
-            Kind::Session(verb) => {
-                if verb == SessionVerb::DbSize {
-                    // Our own gauge is published once a tick; this command must see what this connection just wrote.
-                    self.publish();
-                }
-                let connection = &mut self.clients.connections[index as usize];
-                let after = connection.session.run(verb, args, &self.facts, self.time, &mut connection.replies);
-                connection.closing |= after == After::Close;
-                Ok(())
-            }
+            Kind::Key(verb) => return self.run_key(index, verb, command, args),
+            Kind::Many(verb) => return self.run_many(index, verb, args),
+            Kind::Everywhere(verb) => self.run_everywhere(index, verb, command, args),
+            Kind::Session(SessionVerb::Scan) => self.run_scan(index, args),
+            Kind::Session(verb) => self.run_session(index, verb, args),
+            // Named alone: only COMMAND may be.
+            Kind::Container(_) => self.run_session(index, SessionVerb::Command, args),
         }
+        Ok(())
     }
 
-    fn run_key(&mut self, index: u32, verb: KeyVerb, args: Args<'_>) -> Result<(), WriteError> {
+    fn run_session(&mut self, index: u32, verb: SessionVerb, args: Args<'_>) {
+        let connection = &mut self.clients.connections[index as usize];
+        let after = connection.session.run(verb, args, &self.facts, self.time, &mut connection.replies);
+        connection.closing |= after == After::Close;
+    }
+
+    fn run_key(
+        &mut self,
+        index: u32,
+        verb: KeyVerb,
+        command: &'static Command,
+        args: Args<'_>,
+    ) -> Result<(), WriteError> {
+        // The key comes first, whatever words of a subcommand stand before it.
+        let args = args.from(usize::try_from(command.keys.0 - 1).unwrap_or(0));
         let hash = self.shard.identity().secret.hash(args.get(1).unwrap_or_default());
         let owner = hash.core(self.facts.cores);
         let connection = &mut self.clients.connections[index as usize];
@@ -385,12 +450,12 @@ impl<H: Host> CoreLoop<H> {
             );
         }
         let hop = connection.replies.hop(1, Merge::Concatenate);
-        let words: Vec<&[u8]> = args.iter().collect();
+        let words: Vec<&[u8]> = std::iter::once(command.name.as_bytes()).chain(args.iter().skip(1)).collect();
         self.send_hop(index, owner, (hop, 0), &words);
         Ok(())
     }
 
-    fn send_hop(&mut self, index: u32, owner: u16, hop: (u64, usize), words: &[&[u8]]) {
+    pub(super) fn send_hop(&mut self, index: u32, owner: u16, hop: (u64, usize), words: &[&[u8]]) {
         let connection = &self.clients.connections[index as usize];
         let mut command = Vec::with_capacity(words.iter().map(|word| word.len() + 16).sum());
         encode_command(words, &mut command);
@@ -413,7 +478,7 @@ impl<H: Host> CoreLoop<H> {
         let parts = (args.len() - 1) / step;
         let (word, key_verb, merge): (&[u8], _, _) = match verb {
             ManyVerb::Del => (b"DEL", KeyVerb::Delete, Merge::Sum),
-            ManyVerb::Exists => (b"EXISTS", KeyVerb::Exists, Merge::Sum),
+            ManyVerb::Exists | ManyVerb::Touch => (b"EXISTS", KeyVerb::Exists, Merge::Sum),
             ManyVerb::MGet => (b"GET", KeyVerb::Get, Merge::Concatenate),
             ManyVerb::MSet => (b"SET", KeyVerb::Set, Merge::AllOk),
         };
@@ -464,29 +529,6 @@ impl<H: Host> CoreLoop<H> {
         Ok(())
     }
 
-    /// `SCAN`: the cursor is the core (16 bits) and the position in its index (48 bits).
-    fn run_scan(&mut self, index: u32, args: Args<'_>) {
-        let cursor = std::str::from_utf8(&args[1]).ok().and_then(|text| text.parse::<u64>().ok());
-        let connection = &mut self.clients.connections[index as usize];
-        let Some(cursor) = cursor else {
-            connection.replies.reply(Lsn(0), |out| reply::error(out, "ERR invalid cursor"));
-            return;
-        };
-        let owner = u16::try_from(cursor >> 48).unwrap_or(u16::MAX);
-        if owner >= self.facts.cores {
-            connection.replies.reply(Lsn(0), |out| reply::error(out, "ERR invalid cursor"));
-        } else if owner == self.core {
-            scan(&self.shard, args, (self.core, self.facts.cores), self.time, &mut connection.replies);
-        } else {
-            let hop = connection.replies.hop(1, Merge::Concatenate);
-            let cores = self.facts.cores.to_string();
-            // The scanning core has to know how many there are to name the next one.
-            let words: Vec<&[u8]> =
-                [b"SCAN", &args[1], cores.as_bytes()].into_iter().chain(args.from(2).iter()).collect();
-            self.send_hop(index, owner, (hop, 0), &words);
-        }
-    }
-
     /// Sends what became showable, and closes what is done.
     pub(super) fn send_replies(&mut self) {
         let shown = self.shown();
@@ -519,7 +561,8 @@ impl<H: Host> CoreLoop<H> {
     /// Starts, stops or ends receiving, and closes the stream when nothing is in flight.
     fn regulate(&mut self, key: ConnectionKey) {
         let Some(connection) = self.clients.connections.get_mut(key.index as usize) else { return };
-        let answered = connection.replies.is_empty() && !connection.sending && !connection.stalled;
+        let waiting = connection.stalled || connection.runnable || connection.awaited.is_some();
+        let answered = connection.replies.is_empty() && !connection.sending && !waiting;
         let done = connection.broken || connection.closing && answered;
         if done {
             if let Some(tag) = connection.receive {
@@ -565,7 +608,7 @@ pub(super) fn run_encoded<M: Mapping>(
         return Ok(());
     };
     let args = parser.args(command);
-    let verb = match table::find(args.get(0).unwrap_or_default()).map(|command| command.kind) {
+    let verb = match table::find_whole(args.get(0).unwrap_or_default()).map(|command| command.kind) {
         Some(Kind::Key(verb)) => verb,
         Some(Kind::Many(ManyVerb::Del)) => KeyVerb::Delete,
         Some(Kind::Many(ManyVerb::Exists)) => KeyVerb::Exists,
@@ -581,49 +624,4 @@ pub(super) fn run_encoded<M: Mapping>(
     };
     let hash = shard.identity().secret.hash(args.get(1).unwrap_or_default());
     KeyCommand { shard, time, protocol, hash }.run(verb, args, replies)
-}
-
-fn scan<M: Mapping>(shard: &Shard<M>, args: Args<'_>, cores: (u16, u16), time: Time, replies: &mut ReplyQueue) {
-    scan_from(shard, &args[1], args.from(2), cores, time, replies);
-}
-
-fn scan_hop<M: Mapping>(shard: &Shard<M>, args: Args<'_>, cores: (u16, u16), time: Time, replies: &mut ReplyQueue) {
-    scan_from(shard, &args[1], args.from(3), cores, time, replies);
-}
-
-fn scan_from<M: Mapping>(
-    shard: &Shard<M>,
-    cursor: &[u8],
-    options: Args<'_>,
-    (core, cores): (u16, u16),
-    time: Time,
-    replies: &mut ReplyQueue,
-) {
-    let cursor = std::str::from_utf8(cursor).ok().and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-    let (pattern, count, strings) = match scan_options(options) {
-        Ok(options) => options,
-        Err(text) => {
-            replies.reply(Lsn(0), |out| reply::error(out, &text));
-            return;
-        }
-    };
-    let mut keys: Vec<Vec<u8>> = Vec::new();
-    let position = ScanPosition(cursor & ((1 << 48) - 1));
-    let next = shard.scan(position, count, time, |record| {
-        if strings && pattern.as_ref().is_none_or(|pattern| glob(pattern, record.key)) {
-            keys.push(record.key.to_vec());
-        }
-    });
-    let next = match next {
-        Some(position) => (u64::from(core) << 48) | position.0,
-        None if core + 1 < cores => u64::from(core + 1) << 48,
-        None => 0,
-    };
-    // Keys of records that are not durable yet are shown once they are.
-    replies.reply(shard.log().staged(), |out| {
-        reply::array_header(out, 2);
-        reply::bulk(out, next.to_string().as_bytes());
-        reply::array_header(out, keys.len());
-        keys.iter().for_each(|key| reply::bulk(out, key));
-    });
 }

@@ -5,8 +5,11 @@
 
 mod clients;
 mod commit;
+mod everywhere;
 pub(crate) mod ops;
+mod scan;
 mod segments;
+mod slow;
 pub mod stages;
 
 use std::collections::VecDeque;
@@ -24,6 +27,7 @@ use wal::{CommitPath, Lsn, RecordView};
 
 use self::clients::Clients;
 use self::commit::Commit;
+use self::everywhere::Parts;
 use self::ops::{Context, Ops};
 use self::segments::Segments;
 use crate::clock::{PhysicalClock, Time};
@@ -63,7 +67,7 @@ pub struct CoreParts<H: Host> {
     pub ships: bool,
 }
 
-/// A command of another core's client, answered once what it shows is durable.
+/// A command of another core's client, or a part of one of this core's, answered once what it shows is durable.
 #[derive(Debug)]
 struct Guest {
     from: u16,
@@ -94,6 +98,8 @@ pub struct CoreLoop<H: Host> {
     /// Commands of other cores that a missing segment or a throttled clock held up; no command overtakes them.
     stalled_commands: VecDeque<ToCore>,
     guests: Vec<Guest>,
+    /// This core's parts of commands that every core runs.
+    parts: Parts,
     ships: bool,
     stopping: bool,
     stopped: bool,
@@ -124,6 +130,7 @@ impl<H: Host> CoreLoop<H> {
             stalled_log: VecDeque::new(),
             stalled_commands: VecDeque::new(),
             guests: Vec::new(),
+            parts: Parts::default(),
             ships: parts.ships,
             stopping: false,
             stopped: false,
@@ -175,6 +182,7 @@ impl<H: Host> CoreLoop<H> {
         self.shard.release_due(self.time);
         self.receive();
         self.run_clients();
+        self.walk_parts();
         self.commit();
         self.answer_guests();
         self.send_replies();
@@ -193,8 +201,9 @@ impl<H: Host> CoreLoop<H> {
         retry |= !self.stalled_log.is_empty()
             || !self.stalled_commands.is_empty()
             || self.clients.is_stalled()
+            || self.parts.is_stalled()
             || self.ops.has_backlog();
-        if self.clients.has_runnable() || !self.mailbox.arm() {
+        if self.clients.has_runnable() || self.parts.is_walking() || !self.mailbox.arm() {
             return Wait::Now;
         }
         let now = self.io.now();
@@ -229,12 +238,12 @@ impl<H: Host> CoreLoop<H> {
             // else goes on: a full disk stops neither reads nor the answers of other cores, nor the end.
             let waiting = match &message {
                 ToCore::Follow { .. } | ToCore::AppendLocal { .. } => !self.stalled_log.is_empty(),
-                ToCore::Command { .. } => !self.stalled_commands.is_empty(),
+                ToCore::Command { .. } | ToCore::Everywhere { .. } => !self.stalled_commands.is_empty(),
                 _ => false,
             };
             let left = if waiting { Some(message) } else { self.handle(message).err() };
             match left {
-                Some(message @ ToCore::Command { .. }) => {
+                Some(message @ (ToCore::Command { .. } | ToCore::Everywhere { .. })) => {
                     reach(Mark::GuestCommandStalled);
                     self.stalled_commands.push_back(message);
                 }
@@ -276,7 +285,10 @@ impl<H: Host> CoreLoop<H> {
                 }
                 self.guests.push(Guest { from, connection, hop, replies });
             }
-            ToCore::Answer { connection, hop, reply, sum } => self.clients.answer(connection, hop, reply, sum),
+            ToCore::Everywhere { from, connection, hop, resp3, command } => {
+                self.begin_part(from, connection, hop, resp3, &command);
+            }
+            ToCore::Answer { connection, hop, reply, sum } => self.answered(connection, hop, reply, sum),
             ToCore::Follow { sequence, records } => return self.follow(sequence, records),
             ToCore::Raise(version) => {
                 if self.shard.raise(version) {
@@ -375,12 +387,19 @@ impl<H: Host> CoreLoop<H> {
             let mut guest = self.guests.swap_remove(index);
             let mut runs = Vec::new();
             guest.replies.take(shown, &mut runs);
-            self.cores[usize::from(guest.from)].send(ToCore::Answer {
-                connection: guest.connection,
-                hop: guest.hop,
-                reply: runs,
-                sum: guest.replies.sum,
-            });
+            let (connection, hop, sum) = (guest.connection, guest.hop, guest.replies.sum);
+            if guest.from == self.core {
+                self.answered(connection, hop, runs, sum);
+            } else {
+                self.cores[usize::from(guest.from)].send(ToCore::Answer { connection, hop, reply: runs, sum });
+            }
+        }
+    }
+
+    /// A part of what one of our connections asked is there.
+    fn answered(&mut self, connection: ConnectionKey, hop: (u64, usize), reply: Vec<bytes::Bytes>, sum: i64) {
+        if let Some(awaited) = self.clients.answer(connection, hop, reply, sum) {
+            self.finished(connection, &awaited);
         }
     }
 

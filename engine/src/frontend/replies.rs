@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use net::resp::Protocol;
 use wal::Lsn;
 
 /// Values from this size on are sent straight from their segment instead of being copied.
@@ -17,6 +18,14 @@ pub enum Merge {
     Sum,
     /// `+OK` unless a part failed; then that part's error (`MSET`).
     AllOk,
+    /// The parts' elements as one array; their counts say how many (`KEYS`).
+    Array,
+    /// The parts' bytes as one text (`CLIENT LIST`).
+    Text(Protocol),
+    /// One part's bytes, chosen by this number in proportion to the parts' counts (`RANDOMKEY`).
+    Pick(u64),
+    /// `+OK` if the parts counted something, else this error.
+    FoundOr(&'static str),
 }
 
 #[derive(Debug)]
@@ -26,7 +35,7 @@ enum Chunk {
     /// Bytes that are sent as they are: a large value straight from its segment, answers of other cores.
     Runs { runs: Vec<Bytes>, barrier: Lsn },
     /// Parts that other cores owe.
-    Hop { id: u64, missing: usize, parts: Vec<Vec<Bytes>>, sum: i64, merge: Merge, barrier: Lsn },
+    Hop { id: u64, missing: usize, parts: Vec<Vec<Bytes>>, counts: Vec<i64>, merge: Merge, barrier: Lsn },
 }
 
 /// The replies that a connection is owed.
@@ -119,7 +128,7 @@ impl ReplyQueue {
             id: self.hops,
             missing: parts,
             parts: vec![Vec::new(); parts],
-            sum: 0,
+            counts: vec![0; parts],
             merge,
             barrier: self.barrier,
         });
@@ -130,14 +139,15 @@ impl ReplyQueue {
     pub fn fill(&mut self, hop: u64, part: usize, answer: Vec<Bytes>, count: i64) {
         let found = self.chunks.iter_mut().position(|chunk| matches!(chunk, Chunk::Hop { id, .. } if *id == hop));
         let Some(at) = found else { return };
-        let Chunk::Hop { missing, parts, sum, merge, barrier, .. } = &mut self.chunks[at] else { return };
+        let Chunk::Hop { missing, parts, counts, merge, barrier, .. } = &mut self.chunks[at] else { return };
         let Some(slot) = parts.get_mut(part) else { return };
         *slot = answer;
-        *sum += count;
+        counts[part] = count;
         *missing -= 1;
         if *missing > 0 {
             return;
         }
+        let sum: i64 = counts.iter().sum();
         let failed = parts.iter().position(|part| part.first().is_some_and(|run| run.first() == Some(&b'-')));
         // Nothing is copied: an MGET of large values would otherwise hold them all in memory.
         let runs = match (&merge, failed) {
@@ -145,12 +155,36 @@ impl ReplyQueue {
             (_, Some(failed)) => std::mem::take(&mut parts[failed]),
             (Merge::AllOk, None) => vec![Bytes::from_static(b"+OK\r\n")],
             (Merge::Sum, None) => vec![format!(":{sum}\r\n").into()],
+            (Merge::Array, None) => headed(format!("*{sum}\r\n"), parts, ""),
+            (Merge::Text(protocol), None) => {
+                let len: usize = parts.iter().flatten().map(Bytes::len).sum();
+                let header = match protocol {
+                    Protocol::Resp2 => format!("${len}\r\n"),
+                    Protocol::Resp3 => format!("={}\r\ntxt:", len + 4),
+                };
+                headed(header, parts, "\r\n")
+            }
+            (Merge::Pick(random), None) => std::mem::take(&mut parts[picked(*random, counts)]),
+            (Merge::FoundOr(_), None) if sum > 0 => vec![Bytes::from_static(b"+OK\r\n")],
+            (Merge::FoundOr(error), None) => vec![format!("-{error}\r\n").into()],
         };
         // Other cores waited for their own logs before they answered; the barrier is that of this core's parts.
         let barrier = *barrier;
         self.gaps -= 1;
         self.bytes += runs.iter().map(Bytes::len).sum::<usize>();
         self.chunks[at] = Chunk::Runs { runs, barrier };
+    }
+
+    /// A queue whose replies are to be dropped (`CLIENT REPLY OFF`). It names its gaps as this one goes on to, so that answers
+    /// that nobody waits for fill no other gap; hand it to [`ReplyQueue::dropped`] afterwards.
+    #[must_use]
+    pub fn to_drop(&self) -> ReplyQueue {
+        ReplyQueue { hops: self.hops, ..ReplyQueue::default() }
+    }
+
+    /// Forgets what `queue` holds.
+    pub fn dropped(&mut self, queue: &ReplyQueue) {
+        self.hops = queue.hops;
     }
 
     /// Takes what may be shown when everything below `durable` is durable.
@@ -218,6 +252,26 @@ impl ReplyQueue {
     }
 }
 
+/// The parts' bytes between a header and an end.
+fn headed(header: String, parts: &mut Vec<Vec<Bytes>>, end: &'static str) -> Vec<Bytes> {
+    let parts = std::mem::take(parts).into_iter().flatten();
+    let end = Bytes::from_static(end.as_bytes());
+    std::iter::once(header.into()).chain(parts).chain(std::iter::once(end).filter(|end| !end.is_empty())).collect()
+}
+
+/// The part in which the `random`-th of all that was counted lies; the first if nothing was.
+fn picked(random: u64, counts: &[i64]) -> usize {
+    let count = |part: &i64| u64::try_from(*part).unwrap_or(0);
+    let mut left = random % counts.iter().map(count).sum::<u64>().max(1);
+    for (part, found) in counts.iter().map(count).enumerate() {
+        if left < found {
+            return part;
+        }
+        left -= found;
+    }
+    0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -265,5 +319,39 @@ mod tests {
         queue.fill(set, 1, answer("-ERR full\r\n"), 0);
         assert_eq!(taken(&mut queue, 99), "-ERR full\r\n");
         assert_eq!(queue.bytes(), 0);
+    }
+
+    #[test]
+    fn the_parts_of_every_core_become_one_reply() {
+        let mut queue = ReplyQueue::default();
+        for (merge, expected) in [
+            (Merge::Array, "*3\r\n$1\r\na\r\n$1\r\nb\r\n"),
+            (Merge::Text(Protocol::Resp2), "$14\r\n$1\r\na\r\n$1\r\nb\r\n\r\n"),
+            (Merge::Text(Protocol::Resp3), "=18\r\ntxt:$1\r\na\r\n$1\r\nb\r\n\r\n"),
+            (Merge::Pick(3), "$1\r\na\r\n"),
+            (Merge::Pick(4), "$1\r\nb\r\n"),
+            (Merge::FoundOr("ERR none"), "+OK\r\n"),
+        ] {
+            let hop = queue.hop(2, merge.clone());
+            queue.fill(hop, 1, answer("$1\r\nb\r\n"), 2);
+            queue.fill(hop, 0, answer("$1\r\na\r\n"), 1);
+            assert_eq!(taken(&mut queue, 0), expected, "{merge:?}");
+        }
+        let hop = queue.hop(1, Merge::FoundOr("ERR none"));
+        queue.fill(hop, 0, Vec::new(), 0);
+        assert_eq!(taken(&mut queue, 0), "-ERR none\r\n");
+        assert_eq!(queue.bytes(), 0);
+    }
+
+    #[test]
+    fn answers_to_what_is_dropped_fill_no_other_gap() {
+        let mut queue = ReplyQueue::default();
+        let mut dropped = queue.to_drop();
+        let unanswered = dropped.hop(1, Merge::Concatenate);
+        queue.dropped(&dropped);
+        let answered = queue.hop(1, Merge::Concatenate);
+        queue.fill(unanswered, 0, answer("+no\r\n"), 0);
+        queue.fill(answered, 0, answer("+yes\r\n"), 0);
+        assert_eq!(taken(&mut queue, 0), "+yes\r\n");
     }
 }

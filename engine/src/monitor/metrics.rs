@@ -236,6 +236,7 @@ mod tests {
             storage_port: 0,
             started_unix_ms: 0,
             gauges: vec![Arc::default(), Arc::default()],
+            slow_log: Default::default(),
         };
         facts.gauges[1].commands.store(7, Ordering::Relaxed);
         let status = StatusBoard::default();

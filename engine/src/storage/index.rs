@@ -12,7 +12,10 @@ const CLASS_BITS: u32 = 4;
 const OFFSET_BITS: u32 = 23;
 const SEGMENT_BITS: u32 = 17;
 const _: () = assert!(TAG_BITS + CLASS_BITS + OFFSET_BITS + SEGMENT_BITS == 64);
-const _: () = assert!(size_of::<Slot>() == 16);
+const _: () = assert!(size_of::<Slot>() == SLOT_BYTES);
+
+/// Memory that an entry takes, in bytes.
+pub const SLOT_BYTES: usize = 16;
 
 /// Index of a segment in the core's segment table (17 bits).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -159,6 +162,11 @@ impl Table {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ScanPosition(pub u64);
 
+impl ScanPosition {
+    /// Behind every entry, for who has to remember that it is done.
+    pub const END: ScanPosition = ScanPosition(u64::MAX);
+}
+
 /// The index of one core.
 #[derive(Debug)]
 pub struct Index {
@@ -201,6 +209,12 @@ impl Index {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.slots * size_of::<Slot>() + self.tables.len() * size_of::<Table>()
+    }
+
+    /// A position anywhere in the order, chosen by `random`.
+    #[must_use]
+    pub fn position(&self, random: u64) -> ScanPosition {
+        ScanPosition(random & (((self.tables.len() as u64) << TAG_BITS) - 1))
     }
 
     fn split(&self, hash: u64) -> (usize, u64) {

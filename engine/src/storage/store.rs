@@ -162,6 +162,12 @@ impl<M: Mapping> Store<M> {
         self.index.memory_bytes()
     }
 
+    /// A position anywhere in scan order, chosen by `random`.
+    #[must_use]
+    pub fn scan_position(&self, random: u64) -> ScanPosition {
+        self.index.position(random)
+    }
+
     fn advance_expiry(&mut self, now_unix_ms: u64) {
         while let Some((&expiry, &count)) = self.expiring.first_key_value() {
             if expiry > now_unix_ms {

@@ -77,6 +77,11 @@ impl<M: Mapping> KeyCommand<'_, M> {
                 let end = if present.is_some() { self.shard.delete(self.hash, key, self.time)? } else { barrier };
                 self.bulk_or_null(out, end, present.as_ref());
             }
+            KeyVerb::GetEx => return self.get_ex(key, args, out),
+            KeyVerb::GetRange => self.get_range(key, args, out),
+            KeyVerb::SetRange => return self.set_range(key, args, out),
+            KeyVerb::Encoding | KeyVerb::IdleTime | KeyVerb::RefCount | KeyVerb::Freq => self.object(verb, key, out),
+            KeyVerb::MemoryUsage => self.memory_usage(key, args, out),
             KeyVerb::StrLen => {
                 let (len, barrier) = self.shard.read(self.hash, key, self.time, |record| record.value.len());
                 integer(out, barrier, to_i64(len.unwrap_or(0)));

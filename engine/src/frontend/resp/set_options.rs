@@ -68,11 +68,52 @@ pub fn parse(args: Args<'_>, now_unix_ms: u64) -> Result<SetOptions, String> {
         }
     }
     if let Some((unit, time)) = unit_and_time {
-        let unit = unit.to_ascii_uppercase();
-        let (seconds, absolute) = (unit.starts_with(b"EX"), unit.ends_with(b"AT"));
-        options.expiry = Expiry::At(expiry_at(time, seconds, absolute, now_unix_ms, "set")?);
+        options.expiry = Expiry::At(in_unit(unit, time, now_unix_ms, "set")?);
     }
     Ok(options)
+}
+
+/// What `GETEX` does to the expiry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpiryChange {
+    /// Nothing.
+    None,
+    /// `PERSIST`.
+    Remove,
+    /// `EX`, `PX`, `EXAT`, `PXAT`, in milliseconds since 1970.
+    At(u64),
+}
+
+/// Parses what follows `GETEX key`. `now_unix_ms` is what relative times count from.
+///
+/// # Errors
+/// Redis' error text.
+pub fn parse_change(args: Args<'_>, now_unix_ms: u64) -> Result<ExpiryChange, String> {
+    let mut change = ExpiryChange::None;
+    let mut unit_and_time: Option<(&[u8], &[u8])> = None;
+    let mut words = args.iter();
+    while let Some(word) = words.next() {
+        let is = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
+        if is("PERSIST") && unit_and_time.is_none() {
+            change = ExpiryChange::Remove;
+        } else if (is("EX") || is("PX") || is("EXAT") || is("PXAT"))
+            && change == ExpiryChange::None
+            && unit_and_time.is_none_or(|(unit, _)| unit.eq_ignore_ascii_case(word))
+        {
+            unit_and_time = Some((word, words.next().ok_or(SYNTAX_ERROR)?));
+        } else {
+            return Err(SYNTAX_ERROR.into());
+        }
+    }
+    match unit_and_time {
+        Some((unit, time)) => Ok(ExpiryChange::At(in_unit(unit, time, now_unix_ms, "getex")?)),
+        None => Ok(change),
+    }
+}
+
+fn in_unit(unit: &[u8], time: &[u8], now_unix_ms: u64, command: &str) -> Result<u64, String> {
+    let unit = unit.to_ascii_uppercase();
+    expiry_at(time, unit.starts_with(b"EX"), unit.ends_with(b"AT"), now_unix_ms, command)
 }
 
 /// An expiry that must lie in the future (`SET`, `SETEX`), as milliseconds since 1970.

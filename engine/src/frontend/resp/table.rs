@@ -1,7 +1,8 @@
 //! The command table: name, arity, keys, flags, summary. COMMAND answers from it, dispatch looks names up in it.
 
-use net::resp::Protocol;
-use net::resp::reply;
+use net::resp::Args;
+
+use super::{subcommands, unknown_command, unknown_subcommand, wrong_arity};
 
 /// How a command is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +13,10 @@ pub enum Kind {
     Many(ManyVerb),
     /// About the connection or the server.
     Session(SessionVerb),
+    /// By every core, each for its own part.
+    Everywhere(EveryVerb),
+    /// Named by its first argument.
+    Container(&'static [Command]),
 }
 
 /// Commands on one key.
@@ -24,8 +29,11 @@ pub enum KeyVerb {
     SetEx,
     PSetEx,
     GetDel,
+    GetEx,
     GetSet,
     StrLen,
+    GetRange,
+    SetRange,
     Append,
     Expire,
     PExpire,
@@ -44,6 +52,11 @@ pub enum KeyVerb {
     Type,
     Delete,
     Exists,
+    Encoding,
+    IdleTime,
+    RefCount,
+    Freq,
+    MemoryUsage,
 }
 
 /// Commands on several keys.
@@ -52,6 +65,7 @@ pub enum KeyVerb {
 pub enum ManyVerb {
     Del,
     Exists,
+    Touch,
     MGet,
     MSet,
 }
@@ -70,15 +84,31 @@ pub enum SessionVerb {
     Config,
     Info,
     Command,
-    DbSize,
+    SlowLog,
+    Role,
     Scan,
     Time,
     Reset,
     Cluster,
+    /// `HELP` of a container.
+    Help,
+}
+
+/// Commands that every core runs on its part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the Redis command of that name")]
+pub enum EveryVerb {
+    DbSize,
+    Keys,
+    RandomKey,
+    /// `FLUSHDB` and `FLUSHALL`: there is one database.
+    Flush,
+    ClientList,
+    ClientKill,
 }
 
 /// One command.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Command {
     /// Lower-case name.
     pub name: &'static str,
@@ -96,13 +126,22 @@ pub struct Command {
     pub kind: Kind,
 }
 
+// Redis' flags, to the letter: clients take them from COMMAND.
 const WRITE: &[&str] = &["write", "denyoom", "fast"];
 const WRITE_MANY: &[&str] = &["write", "denyoom"];
-const READ: &[&str] = &["readonly", "fast"];
+const REMOVE: &[&str] = &["write", "fast"];
+const REMOVE_MANY: &[&str] = &["write"];
+pub(super) const READ: &[&str] = &["readonly", "fast"];
+pub(super) const READ_MANY: &[&str] = &["readonly"];
+const FAST: &[&str] = &["fast"];
 const ADMIN: &[&str] = &["loading", "stale", "fast"];
+const GREETING: &[&str] = &["noscript", "loading", "stale", "fast", "no_auth", "allow_busy"];
+const ROLE: &[&str] = &["noscript", "loading", "stale", "fast"];
+pub(super) const SHOW: &[&str] = &["loading", "stale"];
+pub(super) const BARE: &[&str] = &[];
 const ONE: (i64, i64, i64) = (1, 1, 1);
 const ALL: (i64, i64, i64) = (1, -1, 1);
-const NONE: (i64, i64, i64) = (0, 0, 0);
+pub(super) const NONE: (i64, i64, i64) = (0, 0, 0);
 
 macro_rules! commands {
     ($($name:literal $arity:literal $keys:ident $flags:ident $group:literal $kind:expr, $summary:literal;)*) => {
@@ -110,12 +149,14 @@ macro_rules! commands {
     };
 }
 
+pub(super) use commands;
+
 /// All commands, the most frequent first: lookup is a scan over names of equal length.
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = commands! {
     "get" 2 ONE READ "string" Kind::Key(KeyVerb::Get), "Returns the string value of a key.";
-    "set" -3 ONE WRITE "string" Kind::Key(KeyVerb::Set), "Sets the string value of a key, ignoring its type. The key is created if it doesn't exist.";
-    "del" -2 ALL WRITE "generic" Kind::Many(ManyVerb::Del), "Deletes one or more keys.";
+    "set" -3 ONE WRITE_MANY "string" Kind::Key(KeyVerb::Set), "Sets the string value of a key, ignoring its type. The key is created if it doesn't exist.";
+    "del" -2 ALL REMOVE_MANY "generic" Kind::Many(ManyVerb::Del), "Deletes one or more keys.";
     "mget" -2 ALL READ "string" Kind::Many(ManyVerb::MGet), "Atomically per key returns the string values of one or more keys.";
     "mset" -3 PAIRS WRITE_MANY "string" Kind::Many(ManyVerb::MSet), "Sets the string values of one or more keys; each key on its own.";
     "incr" 2 ONE WRITE "string" Kind::Key(KeyVerb::Incr), "Increments the integer value of a key by one. Uses 0 as initial value if the key doesn't exist.";
@@ -124,110 +165,111 @@ pub const COMMANDS: &[Command] = commands! {
     "decrby" 3 ONE WRITE "string" Kind::Key(KeyVerb::DecrBy), "Decrements a number from the integer value of a key.";
     "incrbyfloat" 3 ONE WRITE "string" Kind::Key(KeyVerb::IncrByFloat), "Increments the floating point value of a key by a number.";
     "exists" -2 ALL READ "generic" Kind::Many(ManyVerb::Exists), "Determines whether one or more keys exist.";
-    "unlink" -2 ALL WRITE "generic" Kind::Many(ManyVerb::Del), "Deletes one or more keys.";
+    "unlink" -2 ALL REMOVE "generic" Kind::Many(ManyVerb::Del), "Deletes one or more keys.";
+    "touch" -2 ALL READ "generic" Kind::Many(ManyVerb::Touch), "Returns how many of the keys exist; access times are not kept.";
     "setnx" 3 ONE WRITE "string" Kind::Key(KeyVerb::SetNx), "Set the string value of a key only when the key doesn't exist.";
-    "setex" 4 ONE WRITE "string" Kind::Key(KeyVerb::SetEx), "Sets the string value and expiration time in seconds of a key.";
-    "psetex" 4 ONE WRITE "string" Kind::Key(KeyVerb::PSetEx), "Sets the string value and expiration time in milliseconds of a key.";
+    "setex" 4 ONE WRITE_MANY "string" Kind::Key(KeyVerb::SetEx), "Sets the string value and expiration time in seconds of a key.";
+    "psetex" 4 ONE WRITE_MANY "string" Kind::Key(KeyVerb::PSetEx), "Sets the string value and expiration time in milliseconds of a key.";
     "getset" 3 ONE WRITE "string" Kind::Key(KeyVerb::GetSet), "Returns the previous string value of a key after setting it to a new value.";
-    "getdel" 2 ONE WRITE "string" Kind::Key(KeyVerb::GetDel), "Returns the string value of a key after deleting the key.";
+    "getdel" 2 ONE REMOVE "string" Kind::Key(KeyVerb::GetDel), "Returns the string value of a key after deleting the key.";
+    "getex" -2 ONE REMOVE "string" Kind::Key(KeyVerb::GetEx), "Returns the string value of a key after setting or removing its expiration time.";
     "strlen" 2 ONE READ "string" Kind::Key(KeyVerb::StrLen), "Returns the length of a string value.";
+    "getrange" 4 ONE READ_MANY "string" Kind::Key(KeyVerb::GetRange), "Returns a part of the string stored at a key.";
+    "substr" 4 ONE READ_MANY "string" Kind::Key(KeyVerb::GetRange), "Returns a part of the string stored at a key; the old name of GETRANGE.";
+    "setrange" 4 ONE WRITE_MANY "string" Kind::Key(KeyVerb::SetRange), "Overwrites a part of a string value from an offset on. Creates the key if it doesn't exist.";
     "append" 3 ONE WRITE "string" Kind::Key(KeyVerb::Append), "Appends a string to the value of a key. Creates the key if it doesn't exist.";
-    "expire" -3 ONE WRITE "generic" Kind::Key(KeyVerb::Expire), "Sets the expiration time of a key in seconds.";
-    "pexpire" -3 ONE WRITE "generic" Kind::Key(KeyVerb::PExpire), "Sets the expiration time of a key in milliseconds.";
-    "expireat" -3 ONE WRITE "generic" Kind::Key(KeyVerb::ExpireAt), "Sets the expiration time of a key to a Unix timestamp.";
-    "pexpireat" -3 ONE WRITE "generic" Kind::Key(KeyVerb::PExpireAt), "Sets the expiration time of a key to a Unix milliseconds timestamp.";
+    "expire" -3 ONE REMOVE "generic" Kind::Key(KeyVerb::Expire), "Sets the expiration time of a key in seconds.";
+    "pexpire" -3 ONE REMOVE "generic" Kind::Key(KeyVerb::PExpire), "Sets the expiration time of a key in milliseconds.";
+    "expireat" -3 ONE REMOVE "generic" Kind::Key(KeyVerb::ExpireAt), "Sets the expiration time of a key to a Unix timestamp.";
+    "pexpireat" -3 ONE REMOVE "generic" Kind::Key(KeyVerb::PExpireAt), "Sets the expiration time of a key to a Unix milliseconds timestamp.";
     "ttl" 2 ONE READ "generic" Kind::Key(KeyVerb::Ttl), "Returns the expiration time in seconds of a key.";
     "pttl" 2 ONE READ "generic" Kind::Key(KeyVerb::PTtl), "Returns the expiration time in milliseconds of a key.";
     "expiretime" 2 ONE READ "generic" Kind::Key(KeyVerb::ExpireTime), "Returns the expiration time of a key as a Unix timestamp.";
     "pexpiretime" 2 ONE READ "generic" Kind::Key(KeyVerb::PExpireTime), "Returns the expiration time of a key as a Unix milliseconds timestamp.";
-    "persist" 2 ONE WRITE "generic" Kind::Key(KeyVerb::Persist), "Removes the expiration time of a key.";
+    "persist" 2 ONE REMOVE "generic" Kind::Key(KeyVerb::Persist), "Removes the expiration time of a key.";
     "type" 2 ONE READ "generic" Kind::Key(KeyVerb::Type), "Determines the type of value stored at a key.";
-    "ping" -1 NONE ADMIN "connection" Kind::Session(SessionVerb::Ping), "Returns the server's liveliness response.";
+    "object" -2 NONE BARE "generic" Kind::Container(subcommands::OBJECT), "A container for object introspection commands.";
+    "memory" -2 NONE BARE "server" Kind::Container(subcommands::MEMORY), "A container for memory diagnostics commands.";
+    "keys" 2 NONE READ_MANY "generic" Kind::Everywhere(EveryVerb::Keys), "Returns all key names that match a pattern.";
+    "randomkey" 1 NONE READ_MANY "generic" Kind::Everywhere(EveryVerb::RandomKey), "Returns a random key name.";
+    "flushdb" -1 NONE REMOVE_MANY "server" Kind::Everywhere(EveryVerb::Flush), "Deletes all keys that this node shows, in every region.";
+    "flushall" -1 NONE REMOVE_MANY "server" Kind::Everywhere(EveryVerb::Flush), "Deletes all keys that this node shows, in every region.";
+    "ping" -1 NONE FAST "connection" Kind::Session(SessionVerb::Ping), "Returns the server's liveliness response.";
     "echo" 2 NONE ADMIN "connection" Kind::Session(SessionVerb::Echo), "Returns the given string.";
-    "hello" -1 NONE ADMIN "connection" Kind::Session(SessionVerb::Hello), "Handshakes with the server.";
-    "auth" -2 NONE ADMIN "connection" Kind::Session(SessionVerb::Auth), "Authenticates the connection; there are no passwords yet.";
+    "hello" -1 NONE GREETING "connection" Kind::Session(SessionVerb::Hello), "Handshakes with the server.";
+    "auth" -2 NONE GREETING "connection" Kind::Session(SessionVerb::Auth), "Authenticates the connection; there are no passwords yet.";
     "select" 2 NONE ADMIN "connection" Kind::Session(SessionVerb::Select), "Changes the selected database; only 0 exists.";
-    "quit" -1 NONE ADMIN "connection" Kind::Session(SessionVerb::Quit), "Closes the connection.";
-    "reset" 1 NONE ADMIN "connection" Kind::Session(SessionVerb::Reset), "Resets the connection.";
-    "client" -2 NONE ADMIN "connection" Kind::Session(SessionVerb::Client), "A container for client connection commands.";
-    "config" -2 NONE ADMIN "server" Kind::Session(SessionVerb::Config), "A container for server configuration commands.";
-    "info" -1 NONE ADMIN "server" Kind::Session(SessionVerb::Info), "Returns information and statistics about the server.";
-    "command" -1 NONE ADMIN "server" Kind::Session(SessionVerb::Command), "Returns detailed information about all commands.";
-    "cluster" -2 NONE ADMIN "cluster" Kind::Session(SessionVerb::Cluster), "A container for cluster commands; there is no cluster.";
-    "dbsize" 1 NONE READ "server" Kind::Session(SessionVerb::DbSize), "Returns the number of keys in the database.";
+    "quit" -1 NONE GREETING "connection" Kind::Session(SessionVerb::Quit), "Closes the connection.";
+    "reset" 1 NONE GREETING "connection" Kind::Session(SessionVerb::Reset), "Resets the connection.";
+    "client" -2 NONE BARE "connection" Kind::Container(subcommands::CLIENT), "A container for client connection commands.";
+    "config" -2 NONE BARE "server" Kind::Container(subcommands::CONFIG), "A container for server configuration commands.";
+    "info" -1 NONE SHOW "server" Kind::Session(SessionVerb::Info), "Returns information and statistics about the server.";
+    "command" -1 NONE SHOW "server" Kind::Container(subcommands::COMMAND), "Returns detailed information about all commands.";
+    "cluster" -2 NONE BARE "cluster" Kind::Session(SessionVerb::Cluster), "A container for cluster commands; there is no cluster.";
+    "slowlog" -2 NONE BARE "server" Kind::Container(subcommands::SLOWLOG), "A container for slow log commands.";
+    "role" 1 NONE ROLE "server" Kind::Session(SessionVerb::Role), "Returns the replication role: that of a primary without replicas.";
+    "dbsize" 1 NONE READ "server" Kind::Everywhere(EveryVerb::DbSize), "Returns the number of keys in the database.";
     "time" 1 NONE ADMIN "server" Kind::Session(SessionVerb::Time), "Returns the server time.";
-    "scan" -2 NONE READ "generic" Kind::Session(SessionVerb::Scan), "Iterates over the key names in the database.";
+    "scan" -2 NONE READ_MANY "generic" Kind::Session(SessionVerb::Scan), "Iterates over the key names in the database.";
 };
 
 const PAIRS: (i64, i64, i64) = (1, -1, 2);
 
 impl Command {
+    /// Those of a container; none of any other command.
+    #[must_use]
+    pub fn subcommands(&self) -> &'static [Command] {
+        match self.kind {
+            Kind::Container(subcommands) => subcommands,
+            _ => &[],
+        }
+    }
+
+    /// The subcommand of a container by its own name in any case.
+    #[must_use]
+    pub fn subcommand(&self, name: &[u8]) -> Option<&'static Command> {
+        let skipped = self.name.len() + 1;
+        self.subcommands().iter().find(|sub| sub.name.as_bytes()[skipped..].eq_ignore_ascii_case(name))
+    }
+
     /// Whether `count` arguments, the name included, are acceptable.
     #[must_use]
     pub fn accepts(&self, count: usize) -> bool {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         if self.arity >= 0 { count == self.arity } else { count >= -self.arity }
     }
+}
 
-    fn describe(&self, out: &mut Vec<u8>, protocol: Protocol) {
-        reply::array_header(out, 10);
-        reply::bulk(out, self.name.as_bytes());
-        reply::integer(out, self.arity);
-        reply::set_header(out, protocol, self.flags.len());
-        for flag in self.flags {
-            reply::simple(out, flag);
-        }
-        reply::integer(out, self.keys.0);
-        reply::integer(out, self.keys.1);
-        reply::integer(out, self.keys.2);
-        // ACL categories, tips, key specifications, subcommands: none.
-        reply::set_header(out, protocol, 0);
-        for _ in 0..3 {
-            reply::array_header(out, 0);
-        }
+/// The command that a request means, which is a container's subcommand where it names one; arity is checked.
+///
+/// # Errors
+/// Redis' error text.
+pub fn resolve(args: Args<'_>) -> Result<&'static Command, String> {
+    let command = find(args.get(0).unwrap_or_default()).ok_or_else(|| unknown_command(args))?;
+    if !command.accepts(args.len()) {
+        return Err(wrong_arity(command.name));
     }
-
-    fn document(&self, out: &mut Vec<u8>, protocol: Protocol) {
-        reply::bulk(out, self.name.as_bytes());
-        reply::map_header(out, protocol, 2);
-        reply::bulk(out, b"summary");
-        reply::bulk(out, self.summary.as_bytes());
-        reply::bulk(out, b"group");
-        reply::bulk(out, self.group.as_bytes());
-    }
+    let (Kind::Container(_), Some(name)) = (command.kind, args.get(1)) else { return Ok(command) };
+    let subcommand = command.subcommand(name).ok_or_else(|| unknown_subcommand(name, command.name))?;
+    if subcommand.accepts(args.len()) { Ok(subcommand) } else { Err(wrong_arity(subcommand.name)) }
 }
 
 /// Finds a command by its name in any case.
 #[must_use]
 pub fn find(name: &[u8]) -> Option<&'static Command> {
-    COMMANDS
+    find_in(COMMANDS, name)
+}
+
+fn find_in(commands: &'static [Command], name: &[u8]) -> Option<&'static Command> {
+    commands
         .iter()
         .find(|command| command.name.len() == name.len() && command.name.as_bytes().eq_ignore_ascii_case(name))
 }
 
-/// `COMMAND`, and `COMMAND INFO names…`.
-pub fn describe_all<'a>(names: Option<impl ExactSizeIterator<Item = &'a [u8]>>, out: &mut Vec<u8>, protocol: Protocol) {
-    match names {
-        None => {
-            reply::array_header(out, COMMANDS.len());
-            COMMANDS.iter().for_each(|command| command.describe(out, protocol));
-        }
-        Some(names) => {
-            reply::array_header(out, names.len());
-            for name in names {
-                match find(name) {
-                    Some(command) => command.describe(out, protocol),
-                    None => reply::null(out, protocol),
-                }
-            }
-        }
-    }
-}
-
-/// `COMMAND DOCS [names…]`.
-pub fn document_all<'a>(names: impl ExactSizeIterator<Item = &'a [u8]>, out: &mut Vec<u8>, protocol: Protocol) {
-    let chosen: Vec<&Command> =
-        if names.len() == 0 { COMMANDS.iter().collect() } else { names.filter_map(find).collect() };
-    reply::map_header(out, protocol, chosen.len());
-    chosen.iter().for_each(|command| command.document(out, protocol));
+/// Finds a command, or a subcommand by its whole name (`object|encoding`): what cores name to each other, and COMMAND INFO.
+#[must_use]
+pub fn find_whole(name: &[u8]) -> Option<&'static Command> {
+    let container = name.split(|byte| *byte == b'|').next().unwrap_or_default();
+    let command = find(container)?;
+    if container.len() == name.len() { Some(command) } else { find_in(command.subcommands(), name) }
 }

@@ -1,0 +1,64 @@
+//! What other parts of the core may know of its connections, and do to them.
+
+use net::reactor::Mono;
+
+use super::{Clients, mark};
+use crate::core::slow::Awaited;
+use crate::frontend::replies::ReplyQueue;
+use crate::frontend::resp::client_command::ClientFilter;
+use crate::frontend::resp::session::Session;
+use crate::frontend::resp::table::Command;
+use crate::messages::ConnectionKey;
+
+impl Clients {
+    pub(in crate::core) fn replies(&mut self, index: u32) -> &mut ReplyQueue {
+        &mut self.connections[index as usize].replies
+    }
+
+    /// The connection's name, what it remembers, and its replies.
+    pub(in crate::core) fn asker(&mut self, index: u32) -> (ConnectionKey, &Session, &mut ReplyQueue) {
+        let connection = &mut self.connections[index as usize];
+        let key = ConnectionKey { index, generation: connection.generation };
+        (key, &connection.session, &mut connection.replies)
+    }
+
+    /// Runs no command of the connection before all parts came for this gap.
+    pub(in crate::core) fn waits_for(&mut self, index: u32, awaited: Awaited) {
+        self.connections[index as usize].awaited = Some(Box::new(awaited));
+    }
+
+    pub(in crate::core) fn is_waiting(&self, index: u32) -> bool {
+        self.connections[index as usize].awaited.is_some()
+    }
+
+    pub(in crate::core) fn session(&self, index: u32) -> &Session {
+        &self.connections[index as usize].session
+    }
+
+    pub(in crate::core) fn last_command(&self, index: u32) -> Option<&'static Command> {
+        self.connections[index as usize].session.command
+    }
+
+    /// The connections that `filter` means, a line for each.
+    pub(in crate::core) fn list(&self, filter: &ClientFilter, now: Mono) -> String {
+        let meant = self.connections.iter().map(|(_, connection)| connection).filter(|c| filter.means(&c.session));
+        meant.map(|c| c.session.line(now, c.input.len(), c.replies.bytes())).collect()
+    }
+
+    /// Ends the connections that `filter` means and counts them; `asker`'s ends once its replies are sent.
+    pub(in crate::core) fn kill(&mut self, filter: &ClientFilter, asker: u64) -> i64 {
+        let mut killed = 0;
+        for (index, connection) in &mut self.connections {
+            if connection.closing || connection.broken || !filter.means(&connection.session) {
+                continue;
+            }
+            killed += 1;
+            let own = connection.session.id == asker;
+            connection.closing |= own;
+            connection.broken |= !own;
+            let index = u32::try_from(index).expect("bounded by CONNECTIONS_MAX");
+            mark(&mut self.dirty, &mut connection.dirty, index);
+        }
+        killed
+    }
+}
