@@ -327,6 +327,7 @@ impl<H: Host> CoreLoop<H> {
                 Ok(Some(len)) => {
                     let args = parser.args(&input[consumed..]);
                     if !args.is_empty() {
+                        connection.session.request_bytes = len;
                         if self.run_answered(index, args).is_err() {
                             stalled = true;
                             break;

@@ -161,7 +161,7 @@ impl<H: Host> CoreLoop<H> {
         match verb {
             EveryVerb::ClientList => {
                 let filter = ClientFilter::of_list(args).unwrap_or_default();
-                let text = self.clients.list(&filter, self.time.mono);
+                let text = self.clients.list(&filter, asker, self.time.mono);
                 replies.reply(Lsn(0), |out| out.extend_from_slice(text.as_bytes()));
             }
             EveryVerb::ClientKill => {

@@ -39,10 +39,11 @@ impl Clients {
         self.connections[index as usize].session.command
     }
 
-    /// The connections that `filter` means, a line for each.
-    pub(in crate::core) fn list(&self, filter: &ClientFilter, now: Mono) -> String {
+    /// The connections that `filter` means, a line for each. The request of `asker`, who asks for it, counts as its input.
+    pub(in crate::core) fn list(&self, filter: &ClientFilter, asker: u64, now: Mono) -> String {
         let meant = self.connections.iter().map(|(_, connection)| connection).filter(|c| filter.means(&c.session));
-        meant.map(|c| c.session.line(now, c.input.len(), c.replies.bytes())).collect()
+        let request = |session: &Session| if session.id == asker { session.request_bytes } else { 0 };
+        meant.map(|c| c.session.line(now, c.input.len() + request(&c.session), c.replies.bytes())).collect()
     }
 
     /// Ends the connections that `filter` means and counts them; `asker`'s ends once its replies are sent.

@@ -29,7 +29,7 @@ impl Session {
                 valid_name(&args[3])?;
                 reply::simple(out, "OK");
             }
-            b"INFO" => reply::verbatim(out, self.protocol, *b"txt", &self.line(now, 0, 0)),
+            b"INFO" => reply::verbatim(out, self.protocol, *b"txt", &self.line(now, self.request_bytes, 0)),
             b"REPLY" => self.set_replies(&args[2], out)?,
             // NO-EVICT and NO-TOUCH change nothing here: nobody is evicted, and access times are not kept.
             sub => {

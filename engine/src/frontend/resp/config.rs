@@ -2,6 +2,7 @@
 
 use net::resp::{Args, Protocol, parse_integer, reply};
 
+use super::SYNTAX_ERROR;
 use super::scan::glob;
 use crate::node::{Durability, NodeFacts};
 
@@ -19,12 +20,12 @@ pub(super) fn config(args: Args<'_>, node: &NodeFacts, protocol: Protocol, out: 
     Ok(())
 }
 
-fn get(patterns: Args<'_>, node: &NodeFacts, protocol: Protocol, out: &mut Vec<u8>) {
+fn settings(node: &NodeFacts) -> [(&'static str, String); 10] {
     let fsync = match node.durability {
         Durability::Fsync => "always",
         Durability::Os => "everysec",
     };
-    let settings = [
+    [
         ("save", String::new()),
         ("appendonly", "yes".into()),
         ("appendfsync", fsync.into()),
@@ -35,7 +36,11 @@ fn get(patterns: Args<'_>, node: &NodeFacts, protocol: Protocol, out: &mut Vec<u
         ("timeout", "0".into()),
         (LOG_SLOWER_THAN, node.slow_log.threshold_us().to_string()),
         (MAX_LEN, node.slow_log.len_max().to_string()),
-    ];
+    ]
+}
+
+fn get(patterns: Args<'_>, node: &NodeFacts, protocol: Protocol, out: &mut Vec<u8>) {
+    let settings = settings(node);
     let chosen: Vec<_> = settings
         .iter()
         .filter(|(name, _)| patterns.iter().any(|pattern| glob(&pattern.to_ascii_lowercase(), name.as_bytes())))
@@ -59,32 +64,16 @@ enum Change {
 /// All pairs are judged before the first one holds.
 fn set(pairs: Args<'_>, node: &NodeFacts) -> Result<(), String> {
     if !pairs.len().is_multiple_of(2) {
-        return Err(super::wrong_arity("config|set"));
+        return Err(SYNTAX_ERROR.into());
     }
     let words: Vec<&[u8]> = pairs.iter().collect();
-    let mut changes = Vec::new();
-    for (at, pair) in words.chunks_exact(2).enumerate() {
-        let name = pair[0].to_ascii_lowercase();
-        let shown = String::from_utf8_lossy(pair[0]);
-        let failed = |why: &str| format!("ERR CONFIG SET failed (possibly related to argument '{shown}') - {why}");
-        if words.chunks_exact(2).take(at).any(|earlier| earlier[0].eq_ignore_ascii_case(&name)) {
-            return Err(failed("duplicate parameter"));
+    let pairs: Vec<(&[u8], &[u8])> = words.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+    for (at, (name, _)) in pairs.iter().enumerate() {
+        if pairs[..at].iter().any(|(earlier, _)| earlier.eq_ignore_ascii_case(name)) {
+            return Err(failed(name, "duplicate parameter"));
         }
-        let number = || parse_integer(pair[1]).ok_or_else(|| failed("argument couldn't be parsed into an integer"));
-        changes.push(match name.as_slice() {
-            name if name == LOG_SLOWER_THAN.as_bytes() => match number()? {
-                us @ -1.. => Change::SlowerThan(us),
-                _ => return Err(failed("argument must be between -1 and 9223372036854775807 inclusive")),
-            },
-            name if name == MAX_LEN.as_bytes() => match usize::try_from(number()?) {
-                Ok(len) => Change::MaxLen(len),
-                Err(_) => return Err(failed("argument must be between 0 and 9223372036854775807 inclusive")),
-            },
-            _ => {
-                return Err(failed("it is set in region.env or the environment, when the node starts"));
-            }
-        });
     }
+    let changes: Vec<Change> = pairs.iter().map(|(name, value)| change(name, value, node)).collect::<Result<_, _>>()?;
     for change in changes {
         match change {
             Change::SlowerThan(us) => node.slow_log.set_threshold_us(us),
@@ -92,4 +81,28 @@ fn set(pairs: Args<'_>, node: &NodeFacts) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+fn failed(name: &[u8], why: &str) -> String {
+    format!("ERR CONFIG SET failed (possibly related to argument '{}') - {why}", String::from_utf8_lossy(name))
+}
+
+fn change(name: &[u8], value: &[u8], node: &NodeFacts) -> Result<Change, String> {
+    let number = || parse_integer(value).ok_or_else(|| failed(name, "argument couldn't be parsed into an integer"));
+    let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+    if is(LOG_SLOWER_THAN) {
+        return match number()? {
+            us @ -1.. => Ok(Change::SlowerThan(us)),
+            _ => Err(failed(name, "argument must be between -1 and 9223372036854775807 inclusive")),
+        };
+    }
+    if is(MAX_LEN) {
+        let outside = |_| failed(name, "argument must be between 0 and 9223372036854775807 inclusive");
+        return usize::try_from(number()?).map(Change::MaxLen).map_err(outside);
+    }
+    if settings(node).iter().any(|(known, _)| is(known)) {
+        return Err(failed(name, "can't set immutable config"));
+    }
+    let name = String::from_utf8_lossy(name);
+    Err(format!("ERR Unknown option or number of arguments for CONFIG SET - '{name}'"))
 }

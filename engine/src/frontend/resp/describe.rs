@@ -47,11 +47,11 @@ fn document(names: Args<'_>, out: &mut Vec<u8>, protocol: Protocol) {
 
 /// `COMMAND LIST [FILTERBY MODULE|ACLCAT|PATTERN value]`.
 fn list(options: Args<'_>, out: &mut Vec<u8>) -> Result<(), String> {
+    let all = COMMANDS.iter().flat_map(|command| std::iter::once(command).chain(command.subcommands()));
     let chosen: Vec<&Command> = match options.len() {
-        0 => COMMANDS.iter().collect(),
+        0 => all.collect(),
         3 if options[0].eq_ignore_ascii_case(b"FILTERBY") => {
             let value = options[2].to_ascii_lowercase();
-            let all = COMMANDS.iter().flat_map(|command| std::iter::once(command).chain(command.subcommands()));
             match options[1].to_ascii_uppercase().as_slice() {
                 b"MODULE" => Vec::new(),
                 b"ACLCAT" => all.filter(|command| command.is_of_category(&value)).collect(),

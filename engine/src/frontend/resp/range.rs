@@ -62,25 +62,33 @@ impl<M: Mapping> KeyCommand<'_, M> {
     }
 
     pub(super) fn get_ex(&mut self, key: &[u8], args: Args<'_>, out: &mut ReplyQueue) -> Result<(), WriteError> {
-        let change = match set_options::parse_change(args.from(2), self.time.unix_ms) {
+        let change = match set_options::parse_change(args.from(2)) {
             Ok(change) => change,
             Err(text) => {
                 error(out, &text);
                 return Ok(());
             }
         };
-        let (present, barrier) = self.present(key);
-        let end = match (&present, change) {
-            (None, _) | (_, ExpiryChange::None) => barrier,
-            (Some(present), ExpiryChange::Remove) if present.expiry.is_none() => barrier,
-            (Some(present), ExpiryChange::Remove) => self.put(key, &present.value, None)?,
-            // A time in the past deletes, as in Redis.
-            (Some(_), ExpiryChange::At(at)) if at <= self.time.unix_ms => {
-                self.shard.delete(self.hash, key, self.time)?
-            }
-            (Some(present), ExpiryChange::At(at)) => self.put(key, &present.value, Some(at))?,
+        let (found, barrier) = self.present(key);
+        let Some(present) = found else {
+            self.bulk_or_null(out, barrier, None);
+            return Ok(());
         };
-        self.bulk_or_null(out, end, present.as_ref());
+        let end = match change {
+            ExpiryChange::None => barrier,
+            ExpiryChange::Remove if present.expiry.is_none() => barrier,
+            ExpiryChange::Remove => self.put(key, &present.value, None)?,
+            ExpiryChange::To(unit, time) => match set_options::in_unit(unit, time, self.time.unix_ms, "getex") {
+                // A time in the past deletes, as in Redis.
+                Ok(at) if at <= self.time.unix_ms => self.shard.delete(self.hash, key, self.time)?,
+                Ok(at) => self.put(key, &present.value, Some(at))?,
+                Err(text) => {
+                    error(out, &text);
+                    return Ok(());
+                }
+            },
+        };
+        self.bulk_or_null(out, end, Some(&present));
         Ok(())
     }
 }

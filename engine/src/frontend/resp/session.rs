@@ -45,6 +45,8 @@ pub struct Session {
     pub active: Mono,
     /// Its last command.
     pub command: Option<&'static Command>,
+    /// Bytes of its last request.
+    pub request_bytes: usize,
     /// `CLIENT NO-EVICT`.
     pub no_evict: bool,
     /// `CLIENT REPLY`.
@@ -97,8 +99,8 @@ impl Session {
             SessionVerb::Echo => reply::bulk(out, &args[1]),
             SessionVerb::Quit => reply::simple(out, "OK"),
             SessionVerb::Reset => {
-                let Session { id, addr, local_addr, since, active, command, .. } = *self;
-                *self = Session { id, addr, local_addr, since, active, command, ..Session::default() };
+                let Session { id, addr, local_addr, since, active, command, request_bytes, .. } = *self;
+                *self = Session { id, addr, local_addr, since, active, command, request_bytes, ..Session::default() };
                 reply::simple(out, "RESET");
             }
             SessionVerb::Select => match parse_integer(&args[1]) {

@@ -75,43 +75,45 @@ pub fn parse(args: Args<'_>, now_unix_ms: u64) -> Result<SetOptions, String> {
 
 /// What `GETEX` does to the expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExpiryChange {
+pub enum ExpiryChange<'a> {
     /// Nothing.
     None,
     /// `PERSIST`.
     Remove,
-    /// `EX`, `PX`, `EXAT`, `PXAT`, in milliseconds since 1970.
-    At(u64),
+    /// `EX`, `PX`, `EXAT` or `PXAT`, and the time, which nobody looks at if there is no such key.
+    To(&'a [u8], &'a [u8]),
 }
 
-/// Parses what follows `GETEX key`. `now_unix_ms` is what relative times count from.
+/// Parses what follows `GETEX key`.
 ///
 /// # Errors
 /// Redis' error text.
-pub fn parse_change(args: Args<'_>, now_unix_ms: u64) -> Result<ExpiryChange, String> {
+pub fn parse_change(args: Args<'_>) -> Result<ExpiryChange<'_>, String> {
     let mut change = ExpiryChange::None;
-    let mut unit_and_time: Option<(&[u8], &[u8])> = None;
     let mut words = args.iter();
     while let Some(word) = words.next() {
         let is = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
-        if is("PERSIST") && unit_and_time.is_none() {
+        let may_be_set = match change {
+            ExpiryChange::None => true,
+            ExpiryChange::Remove => false,
+            ExpiryChange::To(unit, _) => unit.eq_ignore_ascii_case(word),
+        };
+        if is("PERSIST") && !matches!(change, ExpiryChange::To(..)) {
             change = ExpiryChange::Remove;
-        } else if (is("EX") || is("PX") || is("EXAT") || is("PXAT"))
-            && change == ExpiryChange::None
-            && unit_and_time.is_none_or(|(unit, _)| unit.eq_ignore_ascii_case(word))
-        {
-            unit_and_time = Some((word, words.next().ok_or(SYNTAX_ERROR)?));
+        } else if (is("EX") || is("PX") || is("EXAT") || is("PXAT")) && may_be_set {
+            change = ExpiryChange::To(word, words.next().ok_or(SYNTAX_ERROR)?);
         } else {
             return Err(SYNTAX_ERROR.into());
         }
     }
-    match unit_and_time {
-        Some((unit, time)) => Ok(ExpiryChange::At(in_unit(unit, time, now_unix_ms, "getex")?)),
-        None => Ok(change),
-    }
+    Ok(change)
 }
 
-fn in_unit(unit: &[u8], time: &[u8], now_unix_ms: u64, command: &str) -> Result<u64, String> {
+/// The expiry that `EX`, `PX`, `EXAT` or `PXAT` and a time mean, in milliseconds since 1970.
+///
+/// # Errors
+/// Redis' error text.
+pub fn in_unit(unit: &[u8], time: &[u8], now_unix_ms: u64, command: &str) -> Result<u64, String> {
     let unit = unit.to_ascii_uppercase();
     expiry_at(time, unit.starts_with(b"EX"), unit.ends_with(b"AT"), now_unix_ms, command)
 }

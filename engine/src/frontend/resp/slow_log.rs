@@ -8,8 +8,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use net::resp::{Args, parse_integer, reply};
 
-use super::wrong_arity;
-
 /// `slowlog-log-slower-than` of a Redis that was told nothing, in microseconds.
 const THRESHOLD_US_DEFAULT: i64 = 10_000;
 /// `slowlog-max-len` of a Redis that was told nothing.
@@ -119,7 +117,12 @@ impl SlowLog {
                 self.lock().list.clear();
                 reply::simple(out, "OK");
             }
-            _ if args.len() > 3 => return Err(wrong_arity("slowlog|get")),
+            _ if args.len() > 3 => {
+                let name = String::from_utf8_lossy(&args[1]);
+                return Err(format!(
+                    "ERR unknown subcommand or wrong number of arguments for '{name}'. Try SLOWLOG HELP."
+                ));
+            }
             _ => self.get(args.get(2), out)?,
         }
         Ok(())
