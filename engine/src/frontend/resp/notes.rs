@@ -34,4 +34,86 @@ pub fn since(name: &str) -> &'static str {
 }
 
 /// Differences from Redis 7.0.15, by command; what holds for many commands stands in REDIS.md.
-pub const DIFFERENCES: &[(&str, &str)] = &[];
+pub const DIFFERENCES: &[(&str, &str)] = &[
+    ("auth", "Answers as a Redis without a password: the user `default` takes any."),
+    ("client|info", "As `CLIENT LIST`."),
+    (
+        "client|list",
+        "Lists the connections of all cores. Ids are unique within a run of the node but do not rise over time; `fd` is -1; \
+         `qbuf` and `obl` are bytes that wait, the other sizes are 0.",
+    ),
+    ("client|no-evict", "Nobody is ever evicted: the mode is shown and changes nothing."),
+    ("client|no-touch", "Taken from Redis 7.2. Access times are not kept: it changes nothing."),
+    ("client|setinfo", "Taken from Redis 7.2, for the clients that send it; the words are checked and forgotten."),
+    ("cluster", "Every subcommand answers that cluster support is disabled, `HELP` too."),
+    (
+        "command",
+        "There are no key specifications, no tips and, in `COMMAND DOCS`, no arguments. Subcommands are described.",
+    ),
+    (
+        "config|get",
+        "Knows `save`, `appendonly`, `appendfsync`, `databases`, `maxmemory`, `maxmemory-policy`, `port`, `timeout`, \
+         `slowlog-log-slower-than` and `slowlog-max-len`, and shows what a Redis would call the node's settings.",
+    ),
+    (
+        "config|set",
+        "Sets `slowlog-log-slower-than` and `slowlog-max-len`, until the node ends. The other parameters cannot be set: they are in \
+         region.env or the environment.",
+    ),
+    ("dbsize", "Asks every core. The reply waits until what it counts is durable."),
+    (
+        "flushall",
+        "Deletes, by tombstones, every key that this node shows when a core begins with it. The tombstones travel: the keys go in \
+         every region, unless somebody wrote them later. It goes on in slices beside other clients' commands, which may see \
+         some keys gone and others not yet. Answered when all of it is durable; `ASYNC` and `SYNC` make no difference. Tombstones take \
+         room in log and index like the keys did.",
+    ),
+    ("flushdb", "The same as `FLUSHALL`: there is one database."),
+    (
+        "incrbyfloat",
+        "Computes with 64-bit floats, not with the 80 bits of Redis on x86; results beyond their range are refused.",
+    ),
+    (
+        "info",
+        "`used_memory` is that of the index; `total_connections_received` counts the present connections only. There are no sections \
+         `CPU`, `Commandstats`, `Errorstats` and `Latencystats`; fields that begin with `godwit_` are this node's own.",
+    ),
+    (
+        "keys",
+        "Asks every core, which goes through its index in slices beside other clients' commands: a key that is there \
+         throughout is returned once.",
+    ),
+    (
+        "memory|usage",
+        "The bytes of the key's record in the log and of its entry in the index. `SAMPLES` is checked and changes nothing.",
+    ),
+    ("mset", "Atomic per key, not as a whole: an `MSET` that fails on one key has written others."),
+    (
+        "object|encoding",
+        "What Redis would choose for a value that is set as a whole: it shows `raw` where Redis does so for length, not where it does so \
+         because of `APPEND` or `SETRANGE`.",
+    ),
+    ("object|freq", "Answers for every key as a Redis without an LFU policy."),
+    ("object|idletime", "Counts from the last write of the key: access times are not kept."),
+    ("object|refcount", "Always 1, also for small numbers, which Redis shares."),
+    (
+        "randomkey",
+        "Every core proposes a key, chosen among neighbours in its index; cores count by the keys they hold.",
+    ),
+    ("role", "Regions are no replicas of each other in Redis' sense: always a primary without replicas, at offset 0."),
+    (
+        "scan",
+        "Returns each key that was there throughout exactly once. `COUNT` is at most 100,000; `TYPE` knows strings only.",
+    ),
+    ("select", "There is one database, 0."),
+    (
+        "slowlog",
+        "One log over all cores. The time of a command on one key, and of others with the flag `fast`, is the mean over what its \
+         connection ran at once, under the name of the last one; below a threshold of 1 ms every command is timed on its own. \
+         Commands that every core runs are measured until the last core answered. What other cores do for a command on \
+         several keys is not measured. `AUTH` and `HELLO` are never logged.",
+    ),
+    ("time", "Microseconds are those of a clock that counts milliseconds: the last three digits are 0."),
+    ("touch", "Counts the keys; access times are not kept."),
+    ("unlink", "The same as `DEL`."),
+];
