@@ -18,6 +18,7 @@ use tempfile::TempDir;
 
 pub mod attack;
 pub mod model;
+pub mod redis;
 
 pub use net::resp::{BlockingClient as Client, Value};
 

@@ -1,24 +1,18 @@
 //! Ordinary Redis clients against a daemon, each by a script of its own in tests/clients, over both reactors; and the same
 //! scripts against a Redis where there is one, so that what they expect is what Redis does.
 
-use std::fs::File;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use tests::process::{Daemon, backends, finished, is_installed, own_address, skip, wait_for};
+use tests::process::redis::{Redis, clients};
+use tests::process::{Daemon, backends, finished, is_installed, skip};
 
 const DAEMON: &str = env!("CARGO_BIN_EXE_daemon-under-test");
 
 /// How long a script may take; it takes seconds.
 const SCRIPT_PATIENCE: Duration = Duration::from_secs(120);
-
-/// Where .ci/packages puts the clients that do not come from Debian.
-fn clients() -> PathBuf {
-    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/clients");
-    std::env::var_os("GODWIT_CLIENTS_DIR").map_or_else(default, PathBuf::from)
-}
 
 /// A script and what runs it.
 #[derive(Clone, Debug)]
@@ -113,37 +107,16 @@ fn node_redis_gets_the_answers_of_redis() {
     all()[4].is_content();
 }
 
-/// A Redis without persistence that ends with the test.
-struct Redis {
-    child: Child,
-    _directory: tempfile::TempDir,
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn the_scripts_expect_what_redis_itself_answers() {
     if !is_installed("redis-server") {
         skip("redis-server");
         return;
     }
-    let addr = SocketAddr::new(own_address().into(), 16_379);
-    let directory = tempfile::tempdir().unwrap();
-    let log = File::create(directory.path().join("log")).unwrap();
-    let (host, port) = (addr.ip().to_string(), addr.port().to_string());
-    let settings = ["--bind", &host, "--port", &port, "--save", "", "--appendonly", "no"];
-    let mut command = Command::new("redis-server");
-    command.args(settings).current_dir(directory.path()).stdin(Stdio::null()).stdout(log);
-    let _redis = Redis { child: command.spawn().unwrap(), _directory: directory };
-    wait_for("Redis to listen", || TcpStream::connect(addr).ok());
+    let redis = Redis::start();
     for script in all() {
         if script.installed {
-            script.run("redis-server", addr);
+            script.run("redis-server", redis.addr());
         } else {
             skip(script.client);
         }

@@ -112,7 +112,7 @@ const IMPURE: &[Impure] = &[
         names: &["TcpListener", "TcpStream", "tokio::", "std::process"],
         why: "the admin port, on a thread of its own",
     },
-    Impure { place: "engine/src/frontend/resp/session.rs", names: &["std::process"], why: "INFO names the process" },
+    Impure { place: "engine/src/frontend/resp/info.rs", names: &["std::process"], why: "INFO names the process" },
     Impure { place: "engine/src/bus_error.rs", names: &["rustix::"], why: "a signal handler's last words" },
     Impure {
         place: "engine/src/control/status.rs",

@@ -20,12 +20,13 @@ pub(super) fn config(args: Args<'_>, node: &NodeFacts, protocol: Protocol, out: 
     Ok(())
 }
 
-fn settings(node: &NodeFacts) -> [(&'static str, String); 10] {
+fn settings(node: &NodeFacts) -> [(&'static str, String); 11] {
     let fsync = match node.durability {
         Durability::Fsync => "always",
         Durability::Os => "everysec",
     };
     [
+        ("daemonize", "no".into()),
         ("save", String::new()),
         ("appendonly", "yes".into()),
         ("appendfsync", fsync.into()),

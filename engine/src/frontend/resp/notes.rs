@@ -52,7 +52,7 @@ pub const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "config|get",
-        "Knows `save`, `appendonly`, `appendfsync`, `databases`, `maxmemory`, `maxmemory-policy`, `port`, `timeout`, \
+        "Knows `daemonize`, `save`, `appendonly`, `appendfsync`, `databases`, `maxmemory`, `maxmemory-policy`, `port`, `timeout`, \
          `slowlog-log-slower-than` and `slowlog-max-len`, and shows what a Redis would call the node's settings.",
     ),
     (

@@ -44,7 +44,7 @@ pub(super) const CLIENT: &[Command] = commands! {
 #[rustfmt::skip]
 pub(super) const CONFIG: &[Command] = commands! {
     "config|get" -3 NONE OPERATOR "server" Kind::Session(SessionVerb::Config), "Returns the values of configuration parameters.";
-    "config|set" -4 NONE OPERATOR "server" Kind::Session(SessionVerb::Config), "Sets slowlog-log-slower-than and slowlog-max-len until the node ends; all else is set at its start.";
+    "config|set" -4 NONE OPERATOR "server" Kind::Session(SessionVerb::Config), "Sets the parameters of the slow log.";
     "config|help" 2 NONE SHOW "server" Kind::Session(SessionVerb::Help), "Returns helpful text about the subcommands.";
 };
 
