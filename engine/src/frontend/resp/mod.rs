@@ -12,6 +12,7 @@ pub mod client_command;
 mod config;
 mod describe;
 mod expire;
+mod extended;
 mod info;
 pub mod keys;
 pub mod notes;

@@ -69,10 +69,7 @@ pub const DIFFERENCES: &[(&str, &str)] = &[
          room in log and index like the keys did.",
     ),
     ("flushdb", "The same as `FLUSHALL`: there is one database."),
-    (
-        "incrbyfloat",
-        "Computes with 64-bit floats, not with the 80 bits of Redis on x86; results beyond their range are refused.",
-    ),
+    ("incrbyfloat", "The same digits as Redis on x86, on every machine. Hexadecimal numbers are refused."),
     (
         "info",
         "`used_memory` is that of the index; `total_connections_received` counts the present connections only. There are no sections \

@@ -4,6 +4,7 @@ use net::resp::{parse_integer, reply};
 use wal::Mapping;
 
 use super::NOT_AN_INTEGER;
+use super::extended::Number;
 use super::keys::{KeyCommand, error, integer};
 use crate::frontend::replies::ReplyQueue;
 use crate::shard::WriteError;
@@ -36,25 +37,20 @@ impl<M: Mapping> KeyCommand<'_, M> {
     }
 
     pub(super) fn increment_float(&mut self, key: &[u8], by: &[u8], out: &mut ReplyQueue) -> Result<(), WriteError> {
-        let number = |text: &[u8]| -> Option<f64> {
-            let value: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
-            (!value.is_nan()).then_some(value)
-        };
         let (present, _) = self.present(key);
         let (old, expiry) = match &present {
-            None => (Some(0.0), None),
-            Some(present) => (number(&present.value), present.expiry),
+            None => (Number::parse(b"0"), None),
+            Some(present) => (Number::parse(&present.value), present.expiry),
         };
-        let (Some(old), Some(by)) = (old, number(by)) else {
+        let (Some(old), Some(by)) = (old, Number::parse(by)) else {
             error(out, "ERR value is not a valid float");
             return Ok(());
         };
-        let sum = old + by;
-        if !sum.is_finite() {
+        let Number::Finite(sum) = old.plus(by) else {
             error(out, "ERR increment would produce NaN or Infinity");
             return Ok(());
-        }
-        let text = format!("{sum}");
+        };
+        let text = sum.to_string();
         let end = self.put(key, text.as_bytes(), expiry)?;
         out.reply(end, |out| reply::bulk(out, text.as_bytes()));
         Ok(())
