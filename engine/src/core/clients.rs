@@ -12,7 +12,6 @@ use wal::{Lsn, Mapping};
 use super::CoreLoop;
 use super::ops::Context;
 use super::scan::scan_hop;
-use super::slow::Awaited;
 use crate::clock::Time;
 use crate::frontend::replies::{Merge, ReplyQueue};
 use crate::frontend::resp::keys::KeyCommand;
@@ -66,8 +65,8 @@ struct Connection {
     stalled: bool,
     /// The parts of that command which were run already.
     parts_done: Vec<(usize, ReplyQueue)>,
-    /// A command that every core runs: nothing else runs before all of them answered.
-    awaited: Option<Box<Awaited>>,
+    /// The gap of a command that every core runs, and how many parts of it are missing: nothing else runs before they came.
+    awaited: Option<(u64, usize)>,
     /// In the list of those with replies to look at.
     dirty: bool,
 }
@@ -141,31 +140,22 @@ impl Clients {
         self.connections.get_mut(key.index as usize).filter(|connection| connection.generation == key.generation)
     }
 
-    /// Fills one part of a gap. Returns the command that every core has answered by that.
-    pub(super) fn answer(
-        &mut self,
-        key: ConnectionKey,
-        hop: (u64, usize),
-        reply: Vec<Bytes>,
-        sum: i64,
-    ) -> Option<Box<Awaited>> {
-        let mut finished = None;
+    pub(super) fn answer(&mut self, key: ConnectionKey, hop: (u64, usize), reply: Vec<Bytes>, sum: i64) {
         let found = self.connections.get_mut(key.index as usize).filter(|found| found.generation == key.generation);
         if let Some(connection) = found {
             if connection.replies.gaps() >= GAPS_MAX {
                 mark(&mut self.runnable, &mut connection.runnable, key.index);
             }
-            if let Some(awaited) = connection.awaited.as_mut().filter(|awaited| awaited.hop == hop.0) {
-                awaited.missing -= 1;
-                if awaited.missing == 0 {
-                    finished = connection.awaited.take();
+            if let Some((_, missing)) = connection.awaited.as_mut().filter(|(awaited, _)| *awaited == hop.0) {
+                *missing -= 1;
+                if *missing == 0 {
+                    connection.awaited = None;
                     mark(&mut self.runnable, &mut connection.runnable, key.index);
                 }
             }
             connection.replies.fill(hop.0, hop.1, reply, sum);
             mark(&mut self.dirty, &mut connection.dirty, key.index);
         }
-        finished
     }
 
     pub(super) fn closed(&mut self, key: ConnectionKey) {

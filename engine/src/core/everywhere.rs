@@ -9,7 +9,6 @@ use net::reactor::Io;
 use net::resp::{Args, Parser, Protocol, reply};
 use wal::{Lsn, Version};
 
-use super::slow::Awaited;
 use super::{CoreLoop, Guest, clients};
 use crate::frontend::replies::{Merge, ReplyQueue};
 use crate::frontend::resp::SYNTAX_ERROR;
@@ -31,12 +30,19 @@ const ENTRIES_PER_SLICE: usize = 256;
 /// Keys among which `RANDOMKEY` chooses: neighbours in the index, so that one behind a wide gap is not chosen more often.
 const RANDOM_KEYS: usize = 16;
 
+/// Words in front of the command: its whole name, and the id, the address and the name of who asks.
+const ASKER_WORDS: usize = 4;
+
 /// One part.
 #[derive(Debug)]
 struct Part {
     from: u16,
     connection: ConnectionKey,
     hop: (u64, usize),
+    /// As it came.
+    command: Vec<u8>,
+    /// How long it kept this core from everything else.
+    busy_ns: u64,
     walk: Walk,
     /// Where the walk goes on.
     position: ScanPosition,
@@ -93,17 +99,15 @@ impl<H: Host> CoreLoop<H> {
             }
         };
         let resp3 = session.protocol == Protocol::Resp3;
+        // Who asks counts for CLIENT KILL and for the slow log.
         let id = session.id.to_string();
+        let addr = session.addr.map_or_else(String::new, |addr| addr.to_string());
+        let asker: [&[u8]; ASKER_WORDS] = [command.name.as_bytes(), id.as_bytes(), addr.as_bytes(), &session.name];
+        let mut command = Vec::new();
+        net::resp::encode_command(&asker.into_iter().chain(args.iter()).collect::<Vec<_>>(), &mut command);
         let cores = self.facts.cores;
         let hop = replies.hop(usize::from(cores), merge);
-        let mut request = Vec::new();
-        net::resp::encode_command(&args.iter().collect::<Vec<_>>(), &mut request);
-        let awaited = Awaited { hop, missing: usize::from(cores), began: self.clients.clock, request };
-        self.clients.waits_for(index, awaited);
-        // Whose connection it is counts for CLIENT KILL only; the others do not look at it.
-        let words: Vec<&[u8]> = [command.name.as_bytes(), id.as_bytes()].into_iter().chain(args.iter()).collect();
-        let mut command = Vec::new();
-        net::resp::encode_command(&words, &mut command);
+        self.clients.waits_for(index, hop, usize::from(cores));
         for core in 0..cores {
             let hop = (hop, usize::from(core));
             if core == self.core {
@@ -136,7 +140,7 @@ impl<H: Host> CoreLoop<H> {
             return;
         };
         let asker = words.get(1).and_then(|id| std::str::from_utf8(id).ok()?.parse().ok()).unwrap_or(0);
-        let args = words.from(2);
+        let args = words.from(ASKER_WORDS);
         let protocol = if resp3 { Protocol::Resp3 } else { Protocol::Resp2 };
         let mut position = ScanPosition(0);
         let walk = match verb {
@@ -153,7 +157,8 @@ impl<H: Host> CoreLoop<H> {
                 return;
             }
         };
-        self.parts.walking.push_back(Part { from, connection, hop, walk, position, replies });
+        let command = command.to_vec();
+        self.parts.walking.push_back(Part { from, connection, hop, command, busy_ns: 0, walk, position, replies });
     }
 
     /// Answers a part that has nothing to walk over.
@@ -180,14 +185,19 @@ impl<H: Host> CoreLoop<H> {
         self.parts.stalled = false;
         for _ in 0..ENTRIES_PER_TICK / ENTRIES_PER_SLICE {
             let Some(mut part) = self.parts.walking.pop_front() else { return };
+            let began = self.io.now();
             let slice = match part.walk {
                 Walk::Keys { .. } => Ok(self.walk_keys(&mut part)),
                 Walk::Random { .. } => Ok(self.walk_random(&mut part)),
                 Walk::Flush { .. } => self.walk_flush(&mut part),
             };
+            part.busy_ns += self.io.now().since(began);
             match slice {
                 Ok(Slice::MoreFollows) => self.parts.walking.push_back(part),
                 Ok(Slice::Last) => {
+                    if self.facts.slow_log.is_slow(part.busy_ns) {
+                        self.note_part(&part);
+                    }
                     let Part { from, connection, hop, replies, .. } = part;
                     self.guests.push(Guest { from, connection, hop, replies });
                 }
@@ -197,6 +207,16 @@ impl<H: Host> CoreLoop<H> {
                     return;
                 }
             }
+        }
+    }
+
+    fn note_part(&self, part: &Part) {
+        let mut parser = Parser::new(clients::limits_for(self.shard.value_bytes_max()));
+        if let Ok(Some(_)) = parser.next(&part.command) {
+            let words = parser.args(&part.command);
+            let addr = String::from_utf8_lossy(words.get(2).unwrap_or_default()).into_owned();
+            let name = words.get(3).unwrap_or_default().to_vec();
+            self.facts.slow_log.add(words.from(ASKER_WORDS), part.busy_ns, self.time.unix_ms, addr, name);
         }
     }
 

@@ -288,7 +288,7 @@ impl<H: Host> CoreLoop<H> {
             ToCore::Everywhere { from, connection, hop, resp3, command } => {
                 self.begin_part(from, connection, hop, resp3, &command);
             }
-            ToCore::Answer { connection, hop, reply, sum } => self.answered(connection, hop, reply, sum),
+            ToCore::Answer { connection, hop, reply, sum } => self.clients.answer(connection, hop, reply, sum),
             ToCore::Follow { sequence, records } => return self.follow(sequence, records),
             ToCore::Raise(version) => {
                 if self.shard.raise(version) {
@@ -389,17 +389,10 @@ impl<H: Host> CoreLoop<H> {
             guest.replies.take(shown, &mut runs);
             let (connection, hop, sum) = (guest.connection, guest.hop, guest.replies.sum);
             if guest.from == self.core {
-                self.answered(connection, hop, runs, sum);
+                self.clients.answer(connection, hop, runs, sum);
             } else {
                 self.cores[usize::from(guest.from)].send(ToCore::Answer { connection, hop, reply: runs, sum });
             }
-        }
-    }
-
-    /// A part of what one of our connections asked is there.
-    fn answered(&mut self, connection: ConnectionKey, hop: (u64, usize), reply: Vec<bytes::Bytes>, sum: i64) {
-        if let Some(awaited) = self.clients.answer(connection, hop, reply, sum) {
-            self.finished(connection, &awaited);
         }
     }
 

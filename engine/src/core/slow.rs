@@ -10,22 +10,9 @@ use net::resp::{Args, Parser};
 use super::{CoreLoop, clients};
 use crate::frontend::resp::table::{Command, Kind};
 use crate::host::Host;
-use crate::messages::ConnectionKey;
 
 /// A threshold below this many microseconds makes every command timed on its own.
 const EACH_BELOW_US: i64 = 1000;
-
-/// A request that is remembered until every core answered it.
-#[derive(Debug)]
-pub(super) struct Awaited {
-    /// Its gap in the replies.
-    pub(super) hop: u64,
-    /// Parts that did not come yet.
-    pub(super) missing: usize,
-    pub(super) began: Mono,
-    /// RESP-encoded.
-    pub(super) request: Vec<u8>,
-}
 
 /// Times the commands of one turn of a connection.
 #[derive(Debug)]
@@ -53,9 +40,7 @@ impl<H: Host> CoreLoop<H> {
             return;
         }
         let now = self.io.now();
-        if !self.clients.is_waiting(index) {
-            self.note(index, args, now.since(watch.read));
-        }
+        self.note(index, args, now.since(watch.read));
         (watch.read, watch.since) = (now, 0);
     }
 
@@ -68,14 +53,6 @@ impl<H: Host> CoreLoop<H> {
         let mean_ns = self.clients.clock.since(watch.read) / watch.since;
         if self.facts.slow_log.is_slow(mean_ns) {
             self.note_request(index, last, mean_ns);
-        }
-    }
-
-    /// Every core answered what the connection asked.
-    pub(super) fn finished(&self, key: ConnectionKey, awaited: &Awaited) {
-        let duration_ns = self.io.now().since(awaited.began);
-        if self.facts.slow_log.is_slow(duration_ns) {
-            self.note_request(key.index, &awaited.request, duration_ns);
         }
     }
 

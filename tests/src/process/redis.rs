@@ -36,7 +36,7 @@ impl Redis {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let log = File::create(directory.path().join("log")).expect("a file in the temporary directory");
         let (host, port) = (addr.ip().to_string(), addr.port().to_string());
-        let settings = ["--bind", &host, "--port", &port, "--save", "", "--appendonly", "no"];
+        let settings = ["--bind", &host, "--port", &port, "--save", "", "--appendonly", "no", "--databases", "1"];
         let mut command = Command::new("redis-server");
         command.args(settings).current_dir(directory.path()).stdin(Stdio::null()).stdout(log);
         let child = command.spawn().unwrap_or_else(|error| panic!("redis-server does not start: {error}"));

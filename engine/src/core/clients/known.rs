@@ -3,7 +3,6 @@
 use net::reactor::Mono;
 
 use super::{Clients, mark};
-use crate::core::slow::Awaited;
 use crate::frontend::replies::ReplyQueue;
 use crate::frontend::resp::client_command::ClientFilter;
 use crate::frontend::resp::session::Session;
@@ -22,13 +21,9 @@ impl Clients {
         (key, &connection.session, &mut connection.replies)
     }
 
-    /// Runs no command of the connection before all parts came for this gap.
-    pub(in crate::core) fn waits_for(&mut self, index: u32, awaited: Awaited) {
-        self.connections[index as usize].awaited = Some(Box::new(awaited));
-    }
-
-    pub(in crate::core) fn is_waiting(&self, index: u32) -> bool {
-        self.connections[index as usize].awaited.is_some()
+    /// Runs no command of the connection before all `parts` came for this gap.
+    pub(in crate::core) fn waits_for(&mut self, index: u32, hop: u64, parts: usize) {
+        self.connections[index as usize].awaited = Some((hop, parts));
     }
 
     pub(in crate::core) fn session(&self, index: u32) -> &Session {

@@ -47,12 +47,17 @@ pub fn unknown_command(args: net::resp::Args<'_>) -> String {
         if arguments.len() >= 128 {
             break;
         }
-        let shown = &argument[..argument.len().min(128 - arguments.len())];
+        let shown = printed(&argument[..argument.len().min(128 - arguments.len())]);
         arguments.push_str(&format!("'{}' ", String::from_utf8_lossy(shown)));
     }
     let name = args.get(0).unwrap_or_default();
-    let name = String::from_utf8_lossy(&name[..name.len().min(128)]).into_owned();
+    let name = String::from_utf8_lossy(printed(&name[..name.len().min(128)])).into_owned();
     format!("ERR unknown command '{name}', with args beginning with: {arguments}")
+}
+
+/// As much of it as C prints.
+fn printed(text: &[u8]) -> &[u8] {
+    text.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
 /// Redis' text for a number that is none.

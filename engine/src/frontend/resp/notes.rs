@@ -107,8 +107,8 @@ pub const DIFFERENCES: &[(&str, &str)] = &[
         "slowlog",
         "One log over all cores. The time of a command on one key, and of others with the flag `fast`, is the mean over what its \
          connection ran at once, under the name of the last one; below a threshold of 1 ms every command is timed on its own. \
-         Commands that every core runs are measured until the last core answered. What other cores do for a command on \
-         several keys is not measured. `AUTH` and `HELLO` are never logged.",
+         Of a command that every core runs, each core logs its own part, by the time for which it kept that core busy. What other \
+         cores do for a command on several keys is not measured. `AUTH` and `HELLO` are never logged.",
     ),
     ("time", "Microseconds are those of a clock that counts milliseconds: the last three digits are 0."),
     ("touch", "Counts the keys; access times are not kept."),

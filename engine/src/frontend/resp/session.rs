@@ -105,6 +105,9 @@ impl Session {
             }
             SessionVerb::Select => match parse_integer(&args[1]) {
                 Some(0) => reply::simple(out, "OK"),
+                Some(number) if i32::try_from(number).is_err() => {
+                    return Err("ERR value is out of range, value must between -2147483648 and 2147483647".into());
+                }
                 Some(_) => return Err("ERR DB index is out of range".into()),
                 None => return Err(NOT_AN_INTEGER.into()),
             },
