@@ -152,7 +152,9 @@ impl<H: Host> CoreLoop<H> {
                 Walk::Random { start: position, wrapped: false, found: Vec::new(), protocol }
             }
             _ => {
+                let began = self.io.now();
                 self.answer_part(verb, args, asker, &mut replies);
+                self.note_part(words, self.io.now().since(began));
                 self.guests.push(Guest { from, connection, hop, replies });
                 return;
             }
@@ -195,8 +197,9 @@ impl<H: Host> CoreLoop<H> {
             match slice {
                 Ok(Slice::MoreFollows) => self.parts.walking.push_back(part),
                 Ok(Slice::Last) => {
-                    if self.facts.slow_log.is_slow(part.busy_ns) {
-                        self.note_part(&part);
+                    let mut parser = Parser::new(clients::limits_for(self.shard.value_bytes_max()));
+                    if self.facts.slow_log.is_slow(part.busy_ns) && parser.next(&part.command).is_ok() {
+                        self.note_part(parser.args(&part.command), part.busy_ns);
                     }
                     let Part { from, connection, hop, replies, .. } = part;
                     self.guests.push(Guest { from, connection, hop, replies });
@@ -210,13 +213,12 @@ impl<H: Host> CoreLoop<H> {
         }
     }
 
-    fn note_part(&self, part: &Part) {
-        let mut parser = Parser::new(clients::limits_for(self.shard.value_bytes_max()));
-        if let Ok(Some(_)) = parser.next(&part.command) {
-            let words = parser.args(&part.command);
+    /// Puts a part into the slow log if it kept the core busy for so long.
+    fn note_part(&self, words: Args<'_>, busy_ns: u64) {
+        if self.facts.slow_log.is_slow(busy_ns) {
             let addr = String::from_utf8_lossy(words.get(2).unwrap_or_default()).into_owned();
             let name = words.get(3).unwrap_or_default().to_vec();
-            self.facts.slow_log.add(words.from(ASKER_WORDS), part.busy_ns, self.time.unix_ms, addr, name);
+            self.facts.slow_log.add(words.from(ASKER_WORDS), busy_ns, self.time.unix_ms, addr, name);
         }
     }
 

@@ -40,7 +40,10 @@ impl<H: Host> CoreLoop<H> {
             return;
         }
         let now = self.io.now();
-        self.note(index, args, now.since(watch.read));
+        // What every core runs is logged by every core.
+        if !self.clients.is_waiting(index) {
+            self.note(index, args, now.since(watch.read));
+        }
         (watch.read, watch.since) = (now, 0);
     }
 

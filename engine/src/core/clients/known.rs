@@ -26,6 +26,10 @@ impl Clients {
         self.connections[index as usize].awaited = Some((hop, parts));
     }
 
+    pub(in crate::core) fn is_waiting(&self, index: u32) -> bool {
+        self.connections[index as usize].awaited.is_some()
+    }
+
     pub(in crate::core) fn session(&self, index: u32) -> &Session {
         &self.connections[index as usize].session
     }
