@@ -73,6 +73,12 @@ named! {
         /// Recovery believes a watermark although the positions it rests on were not recovered.
         WatermarkRestsOnNothing = "watermark-rests-on-nothing",
 
+        // ---- transactions
+        /// A transaction takes place although a watched key changed.
+        WatchIgnored = "watch-ignored",
+        /// Each core of a transaction goes on as soon as it has run its part.
+        CoresNotHeld = "cores-not-held",
+
         // ---- discovery
         /// What peers registered is passed on to other peers.
         RemoteEntriesForwarded = "remote-entries-forwarded",

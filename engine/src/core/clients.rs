@@ -13,7 +13,8 @@ use crate::clock::Time;
 use crate::frontend::replies::{Merge, ReplyQueue};
 use crate::frontend::resp::keys::{KeyCommand, glob, scan_options};
 use crate::frontend::resp::session::{After, Session};
-use crate::frontend::resp::table::{self, KeyVerb, Kind, ManyVerb, SessionVerb};
+use crate::frontend::resp::table::{self, KeyVerb, Kind, ManyVerb, Part, SessionVerb};
+use crate::frontend::resp::transaction::{Multi, Watched};
 use crate::frontend::resp::{unknown_command, wrong_arity};
 use crate::host::Host;
 use crate::messages::{ConnectionKey, ToCore};
@@ -43,13 +44,13 @@ const COMMANDS_PER_TURN: usize = 1024;
 const ACCEPT_REST_MS: u64 = 100;
 
 #[derive(Debug)]
-struct Connection {
+pub(super) struct Connection {
     socket: net::reactor::Socket,
-    generation: u32,
-    session: Session,
+    pub(super) generation: u32,
+    pub(super) session: Session,
     parser: Parser,
     input: BytesMut,
-    replies: ReplyQueue,
+    pub(super) replies: ReplyQueue,
     receive: Option<Tag>,
     sending: bool,
     /// No more input is taken; closed when replies are sent.
@@ -61,6 +62,10 @@ struct Connection {
     runnable: bool,
     /// A command waits for the log; not closed before it was answered.
     stalled: bool,
+    /// Between `MULTI` and `EXEC`.
+    pub(super) multi: Multi,
+    /// Answers of other cores without which its next command cannot be run.
+    pub(super) owed: usize,
     /// The parts of that command which were run already.
     parts_done: Vec<(usize, ReplyQueue)>,
     /// In the list of those with replies to look at.
@@ -76,10 +81,10 @@ fn limits_for(value_bytes_max: usize) -> Limits {
 /// All connections of a core.
 #[derive(Debug)]
 pub(crate) struct Clients {
-    connections: Slab<Connection>,
+    pub(super) connections: Slab<Connection>,
     core: u16,
     generation: u32,
-    limits: Limits,
+    pub(super) limits: Limits,
     runnable: Vec<u32>,
     stalled: Vec<u32>,
     dirty: Vec<u32>,
@@ -87,6 +92,8 @@ pub(crate) struct Clients {
     resting: Vec<Listener>,
     rest_until: Mono,
     input_bytes: usize,
+    /// What connections queue between `MULTI` and `EXEC`, and watch.
+    pub(super) queued_bytes: usize,
     commands: u64,
     protocol_errors: u64,
 }
@@ -104,6 +111,7 @@ impl Clients {
             resting: Vec::new(),
             rest_until: Mono(0),
             input_bytes: 0,
+            queued_bytes: 0,
             commands: 0,
             protocol_errors: 0,
         }
@@ -144,10 +152,51 @@ impl Clients {
         }
     }
 
+    /// Whether the connection is still there.
+    pub(super) fn is_there(&mut self, key: ConnectionKey) -> bool {
+        self.find(key).is_some()
+    }
+
+    /// An answer has come for which the connection's next command waited.
+    pub(super) fn pay(&mut self, key: ConnectionKey) {
+        let found = self.connections.get_mut(key.index as usize).filter(|found| found.generation == key.generation);
+        if let Some(connection) = found {
+            connection.owed = connection.owed.saturating_sub(1);
+            if connection.owed == 0 {
+                mark(&mut self.runnable, &mut connection.runnable, key.index);
+            }
+        }
+    }
+
+    /// Watches keys.
+    pub(super) fn watch(&mut self, index: u32, watched: Vec<Watched>) {
+        let multi = &mut self.connections[index as usize].multi;
+        let before = multi.bytes();
+        watched.into_iter().for_each(|watched| multi.watch(watched));
+        self.queued_bytes += multi.bytes() - before;
+    }
+
+    /// What another core says of keys that are to be watched.
+    pub(super) fn watched(&mut self, key: ConnectionKey, hop: (u64, usize), watched: Vec<Watched>) {
+        if self.is_there(key) {
+            self.watch(key.index, watched);
+            self.answer(key, hop, vec![Bytes::from_static(b"+OK\r\n")], 0);
+            self.pay(key);
+        }
+    }
+
+    /// The connection's transaction is over, or never was.
+    pub(super) fn forget_transaction(&mut self, index: u32) {
+        let multi = &mut self.connections[index as usize].multi;
+        self.queued_bytes -= multi.bytes();
+        multi.clear();
+    }
+
     pub(super) fn closed(&mut self, key: ConnectionKey) {
         if self.find(key).is_some() {
             let connection = self.connections.remove(key.index as usize);
             self.input_bytes -= connection.input.len();
+            self.queued_bytes -= connection.multi.bytes();
             self.rest_until = Mono(0);
         }
     }
@@ -207,6 +256,8 @@ impl<H: Host> CoreLoop<H> {
             close_submitted: false,
             runnable: false,
             stalled: false,
+            multi: Multi::default(),
+            owed: 0,
             parts_done: Vec::new(),
             dirty: false,
         });
@@ -280,6 +331,9 @@ impl<H: Host> CoreLoop<H> {
                 consumed = input.len();
                 break;
             }
+            if connection.owed > 0 {
+                break;
+            }
             if connection.replies.bytes() > REPLY_BYTES_MAX || connection.replies.gaps() >= GAPS_MAX {
                 reach(Mark::RepliesWaited);
                 break;
@@ -344,21 +398,33 @@ impl<H: Host> CoreLoop<H> {
         let connection = &mut self.clients.connections[index as usize];
         let name = args.get(0).unwrap_or_default();
         let Some(command) = table::find(name) else {
+            connection.multi.fail();
             connection.replies.reply(Lsn(0), |out| reply::error(out, &unknown_command(args)));
             return Ok(());
         };
         if !command.accepts(args.len()) {
+            connection.multi.fail();
             connection.replies.reply(Lsn(0), |out| reply::error(out, &wrong_arity(command.name)));
+            return Ok(());
+        }
+        if connection.multi.queues(command) {
+            self.queue(index, command, args);
             return Ok(());
         }
         match command.kind {
             Kind::Key(verb) => self.run_key(index, verb, args),
+            Kind::Many(_) | Kind::Session(SessionVerb::Scan) if self.holds.is_held() => Err(WriteError::Held),
             Kind::Many(verb) => self.run_many(index, verb, args),
+            Kind::Crossing(_) => self.run_crossing(index, command, args),
+            Kind::Transaction(verb) => self.run_transaction_verb(index, verb, args),
             Kind::Session(SessionVerb::Scan) => {
                 self.run_scan(index, args);
                 Ok(())
             }
             Kind::Session(verb) => {
+                if verb == SessionVerb::Reset {
+                    self.clients.forget_transaction(index);
+                }
                 if verb == SessionVerb::DbSize {
                     // Our own gauge is published once a tick; this command must see what this connection just wrote.
                     self.publish();
@@ -376,6 +442,9 @@ impl<H: Host> CoreLoop<H> {
         let owner = hash.core(self.facts.cores);
         let connection = &mut self.clients.connections[index as usize];
         if owner == self.core {
+            if self.holds.is_held() {
+                return Err(WriteError::Held);
+            }
             let protocol = connection.session.protocol;
             return KeyCommand { shard: &mut self.shard, time: self.time, protocol, hash }.run(
                 verb,
@@ -403,19 +472,13 @@ impl<H: Host> CoreLoop<H> {
     }
 
     fn run_many(&mut self, index: u32, verb: ManyVerb, args: Args<'_>) -> Result<(), WriteError> {
-        let step = if verb == ManyVerb::MSet { 2 } else { 1 };
-        if verb == ManyVerb::MSet && args.len().is_multiple_of(2) {
+        let Part { word, verb: key_verb, step, merge, array } = verb.part();
+        if !(args.len() - 1).is_multiple_of(step) {
             let connection = &mut self.clients.connections[index as usize];
             connection.replies.reply(Lsn(0), |out| reply::error(out, &wrong_arity("mset")));
             return Ok(());
         }
         let parts = (args.len() - 1) / step;
-        let (word, key_verb, merge): (&[u8], _, _) = match verb {
-            ManyVerb::Del => (b"DEL", KeyVerb::Delete, Merge::Sum),
-            ManyVerb::Exists => (b"EXISTS", KeyVerb::Exists, Merge::Sum),
-            ManyVerb::MGet => (b"GET", KeyVerb::Get, Merge::Concatenate),
-            ManyVerb::MSet => (b"SET", KeyVerb::Set, Merge::AllOk),
-        };
         let secret = self.shard.identity().secret;
         let protocol = self.clients.connections[index as usize].session.protocol;
         // Parts of this core are run first, into queues of their own. If one has to wait for a segment, the earlier ones
@@ -438,7 +501,7 @@ impl<H: Host> CoreLoop<H> {
             own.push((part, replies));
         }
         let connection = &mut self.clients.connections[index as usize];
-        if verb == ManyVerb::MGet {
+        if array {
             connection.replies.reply(Lsn(0), |out| reply::array_header(out, parts));
         }
         let barrier = own.iter().map(|(_, replies)| replies.barrier()).max().unwrap_or_default();
@@ -566,8 +629,7 @@ pub(super) fn run_encoded<M: Mapping>(
     let args = parser.args(command);
     let verb = match table::find(args.get(0).unwrap_or_default()).map(|command| command.kind) {
         Some(Kind::Key(verb)) => verb,
-        Some(Kind::Many(ManyVerb::Del)) => KeyVerb::Delete,
-        Some(Kind::Many(ManyVerb::Exists)) => KeyVerb::Exists,
+        Some(Kind::Many(verb)) => verb.part().verb,
         Some(Kind::Session(SessionVerb::Scan)) => {
             let cores = args.get(2).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()).unwrap_or(1);
             scan_hop(shard, args, (core, cores), time, replies);

@@ -127,6 +127,14 @@ impl<M: Mapping> KeyCommand<'_, M> {
                 out.sum += i64::from(found);
                 integer(out, end, i64::from(found));
             }
+            KeyVerb::DelEx if args.len() == 2 => return self.dispatch(KeyVerb::Delete, key, args, out),
+            KeyVerb::DelEx if args.len() != 4 => error(out, SYNTAX_ERROR),
+            KeyVerb::DelEx => match args[2].to_ascii_uppercase().as_slice() {
+                b"IFEQ" => return self.delete_if(key, |value| value == &args[3], out),
+                b"IFNE" => return self.delete_if(key, |value| value != &args[3], out),
+                _ => error(out, SYNTAX_ERROR),
+            },
+            KeyVerb::DelIfEq => return self.delete_if(key, |value| value == &args[2], out),
             KeyVerb::Exists => {
                 let (present, barrier) = self.shard.read(self.hash, key, self.time, |_| ());
                 out.sum += i64::from(present.is_some());
@@ -178,7 +186,7 @@ impl<M: Mapping> KeyCommand<'_, M> {
         &mut self,
         key: &[u8],
         value: &[u8],
-        options: SetOptions,
+        options: SetOptions<'_>,
         out: &mut ReplyQueue,
     ) -> Result<(), WriteError> {
         let plain = options.condition == Condition::Always && !options.get && options.expiry != Expiry::Keep;
@@ -187,6 +195,8 @@ impl<M: Mapping> KeyCommand<'_, M> {
             Condition::Always => false,
             Condition::IfAbsent => present.is_some(),
             Condition::IfPresent => present.is_none(),
+            Condition::IfEqual(value) => present.as_ref().is_none_or(|present| present.value != value),
+            Condition::IfDifferent(value) => present.as_ref().is_some_and(|present| present.value == value),
         };
         let expiry = match options.expiry {
             Expiry::None => None,
@@ -321,6 +331,19 @@ impl<M: Mapping> KeyCommand<'_, M> {
         let text = format!("{sum}");
         let end = self.put(key, text.as_bytes(), expiry)?;
         out.reply(end, |out| reply::bulk(out, text.as_bytes()));
+        Ok(())
+    }
+
+    fn delete_if(
+        &mut self,
+        key: &[u8],
+        wanted: impl FnOnce(&[u8]) -> bool,
+        out: &mut ReplyQueue,
+    ) -> Result<(), WriteError> {
+        let (found, barrier) = self.shard.read(self.hash, key, self.time, |record| wanted(record.value));
+        let deletes = found == Some(true);
+        let end = if deletes { self.shard.delete(self.hash, key, self.time)? } else { barrier };
+        integer(out, end, i64::from(deletes));
         Ok(())
     }
 

@@ -3,14 +3,20 @@
 //! - [`table`]: every command with its arity and its keys; what COMMAND answers.
 //! - [`keys`]: commands on one key, run on the core that owns it.
 //! - [`session`]: commands about the connection and the server.
+//! - [`transaction`]: what a connection collects between MULTI and EXEC.
+//! - [`script`]: a transaction on its way through the cores, stage by stage.
+//! - [`crossing`]: commands that look at some keys before they write others (`RENAME`, `COPY`, `MSETNX`).
 //!
 //! Read-modify-write commands (`INCR`, `SET NX`, `EXPIRE`, …) are atomic on the key's core of this region. Between regions
 //! the last writer wins: two increments of one key in two regions within the replication delay count as one.
 
+pub mod crossing;
 pub mod keys;
+pub mod script;
 pub mod session;
 pub mod set_options;
 pub mod table;
+pub mod transaction;
 
 /// `ERR wrong number of arguments for 'get' command`
 #[must_use]
