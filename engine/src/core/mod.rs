@@ -348,7 +348,8 @@ impl<H: Host> CoreLoop<H> {
             ToCore::Held { from, ticket, outcome } => self.held(from, ticket, outcome),
             ToCore::Release { ticket, commit } => {
                 self.release(ticket, commit);
-                self.retry_commands();
+                // Also the records: another transaction may be next, and another one after it.
+                self.retry_stalled();
             }
             ToCore::Released { from, ticket, replies } => self.released(from, ticket, replies),
             ToCore::Stop => {

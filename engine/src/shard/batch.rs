@@ -75,6 +75,9 @@ impl<M: Mapping> Shard<M> {
     /// # Errors
     /// See [`WriteError`]; after a transient one, try again.
     pub fn prepare_batch(&mut self, time: Time) -> Result<(), WriteError> {
+        self.make_room(PREPARED_SLACK_BYTES, time)?;
+        // What a new segment repeats would take that room with the next group.
+        self.repeat_kept()?;
         self.make_room(PREPARED_SLACK_BYTES, time)
     }
 

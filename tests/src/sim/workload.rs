@@ -470,7 +470,7 @@ impl Mix {
             burst,
             // What is drawn is half of it on average.
             think_us_max: 2 * 1_000 * millis * burst / operations.max(1),
-            teams: 1 + below(3),
+            teams: 1 + below(2),
             team_percent: [0, 3, 10, 25][index(below(4))],
         };
         if below(3) > 0 {

@@ -200,6 +200,10 @@ impl Ledger {
                 self.wrote(operation, &began, *key, wrote, now)?;
             }
         }
+        if let Outcome::Swapped { seen, done: true } = outcome {
+            let key = began.keys[0].key;
+            self.teams.swapped(operation, seen, self.writes.before(key, operation.id))?;
+        }
         Ok(())
     }
 
