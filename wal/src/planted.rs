@@ -78,6 +78,8 @@ named! {
         WatchIgnored = "watch-ignored",
         /// Each core of a transaction goes on as soon as it has run its part.
         CoresNotHeld = "cores-not-held",
+        /// What a transaction writes on one core is spread over frames, of which a crash may leave some.
+        BatchInSeveralFrames = "batch-in-several-frames",
 
         // ---- discovery
         /// What peers registered is passed on to other peers.

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use wal::{FrameKind, Lsn, Mapping, RecordDraft, RecordOp, RecordView, Version};
+use wal::planted::{self, Fault};
+use wal::{ControlRecord, FrameKind, Lsn, Mapping, RecordDraft, RecordOp, RecordView, Version};
 
 use super::{Shard, WriteError, is_visible};
 use crate::clock::Time;
@@ -97,6 +98,9 @@ impl<M: Mapping> Shard<M> {
             let record = RecordView::parse_trusted(record).expect("encoded by collect()");
             let appended = self.originate(*hash, record.op, record.key, record.value, record.expiry, time);
             end = appended.expect("there is room for the whole batch");
+            if planted::is(Fault::BatchInSeveralFrames) {
+                _ = self.append_local(&ControlRecord::ClockCeiling { version: self.ceiling });
+            }
         }
         Ok(end)
     }

@@ -470,8 +470,8 @@ impl Mix {
             burst,
             // What is drawn is half of it on average.
             think_us_max: 2 * 1_000 * millis * burst / operations.max(1),
-            teams: 1 + below(2),
-            team_percent: [0, 3, 10, 25][index(below(4))],
+            teams: 0,
+            team_percent: 0,
         };
         if below(3) > 0 {
             return mix;
@@ -489,7 +489,7 @@ impl Mix {
     /// Draws a command for a client of `region`.
     pub fn draw(&self, region: usize, random: &mut dyn FnMut() -> u64) -> Command {
         let below: Below<'_> = &mut |bound: u64| random() % bound;
-        if below(100) < self.team_percent {
+        if self.team_percent > 0 && below(100) < self.team_percent {
             return self.draw_team(region, below);
         }
         let own = below(100) < self.own_percent;
@@ -633,7 +633,7 @@ mod tests {
         let mut random = net::reactor::sim::Random::new(1);
         let mut random = || random.next();
         for _ in 0..200 {
-            let mix = Mix::draw_for(&mut random, 500, 30_000);
+            let mix = Mix { teams: 2, team_percent: 5, ..Mix::draw_for(&mut random, 500, 30_000) };
             for _ in 0..100 {
                 let command = mix.draw(1, &mut random);
                 assert!(command.keys().iter().all(|key| key.owner().is_none_or(|owner| owner == 1)));

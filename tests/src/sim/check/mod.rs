@@ -22,7 +22,7 @@
 //! | C8 no false claim | `claims` | at every changed claim, every late record, every start |
 //! | S1 sessions | `sessions` | at every answer, by region: there are no tokens yet that could move |
 //! | S2 per-key linearizability | `privates` with `linear`, `string_key` | at the end, for keys that one region uses; W is 1 |
-//! | S3 transactions | `teams` | at every answer: all keys of a transaction as one, over a crash those of one core; what was read after WATCH is what EXEC replaces |
+//! | S3 transactions | `teams` | at every answer: a transaction's keys as one, after a crash those of a core; EXEC replaces what was read after WATCH |
 //! | K1 staleness | `staleness` | at every read while nothing is broken (of the store: there is no cache yet) |
 //! | F1, F2 discovery | `services` | every virtual second |
 //! | B1 slow peers cost bounded memory | `backlog`, `positions` | at every turn of a control loop; every batch lies within its credit |
