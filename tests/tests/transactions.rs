@@ -264,6 +264,40 @@ fn what_one_segment_cannot_hold_is_refused_as_a_whole() {
     }
 }
 
+#[test]
+fn what_a_connection_queues_and_watches_is_bounded() {
+    let daemon = node(2);
+    let mut client = daemon.client();
+    let value = "v".repeat(8_000_000);
+    client.call(&["MULTI"]).unwrap();
+    for number in 0..8 {
+        assert_eq!(client.call(&["SET", &format!("k{number}"), &value]).unwrap(), queued());
+    }
+    is_error(&client.call(&["SET", "k8", &value]).unwrap(), "ERR the transaction is too large");
+    is_error(&client.call(&["EXEC"]).unwrap(), "EXECABORT Transaction discarded because of previous errors.");
+    let key = |number: u32| format!("{number:065000}");
+    let mut watched = 0;
+    while client.call(&["WATCH", &key(watched)]).unwrap() == ok() {
+        watched += 1;
+    }
+    is_error(&client.call(&["WATCH", &key(watched)]).unwrap(), "ERR too many watched keys");
+    assert!((1_000..1_040).contains(&watched), "{watched}");
+    // Given back: by UNWATCH, and by clients that go away.
+    assert_eq!(client.call(&["UNWATCH"]).unwrap(), ok());
+    assert_eq!(client.call(&["WATCH", &key(0)]).unwrap(), ok());
+    for _ in 0..8 {
+        let mut client = daemon.client();
+        client.call(&["MULTI"]).unwrap();
+        for number in 0..8 {
+            let answer = wait_for("room for what is queued", || {
+                let answer = client.call(&["SET", &format!("k{number}"), &value]).unwrap();
+                (answer == queued()).then_some(answer)
+            });
+            assert_eq!(answer, queued());
+        }
+    }
+}
+
 // ---- atomic and isolated -------------------------------------------------------------------------------------------
 
 fn account(number: u64) -> String {

@@ -14,7 +14,7 @@ use crate::frontend::replies::{Merge, ReplyQueue};
 use crate::frontend::resp::keys::{KeyCommand, glob, scan_options};
 use crate::frontend::resp::session::{After, Session};
 use crate::frontend::resp::table::{self, KeyVerb, Kind, ManyVerb, Part, SessionVerb};
-use crate::frontend::resp::transaction::{Multi, Watched};
+use crate::frontend::resp::transaction::Multi;
 use crate::frontend::resp::{unknown_command, wrong_arity};
 use crate::host::Host;
 use crate::messages::{ConnectionKey, ToCore};
@@ -59,7 +59,7 @@ pub(super) struct Connection {
     broken: bool,
     close_submitted: bool,
     /// In the list of those with input to run.
-    runnable: bool,
+    pub(super) runnable: bool,
     /// A command waits for the log; not closed before it was answered.
     stalled: bool,
     /// Between `MULTI` and `EXEC`.
@@ -85,7 +85,7 @@ pub(crate) struct Clients {
     core: u16,
     generation: u32,
     pub(super) limits: Limits,
-    runnable: Vec<u32>,
+    pub(super) runnable: Vec<u32>,
     stalled: Vec<u32>,
     dirty: Vec<u32>,
     /// Listeners that accept nothing until `rest_until`.
@@ -137,7 +137,7 @@ impl Clients {
         self.protocol_errors
     }
 
-    fn find(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
+    pub(super) fn find(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
         self.connections.get_mut(key.index as usize).filter(|connection| connection.generation == key.generation)
     }
 
@@ -152,46 +152,6 @@ impl Clients {
         }
     }
 
-    /// Whether the connection is still there.
-    pub(super) fn is_there(&mut self, key: ConnectionKey) -> bool {
-        self.find(key).is_some()
-    }
-
-    /// An answer has come for which the connection's next command waited.
-    pub(super) fn pay(&mut self, key: ConnectionKey) {
-        let found = self.connections.get_mut(key.index as usize).filter(|found| found.generation == key.generation);
-        if let Some(connection) = found {
-            connection.owed = connection.owed.saturating_sub(1);
-            if connection.owed == 0 {
-                mark(&mut self.runnable, &mut connection.runnable, key.index);
-            }
-        }
-    }
-
-    /// Watches keys.
-    pub(super) fn watch(&mut self, index: u32, watched: Vec<Watched>) {
-        let multi = &mut self.connections[index as usize].multi;
-        let before = multi.bytes();
-        watched.into_iter().for_each(|watched| multi.watch(watched));
-        self.queued_bytes += multi.bytes() - before;
-    }
-
-    /// What another core says of keys that are to be watched.
-    pub(super) fn watched(&mut self, key: ConnectionKey, hop: (u64, usize), watched: Vec<Watched>) {
-        if self.is_there(key) {
-            self.watch(key.index, watched);
-            self.answer(key, hop, vec![Bytes::from_static(b"+OK\r\n")], 0);
-            self.pay(key);
-        }
-    }
-
-    /// The connection's transaction is over, or never was.
-    pub(super) fn forget_transaction(&mut self, index: u32) {
-        let multi = &mut self.connections[index as usize].multi;
-        self.queued_bytes -= multi.bytes();
-        multi.clear();
-    }
-
     pub(super) fn closed(&mut self, key: ConnectionKey) {
         if self.find(key).is_some() {
             let connection = self.connections.remove(key.index as usize);
@@ -202,7 +162,7 @@ impl Clients {
     }
 }
 
-fn mark(list: &mut Vec<u32>, flag: &mut bool, index: u32) {
+pub(super) fn mark(list: &mut Vec<u32>, flag: &mut bool, index: u32) {
     if !*flag {
         *flag = true;
         list.push(index);

@@ -10,6 +10,7 @@ pub(crate) mod ops;
 mod segments;
 pub mod stages;
 mod transactions;
+mod waits;
 
 use std::collections::VecDeque;
 use std::io;

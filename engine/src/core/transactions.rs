@@ -5,9 +5,10 @@
 //! |---|---|
 //! | all of this core | run at once |
 //! | all of one other core | sent there, run there at once |
-//! | of several cores | the cores are held one after the other, in ascending order, so that no two transactions wait for each other; each runs its part; when all have, and can append it, all append and go on |
+//! | of several cores | these are held one after the other; each runs its part; when all can append theirs, all do and go on |
 //!
-//! A transaction does not depend on its client: it ends when the cores have answered, whether anybody waits for it or not.
+//! Cores are held in ascending order, so that no two transactions wait for each other. A transaction does not depend on its client:
+//! it ends when the cores have answered, whether anybody waits for it or not.
 
 use std::collections::{BTreeMap, BTreeSet};
 
