@@ -150,6 +150,18 @@ impl Hlc {
         Ok(version)
     }
 
+    /// The last of `count` further versions, none of which is given yet.
+    ///
+    /// # Errors
+    /// As [`Hlc::tick`], when not all of them can be given now.
+    pub fn after(&self, count: usize, time: Time) -> Result<Version, Throttled> {
+        let mut ahead = Hlc { last: self.last, tag: self.tag };
+        for _ in 0..count {
+            ahead.tick(time)?;
+        }
+        Ok(ahead.last)
+    }
+
     /// Moves the clock to at least `seen`, so that later versions are above it.
     pub fn observe(&mut self, seen: Version) {
         self.last = self.last.max(seen);

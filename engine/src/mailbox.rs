@@ -133,6 +133,12 @@ impl<T> Outbox<T> {
         }
     }
 
+    /// Whether something waits for room.
+    #[must_use]
+    pub fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Tries again. Returns whether something still waits.
     pub fn flush(&mut self) -> bool {
         while let Some(message) = self.waiting.pop_front() {

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use wal::{ControlRecord, Cookie, Lsn, SegmentNumber, Version};
 
-use crate::shard::{DurableFrame, Removable};
+use crate::frontend::resp::script::{FoundBySlot, Piece, PieceReply, Script};
+use crate::frontend::resp::transaction::Watched;
+use crate::shard::{DurableFrame, Removable, WriteError};
 
 /// Messages a mailbox holds; a full one makes senders keep theirs and slow down.
 pub const MAILBOX_MESSAGES: usize = 4096;
@@ -15,6 +17,26 @@ pub struct ConnectionKey {
     pub index: u32,
     /// Rises with every connection of the core.
     pub generation: u32,
+}
+
+/// Why a transaction does not take place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A watched key changed.
+    Changed,
+    /// A core cannot write its part.
+    Failed(WriteError),
+    /// The node stops.
+    Stopping,
+}
+
+/// Names a transaction: the core that leads it, and a number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket {
+    /// Who leads it.
+    pub core: u16,
+    /// Rises with every transaction of that core.
+    pub number: u64,
 }
 
 /// To a core.
@@ -56,6 +78,84 @@ pub enum ToCore {
         reply: Vec<Bytes>,
         /// What it counted.
         sum: i64,
+    },
+    /// Say what is present of these keys of yours; answer with [`ToCore::Watched`].
+    Watch {
+        /// Who asks.
+        from: u16,
+        /// For which connection.
+        connection: ConnectionKey,
+        /// Which gap in its replies, and which part of it.
+        hop: (u64, usize),
+        /// The keys.
+        keys: Vec<Vec<u8>>,
+    },
+    /// The answer to a [`ToCore::Watch`].
+    Watched {
+        /// For which connection.
+        connection: ConnectionKey,
+        /// Which gap in its replies, and which part of it.
+        hop: (u64, usize),
+        /// The keys and what was there.
+        watched: Vec<Watched>,
+    },
+    /// A transaction all of whose keys are yours; answer with [`ToCore::Answer`].
+    Transact {
+        /// Who asks.
+        from: u16,
+        /// For which connection.
+        connection: ConnectionKey,
+        /// Which gap in its replies, and which part of it.
+        hop: (u64, usize),
+        /// The protocol to answer in.
+        resp3: bool,
+        /// Keys that must not have changed.
+        watched: Vec<Watched>,
+        /// What to run.
+        script: Box<Script>,
+    },
+    /// Run no command but those of this transaction, beginning with these; answer with [`ToCore::Held`].
+    Hold {
+        /// The transaction.
+        ticket: Ticket,
+        /// The protocol to answer in.
+        resp3: bool,
+        /// Keys of yours that must not have changed.
+        watched: Vec<Watched>,
+        /// What to run first.
+        pieces: Vec<Piece>,
+    },
+    /// Run this, too, while you are held; answer with [`ToCore::Held`].
+    Pieces {
+        /// The transaction.
+        ticket: Ticket,
+        /// What to run.
+        pieces: Vec<Piece>,
+    },
+    /// The answer to a [`ToCore::Hold`] or [`ToCore::Pieces`]: what was asked for can be appended, and nothing was yet.
+    Held {
+        /// Who answers.
+        from: u16,
+        /// The transaction.
+        ticket: Ticket,
+        /// What the looks found.
+        outcome: Result<FoundBySlot, Refusal>,
+    },
+    /// Append what the transaction wrote, or forget it, and go on; answer with [`ToCore::Released`].
+    Release {
+        /// The transaction.
+        ticket: Ticket,
+        /// Whether it takes place.
+        commit: bool,
+    },
+    /// The answer to a [`ToCore::Release`]; everything it shows is durable.
+    Released {
+        /// Who answers.
+        from: u16,
+        /// The transaction.
+        ticket: Ticket,
+        /// Its results on this core, or why they are unknown.
+        replies: Result<Vec<PieceReply>, WriteError>,
     },
     /// Records of another node's log for keys of yours; answer with [`CoreEvent::Followed`].
     Follow {

@@ -4,8 +4,10 @@
 //! Invariant: `complete` is a promise — every record this shard originated with a version ≤ `complete` is durable, and it
 //! will never originate one ≤ `complete` again. It never exceeds the durable clock ceiling.
 
+mod batch;
 mod error;
 mod held;
+mod scan;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,10 +20,12 @@ use wal::{
 };
 
 use crate::clock::{AHEAD_MS_MAX, Hlc, Time, due_in_ms, is_far_future};
-use crate::storage::index::{Location, ScanPosition, SegmentSlot};
+use crate::storage::index::{Location, SegmentSlot};
 use crate::storage::store::{Facts, Store, Verdict};
 use crate::storage::{KeyHash, NodeSecret};
 
+use batch::Batch;
+pub use batch::{BATCH_KEYS_MAX, Presence};
 pub use error::{DiskTrouble, WriteError};
 pub use held::HeldKey;
 
@@ -133,6 +137,8 @@ pub struct Shard<M: Mapping> {
     emptied: Option<(SegmentNumber, Lsn)>,
     value_bytes_max: usize,
     trouble: Option<DiskTrouble>,
+    /// While there is one, writes are collected in it and reads look there first.
+    batch: Option<Batch>,
     counters: ShardCounters,
 }
 
@@ -167,6 +173,7 @@ impl<M: Mapping> Shard<M> {
             emptied: None,
             value_bytes_max: settings.value_bytes_max,
             trouble: None,
+            batch: None,
             counters: ShardCounters::default(),
         }
     }
@@ -193,12 +200,6 @@ impl<M: Mapping> Shard<M> {
     #[must_use]
     pub fn complete(&self) -> Version {
         self.complete
-    }
-
-    /// Above no version that is in the store, and below every one that is yet to be given.
-    #[must_use]
-    pub fn newest(&self) -> Version {
-        self.clock.last()
     }
 
     /// The store, for sizes.
@@ -229,6 +230,9 @@ impl<M: Mapping> Shard<M> {
         read: impl FnOnce(&RecordView<'_>) -> R,
     ) -> (Option<R>, Lsn) {
         let now_unix_ms = self.clock.unix_ms(time);
+        if let Some(record) = self.batched(key) {
+            return (is_visible(&record, now_unix_ms).then(|| read(&record)), Lsn(0));
+        }
         let found = self.store.read(hash, key, |record| is_visible(record, now_unix_ms).then(|| read(record)));
         match found {
             None => (None, Lsn(0)),
@@ -241,29 +245,11 @@ impl<M: Mapping> Shard<M> {
     #[must_use]
     pub fn large_value(&self, hash: KeyHash, key: &[u8], time: Time, len_min: usize) -> Option<(Bytes, Lsn)> {
         let now_unix_ms = self.clock.unix_ms(time);
+        if let Some(record) = self.batched(key) {
+            let wanted = record.value.len() >= len_min && is_visible(&record, now_unix_ms);
+            return wanted.then(|| (Bytes::copy_from_slice(record.value), Lsn(0)));
+        }
         self.store.large_value(hash, key, len_min, |record| is_visible(record, now_unix_ms))
-    }
-
-    /// Visits visible records in index order; see [`Store::scan`].
-    pub fn scan(
-        &self,
-        from: ScanPosition,
-        at_least: usize,
-        time: Time,
-        mut visit: impl FnMut(&RecordView<'_>),
-    ) -> Option<ScanPosition> {
-        let now_unix_ms = self.clock.unix_ms(time);
-        self.store.scan(from, at_least, |record| {
-            if is_visible(record, now_unix_ms) {
-                visit(record);
-            }
-        })
-    }
-
-    /// Keys that can be read now.
-    pub fn live(&mut self, time: Time) -> u64 {
-        let now_unix_ms = self.clock.unix_ms(time);
-        self.store.live(now_unix_ms)
     }
 
     // ---- writing -------------------------------------------------------------------------------------------------
@@ -304,6 +290,9 @@ impl<M: Mapping> Shard<M> {
         expiry: Option<u64>,
         time: Time,
     ) -> Result<Lsn, WriteError> {
+        if self.batch.is_some() {
+            return self.collect(hash, op, key, value, expiry);
+        }
         let version = self.clock.tick(time).map_err(|_| WriteError::Throttled)?;
         // First, so that a write that found room is never held up by a ceiling that did not.
         self.raise_ceiling(version)?;

@@ -80,6 +80,23 @@ await is("pipeline", pipeline.exec(), Array.from({ length: 1000 }, (_, i) => [[n
 await is("many at once", Promise.all(Array.from({ length: 500 }, () => redis.incr("together"))),
     Array.from({ length: 500 }, (_, i) => i + 1));
 
+await is("multi", redis.multi().set("t:a", 1).incr("t:a").mget("t:a", "none").exec(),
+    [[null, "OK"], [null, 2], [null, ["2", null]]]);
+await redis.watch("t:a", "t:b");
+await is("a watched key that stays", redis.multi().set("t:b", 1).exec(), [[null, "OK"]]);
+await redis.watch("t:a", "t:b");
+await redis.incr("t:b");
+await is("a watched key that changes", redis.multi().set("t:a", "lost").exec(), null);
+await is("multi without a pipeline", redis.multi({ pipeline: false }), "OK");
+await is("queued", redis.get("t:a"), "QUEUED");
+await is("exec", redis.exec(), [[null, "2"]]);
+await is("msetnx", redis.msetnx({ "t:b": "1", "t:c": "2" }), 0);
+await is("rename", redis.rename("t:a", "t:c"), "OK");
+await is("renamenx", redis.renamenx("t:c", "t:b"), 0);
+await is("copy", redis.copy("t:c", "t:d"), 1);
+await is("get of a copy", redis.getdel("t:d"), "2");
+await is("del of what transactions wrote", redis.del("t:b", "t:c"), 2);
+
 const found = new Set();
 for await (const keys of redis.scanStream({ match: "p:*", count: 50 })) keys.forEach((key) => found.add(key));
 await is("scanStream", found.size, 1000);

@@ -75,6 +75,20 @@ await is("get of 3 MB", redis.get("large").then((found) => found === large), tru
 await fails("incr of a word", redis.incr("large"), "value is not an integer or out of range");
 await fails("an unknown command", redis.sendCommand(["NOPE", "x"]), "unknown command 'NOPE'");
 
+await is("multi", redis.multi().set("t:a", "1").incr("t:a").mGet(["t:a", "none"]).exec(), ["OK", 2, ["2", null]]);
+await is("multi of a pipeline", redis.multi().incr("t:a").get("t:a").execAsPipeline(), [3, "3"]);
+await redis.watch(["t:a", "t:b"]);
+await is("a watched key that stays", redis.multi().set("t:b", "1").exec(), ["OK"]);
+await redis.watch(["t:a", "t:b"]);
+await redis.incr("t:b");
+await fails("a watched key that changes", redis.multi().set("t:a", "lost").exec(), "watched keys");
+await is("mSetNX", redis.mSetNX({ "t:b": "1", "t:c": "2" }), 0);
+await is("rename", redis.rename("t:a", "t:c"), "OK");
+await is("renameNX", redis.renameNX("t:c", "t:b"), 0);
+await is("copy", redis.copy("t:c", "t:d"), 1);
+await is("get of a copy", redis.getDel("t:d"), "3");
+await is("del of what transactions wrote", redis.del(["t:b", "t:c"]), 2);
+
 // Commands of one turn are one pipeline.
 const pipelined = Array.from({ length: 1000 }, (_, i) => [redis.set(`p:${i}`, String(i)), redis.get(`p:${i}`)]);
 await is("pipeline", Promise.all(pipelined.flat()), Array.from({ length: 1000 }, (_, i) => ["OK", String(i)]).flat());

@@ -148,6 +148,55 @@ scans() {
     like '(integer) [1-9]*' DBSIZE
 }
 
+# each COMMANDS: the commands of one connection, one a line, and what it shows.
+each() {
+    printf '%s\n' "$1" | redis-cli -h "$host" -p "$port" "$protocol" --no-raw 2>&1
+}
+
+# together COMMANDS EXPECTED: the answers of one connection.
+together() {
+    local found
+    found=$(each "$1")
+    if [ "$found" != "$2" ]; then
+        printf 'redis-cli %s %q: expected %q, found %q\n' "$protocol" "$1" "$2" "$found" >&2
+        exit 1
+    fi
+}
+
+transactions() {
+    local aborted='(error) EXECABORT Transaction discarded because of previous errors.'
+    is '(error) ERR EXEC without MULTI' EXEC
+    is '(error) ERR DISCARD without MULTI' DISCARD
+    is OK UNWATCH
+    together $'MULTI\nSET t 1\nINCR t\nEXEC' $'OK\nQUEUED\nQUEUED\n1) OK\n2) (integer) 2'
+    together $'MULTI\nMULTI\nWATCH t\nGET t\nEXEC' \
+        $'OK\n(error) ERR MULTI calls can not be nested\n(error) ERR WATCH inside MULTI is not allowed\nQUEUED\n1) "2"'
+    together $'MULTI\nGET\nEXEC\nGET t' $'OK\n(error) ERR wrong number of arguments for \'get\' command\n'"$aborted"$'\n"2"'
+    together $'MULTI\nSET t 9\nDISCARD\nGET t' $'OK\nQUEUED\nOK\n"2"'
+    together $'WATCH t u\nSET t 2\nMULTI\nSET t 9\nEXEC\nGET t' $'OK\nOK\nOK\nQUEUED\n(nil)\n"2"'
+    together $'WATCH t\nSET t 2\nUNWATCH\nMULTI\nSET t 3\nEXEC' $'OK\nOK\nOK\nOK\nQUEUED\n1) OK'
+    together $'MULTI\nEXEC' $'OK\n(empty array)'
+    is '(integer) 1' MSETNX nx1 a nx2 b
+    is '(integer) 0' MSETNX nx3 a nx2 b
+    is '(nil)' GET nx3
+    is "(error) ERR wrong number of arguments for 'msetnx' command" MSETNX a 1 b
+    is OK RENAME nx1 nx3
+    is '"a"' GET nx3
+    is '(error) ERR no such key' RENAME nx1 nx3
+    is '(error) ERR no such key' RENAMENX nx1 nx3
+    is OK RENAME nx3 nx3
+    is '(integer) 0' RENAMENX nx3 nx3
+    is '(integer) 0' RENAMENX nx3 nx2
+    is '(integer) 1' RENAMENX nx3 nx1
+    is '(integer) 0' COPY nx1 nx2
+    is '(integer) 1' COPY nx1 nx2 REPLACE
+    is '(integer) 0' COPY none nx2 REPLACE
+    is '"a"' GET nx2
+    is '(error) ERR source and destination objects are the same' COPY nx1 nx1
+    is '(error) ERR DB index is out of range' COPY nx1 nx2 DB 99
+    is '(error) ERR syntax error' COPY nx1 nx2 PLEASE
+}
+
 connection() {
     is PONG PING
     is '"hi"' PING hi
@@ -207,6 +256,7 @@ for protocol in -2 -3; do
     numbers
     keys
     scans
+    transactions
     connection
     server
     errors

@@ -124,6 +124,39 @@ def pipelines(r):
     check("what surrounds it", [answers[0], answers[2]], [True, "x"])
 
 
+def transactions(r):
+    with r.pipeline() as pipeline:
+        pipeline.set("tx:a", 1).incr("tx:a").mset({"tx:b": 5, "tx:c": 6}).mget("tx:a", "tx:b", "tx:c").delete("tx:b")
+        check("a transaction", pipeline.execute(), [True, 2, True, ["2", "5", "6"], 1])
+    with r.pipeline() as pipeline:
+        pipeline.set("word", "x").incr("word").get("word")
+        answers = pipeline.execute(raise_on_error=False)
+    check("an error in a transaction", isinstance(answers[1], redis.ResponseError), True)
+    check("what surrounds it in a transaction", [answers[0], answers[2]], [True, "x"])
+    with r.pipeline() as pipeline:
+        pipeline.watch("tx:a")
+        found = int(pipeline.get("tx:a"))
+        pipeline.multi()
+        pipeline.set("tx:a", found + 1)
+        check("a watched key that stays", pipeline.execute(), [True])
+    with r.pipeline() as pipeline:
+        pipeline.watch("tx:a", "tx:b", "tx:c")
+        r.incr("tx:c")
+        pipeline.multi()
+        pipeline.set("tx:a", "lost")
+        fails("a watched key that changes", redis.WatchError, "Watched variable changed", pipeline.execute)
+    check("what was not written", r.get("tx:a"), "3")
+    check("transaction()", r.transaction(lambda p: (p.multi(), p.incr("tx:a")), "tx:a"), [4])
+    with r.pipeline() as pipeline:
+        pipeline.set("tx:a", "lost").execute_command("NOPE")
+        fails("a refused command", redis.ResponseError, "unknown command", pipeline.execute)
+    check("msetnx", [r.msetnx({"tx:d": 1, "tx:e": 2}), r.msetnx({"tx:f": 1, "tx:e": 2})], [True, False])
+    check("rename", [r.rename("tx:d", "tx:g"), r.get("tx:g"), r.exists("tx:d")], [True, "1", 0])
+    check("renamenx", [r.renamenx("tx:g", "tx:e"), r.renamenx("tx:g", "tx:d")], [False, True])
+    check("copy", [r.copy("tx:d", "tx:e"), r.copy("tx:d", "tx:e", replace=True), r.get("tx:e")], [False, True, "1"])
+    fails("rename of nothing", redis.ResponseError, "no such key", lambda: r.rename("none", "tx:e"))
+
+
 def connection(r):
     check("ping", r.ping(), True)
     check("echo", r.echo("hi"), "hi")
@@ -151,7 +184,7 @@ def main(host, port):
             r.delete(key)
         check("dbsize of an empty store", r.dbsize(), 0)
         check("client_name", r.client_getname(), "redis-py")
-        for part in (strings, numbers, keys, pipelines, connection):
+        for part in (strings, numbers, keys, pipelines, transactions, connection):
             part(r)
         r.close()
         raw = redis.Redis(host=host, port=port, socket_timeout=20, **options)

@@ -130,6 +130,14 @@ named! {
         GuestCommandStalled = "guest-command-stalled",
         /// A followed batch, or a local record, waited for the log.
         FollowStalled = "follow-stalled",
+        /// A core was held by a transaction.
+        CoreHeld = "core-held",
+        /// A transaction led by one core held several.
+        CoresHeldTogether = "cores-held-together",
+        /// A transaction's part waited for the log while its core was held.
+        HoldStalled = "hold-stalled",
+        /// A transaction did not take place because a watched key had changed.
+        WatchedKeyChanged = "watched-key-changed",
         /// A mailbox was full.
         MailboxFull = "mailbox-full",
         /// A connection's commands waited because its replies did.

@@ -73,6 +73,14 @@ named! {
         /// Recovery believes a watermark although the positions it rests on were not recovered.
         WatermarkRestsOnNothing = "watermark-rests-on-nothing",
 
+        // ---- transactions
+        /// A transaction takes place although a watched key changed.
+        WatchIgnored = "watch-ignored",
+        /// Each core of a transaction goes on as soon as it has run its part.
+        CoresNotHeld = "cores-not-held",
+        /// What a transaction writes on one core is spread over frames, of which a crash may leave some.
+        BatchInSeveralFrames = "batch-in-several-frames",
+
         // ---- discovery
         /// What peers registered is passed on to other peers.
         RemoteEntriesForwarded = "remote-entries-forwarded",

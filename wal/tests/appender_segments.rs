@@ -94,6 +94,48 @@ fn a_record_that_fits_no_segment_is_refused_and_changes_nothing() {
 }
 
 #[test]
+fn what_room_was_made_for_lies_in_one_frame() {
+    for before in [0, 1000, 2500, 3900] {
+        for sealed in [false, true] {
+            let mut test = TestLog::new();
+            test.put(FrameKind::Followed, before);
+            test.put(FrameKind::Originated, 10);
+            if sealed {
+                test.commit();
+            }
+            // Four records of 32 + 3 + 265 bytes.
+            let bytes = 4 * 304;
+            if test.log.reserve(FrameKind::Originated, bytes) == Err(AppendError::NoSegment) {
+                test.supply();
+                test.log.reserve(FrameKind::Originated, bytes).expect("supplied");
+            }
+            let first = test.log.staged();
+            for at in 0..4 {
+                test.log.append_draft(FrameKind::Originated, &draft(100 + at, b"key", &[1; 265])).expect("reserved");
+            }
+            test.seal();
+            let last = *test.frames.last().expect("a frame");
+            assert!(last.lsn <= first && last.records >= 4, "{before} {sealed}: {last:?}");
+        }
+    }
+}
+
+#[test]
+fn room_that_no_segment_has_is_refused_and_a_failed_log_has_none() {
+    let mut test = TestLog::new();
+    test.supply();
+    let before = (test.positions(), test.live());
+    // The header page, a frame's header, and the 64 bytes kept for an empty frame.
+    let most = 8192 - 4096 - 2 * FRAME_HEADER_BYTES;
+    assert_eq!(test.log.reserve(FrameKind::Originated, most + 1), Err(AppendError::TooLarge));
+    assert_eq!(test.log.reserve(FrameKind::Originated, usize::MAX), Err(AppendError::TooLarge));
+    assert_eq!((test.positions(), test.live()), before);
+    assert_eq!(test.log.reserve(FrameKind::Originated, most), Ok(()));
+    test.log.sync_failed();
+    assert_eq!(test.log.reserve(FrameKind::Originated, 10), Err(AppendError::Dead));
+}
+
+#[test]
 fn without_a_next_segment_an_append_changes_nothing() {
     let mut test = TestLog::new();
     while test.try_put(FrameKind::Originated, 300).is_ok() {}

@@ -16,7 +16,8 @@ use crate::clock::Time;
 use crate::frontend::replies::{Merge, ReplyQueue};
 use crate::frontend::resp::keys::KeyCommand;
 use crate::frontend::resp::session::{After, Replies, Session};
-use crate::frontend::resp::table::{self, Command, KeyVerb, Kind, ManyVerb, SessionVerb};
+use crate::frontend::resp::table::{self, Command, KeyVerb, Kind, ManyVerb, Part, SessionVerb};
+use crate::frontend::resp::transaction::Multi;
 use crate::frontend::resp::wrong_arity;
 use crate::host::Host;
 use crate::messages::{ConnectionKey, ToCore};
@@ -45,13 +46,13 @@ const COMMANDS_PER_TURN: usize = 1024;
 const ACCEPT_REST_MS: u64 = 100;
 
 #[derive(Debug)]
-struct Connection {
+pub(super) struct Connection {
     socket: net::reactor::Socket,
-    generation: u32,
-    session: Session,
+    pub(super) generation: u32,
+    pub(super) session: Session,
     parser: Parser,
     input: BytesMut,
-    replies: ReplyQueue,
+    pub(super) replies: ReplyQueue,
     receive: Option<Tag>,
     sending: bool,
     /// No more input is taken; closed when replies are sent.
@@ -60,9 +61,13 @@ struct Connection {
     broken: bool,
     close_submitted: bool,
     /// In the list of those with input to run.
-    runnable: bool,
+    pub(super) runnable: bool,
     /// A command waits for the log; not closed before it was answered.
     stalled: bool,
+    /// Between `MULTI` and `EXEC`.
+    pub(super) multi: Multi,
+    /// Answers of other cores without which its next command cannot be run.
+    pub(super) owed: usize,
     /// The parts of that command which were run already.
     parts_done: Vec<(usize, ReplyQueue)>,
     /// The gap of a command that every core runs, and how many parts of it are missing: nothing else runs before they came.
@@ -80,11 +85,11 @@ pub(super) fn limits_for(value_bytes_max: usize) -> Limits {
 /// All connections of a core.
 #[derive(Debug)]
 pub(crate) struct Clients {
-    connections: Slab<Connection>,
+    pub(super) connections: Slab<Connection>,
     core: u16,
     generation: u32,
-    limits: Limits,
-    runnable: Vec<u32>,
+    pub(super) limits: Limits,
+    pub(super) runnable: Vec<u32>,
     stalled: Vec<u32>,
     dirty: Vec<u32>,
     /// Listeners that accept nothing until `rest_until`.
@@ -93,6 +98,8 @@ pub(crate) struct Clients {
     input_bytes: usize,
     /// The clock as the last turn of a connection read it.
     pub(super) clock: Mono,
+    /// What connections queue between `MULTI` and `EXEC`, and watch.
+    pub(super) queued_bytes: usize,
     commands: u64,
     protocol_errors: u64,
 }
@@ -111,6 +118,7 @@ impl Clients {
             rest_until: Mono(0),
             input_bytes: 0,
             clock: Mono(0),
+            queued_bytes: 0,
             commands: 0,
             protocol_errors: 0,
         }
@@ -136,7 +144,7 @@ impl Clients {
         self.protocol_errors
     }
 
-    fn find(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
+    pub(super) fn find(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
         self.connections.get_mut(key.index as usize).filter(|connection| connection.generation == key.generation)
     }
 
@@ -162,12 +170,13 @@ impl Clients {
         if self.find(key).is_some() {
             let connection = self.connections.remove(key.index as usize);
             self.input_bytes -= connection.input.len();
+            self.queued_bytes -= connection.multi.bytes();
             self.rest_until = Mono(0);
         }
     }
 }
 
-fn mark(list: &mut Vec<u32>, flag: &mut bool, index: u32) {
+pub(super) fn mark(list: &mut Vec<u32>, flag: &mut bool, index: u32) {
     if !*flag {
         *flag = true;
         list.push(index);
@@ -222,6 +231,8 @@ impl<H: Host> CoreLoop<H> {
             close_submitted: false,
             runnable: false,
             stalled: false,
+            multi: Multi::default(),
+            owed: 0,
             parts_done: Vec::new(),
             awaited: None,
             dirty: false,
@@ -301,7 +312,7 @@ impl<H: Host> CoreLoop<H> {
                 consumed = input.len();
                 break;
             }
-            if connection.awaited.is_some() {
+            if connection.awaited.is_some() || connection.owed > 0 {
                 break;
             }
             if connection.replies.bytes() > REPLY_BYTES_MAX || connection.replies.gaps() >= GAPS_MAX {
@@ -397,17 +408,39 @@ impl<H: Host> CoreLoop<H> {
         let command = match table::resolve(args) {
             Ok(command) => command,
             Err(text) => {
+                // An EXEC that is refused ends its transaction, as in Redis.
+                let is_exec = args.get(0).is_some_and(|name| name.eq_ignore_ascii_case(b"EXEC"));
+                let why = text.strip_prefix("ERR ").filter(|_| is_exec);
+                let text = why.map_or(text.clone(), |why| format!("EXECABORT Transaction discarded because of: {why}"));
+                connection.multi.fail();
                 connection.replies.reply(Lsn(0), |out| reply::error(out, &text));
+                if is_exec {
+                    self.clients.forget_transaction(index);
+                }
                 return Ok(());
             }
         };
         connection.session.command = Some(command);
+        if connection.multi.queues(command) {
+            self.queue(index, command, args);
+            return Ok(());
+        }
         match command.kind {
             Kind::Key(verb) => return self.run_key(index, verb, command, args),
+            Kind::Many(_) | Kind::Everywhere(_) | Kind::Session(SessionVerb::Scan) if self.holds.is_held() => {
+                return Err(WriteError::Held);
+            }
             Kind::Many(verb) => return self.run_many(index, verb, args),
+            Kind::Crossing(_) => return self.run_crossing(index, command, args),
+            Kind::Transaction(verb) => return self.run_transaction_verb(index, verb, args),
             Kind::Everywhere(verb) => self.run_everywhere(index, verb, command, args),
             Kind::Session(SessionVerb::Scan) => self.run_scan(index, args),
-            Kind::Session(verb) => self.run_session(index, verb, args),
+            Kind::Session(verb) => {
+                if verb == SessionVerb::Reset {
+                    self.clients.forget_transaction(index);
+                }
+                self.run_session(index, verb, args);
+            }
             // Named alone: only COMMAND may be.
             Kind::Container(_) => self.run_session(index, SessionVerb::Command, args),
         }
@@ -433,6 +466,9 @@ impl<H: Host> CoreLoop<H> {
         let owner = hash.core(self.facts.cores);
         let connection = &mut self.clients.connections[index as usize];
         if owner == self.core {
+            if self.holds.is_held() {
+                return Err(WriteError::Held);
+            }
             let protocol = connection.session.protocol;
             return KeyCommand { shard: &mut self.shard, time: self.time, protocol, hash }.run(
                 verb,
@@ -460,19 +496,13 @@ impl<H: Host> CoreLoop<H> {
     }
 
     fn run_many(&mut self, index: u32, verb: ManyVerb, args: Args<'_>) -> Result<(), WriteError> {
-        let step = if verb == ManyVerb::MSet { 2 } else { 1 };
-        if verb == ManyVerb::MSet && args.len().is_multiple_of(2) {
+        let Part { word, verb: key_verb, step, merge, array } = verb.part();
+        if !(args.len() - 1).is_multiple_of(step) {
             let connection = &mut self.clients.connections[index as usize];
             connection.replies.reply(Lsn(0), |out| reply::error(out, &wrong_arity("mset")));
             return Ok(());
         }
         let parts = (args.len() - 1) / step;
-        let (word, key_verb, merge): (&[u8], _, _) = match verb {
-            ManyVerb::Del => (b"DEL", KeyVerb::Delete, Merge::Sum),
-            ManyVerb::Exists | ManyVerb::Touch => (b"EXISTS", KeyVerb::Exists, Merge::Sum),
-            ManyVerb::MGet => (b"GET", KeyVerb::Get, Merge::Concatenate),
-            ManyVerb::MSet => (b"SET", KeyVerb::Set, Merge::AllOk),
-        };
         let secret = self.shard.identity().secret;
         let protocol = self.clients.connections[index as usize].session.protocol;
         // Parts of this core are run first, into queues of their own. If one has to wait for a segment, the earlier ones
@@ -495,7 +525,7 @@ impl<H: Host> CoreLoop<H> {
             own.push((part, replies));
         }
         let connection = &mut self.clients.connections[index as usize];
-        if verb == ManyVerb::MGet {
+        if array {
             connection.replies.reply(Lsn(0), |out| reply::array_header(out, parts));
         }
         let barrier = own.iter().map(|(_, replies)| replies.barrier()).max().unwrap_or_default();
@@ -601,8 +631,7 @@ pub(super) fn run_encoded<M: Mapping>(
     let args = parser.args(command);
     let verb = match table::find_whole(args.get(0).unwrap_or_default()).map(|command| command.kind) {
         Some(Kind::Key(verb)) => verb,
-        Some(Kind::Many(ManyVerb::Del)) => KeyVerb::Delete,
-        Some(Kind::Many(ManyVerb::Exists)) => KeyVerb::Exists,
+        Some(Kind::Many(verb)) => verb.part().verb,
         Some(Kind::Session(SessionVerb::Scan)) => {
             let cores = args.get(2).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()).unwrap_or(1);
             scan_hop(shard, args, (core, cores), time, replies);

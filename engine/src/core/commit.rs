@@ -227,7 +227,7 @@ impl<H: Host> CoreLoop<H> {
 
     fn finish_if_stopping(&mut self) {
         let log = self.shard.log();
-        if self.stopping && !self.stopped && !self.commit.syncing {
+        if self.stopping && !self.stopped && !self.commit.syncing && !self.is_in_transaction() {
             let sealed = self.commit.idle_sealed && log.durable() == log.staged();
             if sealed || self.commit.failed {
                 self.stopped = true;

@@ -185,6 +185,10 @@ impl<H: Host> CoreLoop<H> {
     /// Walks on, slice by slice and part by part, as far as one tick may.
     pub(super) fn walk_parts(&mut self) {
         self.parts.stalled = false;
+        // Nothing is done between the stages of a transaction.
+        if self.holds.is_held() {
+            return;
+        }
         for _ in 0..ENTRIES_PER_TICK / ENTRIES_PER_SLICE {
             let Some(mut part) = self.parts.walking.pop_front() else { return };
             let began = self.io.now();

@@ -6,11 +6,14 @@
 mod clients;
 mod commit;
 mod everywhere;
+mod holds;
 pub(crate) mod ops;
 mod scan;
 mod segments;
 mod slow;
 pub mod stages;
+mod transactions;
+mod waits;
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,8 +31,10 @@ use wal::{CommitPath, Lsn, RecordView};
 use self::clients::Clients;
 use self::commit::Commit;
 use self::everywhere::Parts;
+use self::holds::Holds;
 use self::ops::{Context, Ops};
 use self::segments::Segments;
+use self::transactions::Leads;
 use crate::clock::{PhysicalClock, Time};
 use crate::frontend::replies::ReplyQueue;
 use crate::host::Host;
@@ -100,6 +105,11 @@ pub struct CoreLoop<H: Host> {
     guests: Vec<Guest>,
     /// This core's parts of commands that every core runs.
     parts: Parts,
+    /// Messages of this core to itself.
+    own: VecDeque<ToCore>,
+    /// The transactions that this core leads, and those that hold it.
+    leads: Leads,
+    holds: Holds,
     ships: bool,
     stopping: bool,
     stopped: bool,
@@ -131,6 +141,9 @@ impl<H: Host> CoreLoop<H> {
             stalled_commands: VecDeque::new(),
             guests: Vec::new(),
             parts: Parts::default(),
+            own: VecDeque::new(),
+            leads: Leads::default(),
+            holds: Holds::default(),
             ships: parts.ships,
             stopping: false,
             stopped: false,
@@ -179,12 +192,20 @@ impl<H: Host> CoreLoop<H> {
             self.complete(completion);
         }
         self.completions = completions;
-        self.shard.release_due(self.time);
+        if !self.holds.is_held() {
+            self.shard.release_due(self.time);
+        }
         self.receive();
         self.run_clients();
+        self.receive_own();
+        if self.holds.end_clients_turn() {
+            self.retry_commands();
+            self.receive_own();
+        }
         self.walk_parts();
         self.commit();
         self.answer_guests();
+        self.receive_own();
         self.send_replies();
         self.commit.clock.told(|| self.io.now(), &self.gauges.stages);
         self.ops.resubmit(&mut self.io);
@@ -200,10 +221,12 @@ impl<H: Host> CoreLoop<H> {
         }
         retry |= !self.stalled_log.is_empty()
             || !self.stalled_commands.is_empty()
+            || self.holds.is_stalled()
             || self.clients.is_stalled()
             || self.parts.is_stalled()
             || self.ops.has_backlog();
-        if self.clients.has_runnable() || self.parts.is_walking() || !self.mailbox.arm() {
+        let walking = self.parts.is_walking() && !self.holds.is_held();
+        if self.clients.has_runnable() || walking || !self.own.is_empty() || !self.mailbox.arm() {
             return Wait::Now;
         }
         let now = self.io.now();
@@ -233,38 +256,60 @@ impl<H: Host> CoreLoop<H> {
     fn receive(&mut self) {
         self.retry_stalled();
         for _ in 0..MESSAGES_PER_TICK {
-            let Some(message) = self.mailbox.receive() else { return };
-            // Records of one log must reach this shard's log in order, and commands of one client their shard. Everything
-            // else goes on: a full disk stops neither reads nor the answers of other cores, nor the end.
-            let waiting = match &message {
-                ToCore::Follow { .. } | ToCore::AppendLocal { .. } => !self.stalled_log.is_empty(),
-                ToCore::Command { .. } | ToCore::Everywhere { .. } => !self.stalled_commands.is_empty(),
-                _ => false,
-            };
-            let left = if waiting { Some(message) } else { self.handle(message).err() };
-            match left {
-                Some(message @ (ToCore::Command { .. } | ToCore::Everywhere { .. })) => {
-                    reach(Mark::GuestCommandStalled);
-                    self.stalled_commands.push_back(message);
-                }
-                Some(message) => {
-                    reach(Mark::FollowStalled);
-                    self.stalled_log.push_back(message);
-                }
-                None => {}
+            let Some(message) = self.mailbox.receive() else { break };
+            self.take(message);
+        }
+        self.receive_own();
+    }
+
+    /// Handles what this core said to itself, and what it says to itself then.
+    fn receive_own(&mut self) {
+        while let Some(message) = self.own.pop_front() {
+            self.take(message);
+        }
+    }
+
+    /// Handles one message, or puts it to those that wait.
+    fn take(&mut self, message: ToCore) {
+        // Records of one log must reach this shard's log in order, and commands of one client their shard. Everything
+        // else goes on: a full disk stops neither reads nor the answers of other cores, nor the end.
+        let waiting = match &message {
+            ToCore::Follow { .. } | ToCore::AppendLocal { .. } => !self.stalled_log.is_empty() || self.holds.is_held(),
+            command if is_command(command) => !self.stalled_commands.is_empty() || self.holds.is_closed(),
+            _ => false,
+        };
+        let left = if waiting { Some(message) } else { self.handle(message).err() };
+        match left {
+            Some(message) if is_command(&message) => {
+                reach(Mark::GuestCommandStalled);
+                self.stalled_commands.push_back(message);
             }
+            Some(message) => {
+                reach(Mark::FollowStalled);
+                self.stalled_log.push_back(message);
+            }
+            None => {}
         }
     }
 
     /// Tries what was held up again, each kind in order.
     fn retry_stalled(&mut self) {
-        while let Some(message) = self.stalled_log.pop_front() {
+        self.continue_hold();
+        while !self.holds.is_held()
+            && let Some(message) = self.stalled_log.pop_front()
+        {
             if let Err(message) = self.handle(message) {
                 self.stalled_log.push_front(message);
                 break;
             }
         }
-        while let Some(message) = self.stalled_commands.pop_front() {
+        self.retry_commands();
+    }
+
+    fn retry_commands(&mut self) {
+        while !self.holds.is_closed()
+            && let Some(message) = self.stalled_commands.pop_front()
+        {
             if let Err(message) = self.handle(message) {
                 self.stalled_commands.push_front(message);
                 break;
@@ -303,7 +348,28 @@ impl<H: Host> CoreLoop<H> {
                 Err(error) => self.tell(CoreEvent::Failed(error.to_string())),
             },
             ToCore::RemoveSegment(number) => self.remove_segment(number),
-            ToCore::Stop => self.stopping = true,
+            ToCore::Watch { from, connection, hop, keys } => {
+                let watched = self.look_at(keys);
+                self.send_to(from, ToCore::Watched { connection, hop, watched });
+            }
+            ToCore::Watched { connection, hop, watched } => self.clients.watched(connection, hop, watched),
+            message @ ToCore::Transact { .. } => return self.transact(message),
+            ToCore::Hold { ticket, resp3, watched, pieces } => {
+                let protocol = if resp3 { Protocol::Resp3 } else { Protocol::Resp2 };
+                self.hold(ticket, protocol, watched, pieces);
+            }
+            ToCore::Pieces { ticket, pieces } => self.hold_pieces(ticket, pieces),
+            ToCore::Held { from, ticket, outcome } => self.held(from, ticket, outcome),
+            ToCore::Release { ticket, commit } => {
+                self.release(ticket, commit);
+                // Also the records: another transaction may be next, and another one after it.
+                self.retry_stalled();
+            }
+            ToCore::Released { from, ticket, replies } => self.released(from, ticket, replies),
+            ToCore::Stop => {
+                self.stopping = true;
+                self.give_up_transactions();
+            }
         }
         Ok(())
     }
@@ -378,6 +444,7 @@ impl<H: Host> CoreLoop<H> {
             true => self.shard.log().staged(),
             false => self.shown(),
         };
+        self.answer_leaders(shown);
         let mut index = 0;
         while index < self.guests.len() {
             if self.guests[index].replies.waits_for_durability(shown) || self.guests[index].replies.barrier() > shown {
@@ -418,4 +485,16 @@ impl<H: Host> CoreLoop<H> {
     fn now(&self) -> Mono {
         self.time.mono
     }
+}
+
+/// Whether a message is a command or a transaction, which run in order and not while another transaction holds the core.
+fn is_command(message: &ToCore) -> bool {
+    matches!(
+        message,
+        ToCore::Command { .. }
+            | ToCore::Everywhere { .. }
+            | ToCore::Watch { .. }
+            | ToCore::Transact { .. }
+            | ToCore::Hold { .. }
+    )
 }

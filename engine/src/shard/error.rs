@@ -1,5 +1,7 @@
 //! Why a shard does not take a write.
 
+use super::batch::BATCH_KEYS_MAX;
+
 /// Why a write was not taken. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
@@ -18,6 +20,12 @@ pub enum WriteError {
     /// Too large for a record.
     #[error("the value is larger than VALUE_BYTES_MAX")]
     TooLarge,
+    /// More than one segment holds, or more keys than are written in one go.
+    #[error("the transaction writes more than one log segment, or more than {BATCH_KEYS_MAX} keys of one core")]
+    BatchTooLarge,
+    /// A transaction holds this core: try again when it is over.
+    #[error("a transaction holds the core")]
+    Held,
     /// A sync failed; nothing is acknowledged any more.
     #[error("the log failed; this node no longer acknowledges writes")]
     LogFailed,
@@ -27,7 +35,7 @@ impl WriteError {
     /// Whether the write will succeed later by itself.
     #[must_use]
     pub fn is_transient(self) -> bool {
-        matches!(self, WriteError::NoSegment | WriteError::Throttled)
+        matches!(self, WriteError::NoSegment | WriteError::Throttled | WriteError::Held)
     }
 
     /// Whether it will succeed once somebody helped the disk.

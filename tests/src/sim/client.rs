@@ -72,6 +72,8 @@ pub struct Client {
     input: Vec<u8>,
     output: Vec<u8>,
     waiting: VecDeque<(Rc<Operation>, Mono)>,
+    /// Replies to the first of them, of which it gets more.
+    replies: Vec<Value>,
     next_at: Mono,
     notes: Vec<Note>,
     completions: Vec<Completion<SimFile>>,
@@ -103,6 +105,7 @@ impl Client {
             input: Vec::new(),
             output: Vec::new(),
             waiting: VecDeque::new(),
+            replies: Vec::new(),
             next_at: Mono(0),
             notes: Vec::new(),
             completions: Vec::new(),
@@ -253,10 +256,16 @@ impl Client {
                 Ok(None) => break None,
                 Ok(Some((value, taken))) => {
                     at += taken;
-                    let Some((operation, _)) = self.waiting.pop_front() else {
+                    let Some((operation, _)) = self.waiting.front() else {
                         break Some(format!("{value:?} answers nothing that was asked"));
                     };
-                    let outcome = outcome_of(&operation.command, value);
+                    self.replies.push(value);
+                    if self.replies.len() < operation.command.replies() {
+                        continue;
+                    }
+                    let operation = Rc::clone(operation);
+                    self.waiting.pop_front();
+                    let outcome = outcome_of(&operation.command, std::mem::take(&mut self.replies));
                     self.notes.push(Note::Ended(operation, outcome));
                 }
                 Err(error) => break Some(error.to_string()),
@@ -271,6 +280,7 @@ impl Client {
 
     /// Gives the connection up: whatever was under way is unknown.
     fn hang_up(&mut self) {
+        self.replies.clear();
         for (operation, _) in self.waiting.drain(..) {
             self.notes.push(Note::Ended(operation, Outcome::Unknown));
         }
@@ -336,14 +346,21 @@ impl Client {
     }
 }
 
-fn outcome_of(command: &Command, value: Value) -> Outcome {
-    let text = |value: Value| match value {
+/// A text that may be absent.
+fn text(value: Value) -> Result<Option<Vec<u8>>, Value> {
+    match value {
         Value::Null => Ok(None),
         Value::Bulk(bytes) => Ok(Some(bytes)),
         other => Err(other),
-    };
+    }
+}
+
+fn outcome_of(command: &Command, mut replies: Vec<Value>) -> Outcome {
+    let value = replies.pop().unwrap_or(Value::Null);
     match (command, value) {
         (_, Value::Error(text)) => Outcome::Refused(text),
+        (Command::SetTeam { keys, watches, .. }, value) => team_set(keys.len(), *watches, replies, value),
+        (Command::GetTeam { keys }, value) => team_read(keys.len(), &replies, value),
         (Command::Set { .. } | Command::MSet { .. }, Value::Simple(text)) if text == "OK" => Outcome::Stored,
         (Command::Get { .. } | Command::GetSet { .. } | Command::GetDel { .. }, value) => match text(value) {
             Ok(value) => Outcome::Read(value),
@@ -364,6 +381,44 @@ fn outcome_of(command: &Command, value: Value) -> Outcome {
         (Command::Append { .. }, Value::Integer(number @ 1..)) => Outcome::Number(number),
         (Command::PTtl { .. }, Value::Integer(number @ -2..)) => Outcome::Number(number),
         (_, other) => malformed(&other),
+    }
+}
+
+/// Whether these replies say that a transaction of so many commands was queued.
+fn is_queued(count: usize, replies: &[Value]) -> bool {
+    let is = |value: &Value, expected: &str| matches!(value, Value::Simple(text) if text == expected);
+    replies.len() == count + 1 && is(&replies[0], "OK") && replies[1..].iter().all(|reply| is(reply, "QUEUED"))
+}
+
+fn team_set(count: usize, watches: bool, mut replies: Vec<Value>, exec: Value) -> Outcome {
+    let done = match &exec {
+        Value::Array(answers) => {
+            answers.len() == count && answers.iter().all(|answer| matches!(answer, Value::Simple(text) if text == "OK"))
+        }
+        Value::Null if watches => false,
+        _ => return malformed(&exec),
+    };
+    let as_asked = done || exec == Value::Null;
+    let queued = replies.split_off(if watches { 2 } else { 0 });
+    if !as_asked || !is_queued(count, &queued) {
+        return Outcome::Malformed(format!("{queued:?}, {exec:?}").chars().take(200).collect());
+    }
+    match replies.pop().map(text) {
+        None => Outcome::Stored,
+        Some(Ok(seen)) => Outcome::Swapped { seen, done },
+        Some(Err(other)) => malformed(&other),
+    }
+}
+
+fn team_read(count: usize, queued: &[Value], exec: Value) -> Outcome {
+    match exec {
+        Value::Array(values) if values.len() == count && is_queued(count, queued) => {
+            match values.into_iter().map(text).collect() {
+                Ok(values) => Outcome::ReadMany(values),
+                Err(other) => malformed(&other),
+            }
+        }
+        other => malformed(&other),
     }
 }
 

@@ -191,7 +191,7 @@ impl Region<'_> {
     }
 
     /// Runs commands and waits for all their answers.
-    fn ask(&mut self, commands: impl IntoIterator<Item = Command>) -> Vec<Outcome> {
+    pub fn ask(&mut self, commands: impl IntoIterator<Item = Command>) -> Vec<Outcome> {
         let index = self.index;
         self.mesh.answers.retain(|note| note.region() != index);
         let count = self.post(commands);

@@ -298,6 +298,7 @@ impl Plan {
             nodes,
         };
         widen_skews(seed, &mut plan.nodes);
+        draw_teams(seed, plan.nodes.len(), &mut plan.clients);
         if let Some(gap_ms) = GAPS_MS[random.index(GAPS_MS.len())] {
             let mut at_ms = 50 + random.below(2 * gap_ms);
             while at_ms < plan.safety_ms {
@@ -379,6 +380,21 @@ fn draw_clients(random: &mut Random, nodes: usize, safety_ms: u64) -> Vec<Client
     let operations = OPERATIONS[random.index(OPERATIONS.len())];
     let mix = Mix::draw_for(&mut || random.next(), operations / places.len() as u64, safety_ms + CALM_MS);
     places.into_iter().map(|node| ClientPlan { node, mix, depth: 1 + random.index(6) }).collect()
+}
+
+/// Of every second world: what part of the operations are transactions on teams of keys, and a client at each node that asks for
+/// little else. From a stream of its own: worlds without them are what they were before there were any.
+fn draw_teams(seed: u64, nodes: usize, clients: &mut Vec<ClientPlan>) {
+    let mut random = Random::new(seed ^ 0x7EA3_5000_0000_0001);
+    if random.coin() {
+        return;
+    }
+    let (teams, team_percent) = (1 + random.below(2), [3, 10, 25][random.index(3)]);
+    for client in clients.iter_mut() {
+        client.mix = Mix { teams, team_percent, ..client.mix };
+    }
+    let mix = Mix { team_percent: 90, ..clients[0].mix };
+    clients.extend((0..nodes).map(|node| ClientPlan { node, mix, depth: 1 + random.index(4) }));
 }
 
 /// The kinds of faults, in the order of [`Swarm::weights`].

@@ -118,10 +118,14 @@ fn play(mesh: &mut Mesh, plan: &Plan) {
     mesh.run_until(began.plus_ms(DISCOVERY_MS));
     let ledger = &mesh.checks.ledger;
     let text = format!(
-        "{} operations; {} calls on private keys in order, {} keys undecided; {} reads held to other regions, lag up to {} ms",
+        "{} operations; {} calls on private keys in order, {} keys undecided; {} reads of teams in one piece, {} teams swapped, \
+         {} swaps lost to others; {} reads held to other regions, lag up to {} ms",
         ledger.operation_count,
         ledger.privates.checked,
         ledger.privates.undecided,
+        ledger.teams.reads,
+        ledger.teams.swaps,
+        ledger.teams.lost_races,
         ledger.staleness.checked,
         ledger.staleness.largest_ns / 1_000_000,
     );

@@ -1,8 +1,9 @@
 //! What simulated clients do: operations, their outcomes, and random mixes of them.
 //!
-//! Two families of keys. *Shared* keys (`hot:`, `cold:`) are written by every region, and expire. *Private* ones
+//! Three families of keys. *Shared* keys (`hot:`, `cold:`) are written by every region, and expire. *Private* ones
 //! (`own:<region>:`) are written and read by one region's clients only and do not expire within a run: a register each, whose
-//! full semantics can be checked. Every fourth key of a family mostly counts, the others mostly hold texts.
+//! full semantics can be checked. Every fourth key of these families mostly counts, the others mostly hold texts. *Team* keys
+//! (`team:<region>:<team>:`) are written and read by one region's clients only, always all keys of a team in one transaction.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -27,6 +28,12 @@ impl Key {
     #[must_use]
     pub fn private(region: usize, number: u64) -> Key {
         format!("own:{region}:{number}").into()
+    }
+
+    /// The key `number` of a team of a region.
+    #[must_use]
+    pub fn of_team(region: usize, team: u64, number: u64) -> Key {
+        format!("team:{region}:{team}:{number}").into()
     }
 
     /// The region whose clients alone use it.
@@ -168,6 +175,20 @@ pub enum Command {
         /// The keys.
         keys: Vec<Key>,
     },
+    /// All keys of a team are SET in one transaction, each to the same value of [`value_of`].
+    SetTeam {
+        /// The keys.
+        keys: Vec<Key>,
+        /// Bytes that follow the operation's number.
+        filler: usize,
+        /// Only if none of them changed since the first one was read: WATCH, GET, then the transaction.
+        watches: bool,
+    },
+    /// All keys of a team are read in one transaction.
+    GetTeam {
+        /// The keys.
+        keys: Vec<Key>,
+    },
 }
 
 impl Command {
@@ -187,14 +208,24 @@ impl Command {
             | Command::Persist { key }
             | Command::PTtl { key }
             | Command::Exists { key } => std::slice::from_ref(key),
-            Command::MSet { keys, .. } | Command::MGet { keys } => keys,
+            Command::MSet { keys, .. }
+            | Command::MGet { keys }
+            | Command::SetTeam { keys, .. }
+            | Command::GetTeam { keys } => keys,
         }
     }
 
     /// Whether it may write a record of each of its keys.
     #[must_use]
     pub fn writes(&self) -> bool {
-        !matches!(self, Command::Get { .. } | Command::MGet { .. } | Command::PTtl { .. } | Command::Exists { .. })
+        !matches!(
+            self,
+            Command::Get { .. }
+                | Command::MGet { .. }
+                | Command::GetTeam { .. }
+                | Command::PTtl { .. }
+                | Command::Exists { .. }
+        )
     }
 
     /// The filler of the value that it writes, if that is one of [`value_of`].
@@ -204,8 +235,19 @@ impl Command {
             Command::Set { filler, .. }
             | Command::SetNx { filler, .. }
             | Command::GetSet { filler, .. }
-            | Command::MSet { filler, .. } => Some(*filler),
+            | Command::MSet { filler, .. }
+            | Command::SetTeam { filler, .. } => Some(*filler),
             _ => None,
+        }
+    }
+
+    /// How many replies it gets.
+    #[must_use]
+    pub fn replies(&self) -> usize {
+        match self {
+            Command::SetTeam { keys, watches, .. } => keys.len() + if *watches { 4 } else { 2 },
+            Command::GetTeam { keys } => keys.len() + 2,
+            _ => 1,
         }
     }
 }
@@ -246,6 +288,22 @@ impl Operation {
                 words.extend(keys.iter().map(Key::bytes));
                 encode_command(&words, out);
             }
+            Command::SetTeam { keys, watches, .. } => {
+                if *watches {
+                    let words: Vec<&[u8]> =
+                        std::iter::once(b"WATCH".as_slice()).chain(keys.iter().map(Key::bytes)).collect();
+                    encode_command(&words, out);
+                    one("GET", &keys[0], out);
+                }
+                encode_command(&["MULTI"], out);
+                keys.iter().for_each(|key| two("SET", key, &value, out));
+                encode_command(&["EXEC"], out);
+            }
+            Command::GetTeam { keys } => {
+                encode_command(&["MULTI"], out);
+                keys.iter().for_each(|key| one("GET", key, out));
+                encode_command(&["EXEC"], out);
+            }
         }
     }
 }
@@ -259,6 +317,13 @@ pub enum Outcome {
     Read(Option<Vec<u8>>),
     /// What was read of several keys.
     ReadMany(Vec<Option<Vec<u8>>>),
+    /// What the first key of a team was before a transaction that watched it, and whether that took place.
+    Swapped {
+        /// The value.
+        seen: Option<Vec<u8>>,
+        /// Whether it took place.
+        done: bool,
+    },
     /// Whether the key was there to be deleted.
     Deleted(bool),
     /// 1 or 0.
@@ -375,6 +440,10 @@ pub struct Mix {
     pub burst: u64,
     /// Longest pause between two bursts in microseconds.
     pub think_us_max: u64,
+    /// Teams of each region.
+    pub teams: u64,
+    /// Of 100 operations, how many are transactions on teams.
+    pub team_percent: u64,
 }
 
 /// Draws below a bound.
@@ -401,6 +470,8 @@ impl Mix {
             burst,
             // What is drawn is half of it on average.
             think_us_max: 2 * 1_000 * millis * burst / operations.max(1),
+            teams: 0,
+            team_percent: 0,
         };
         if below(3) > 0 {
             return mix;
@@ -418,6 +489,9 @@ impl Mix {
     /// Draws a command for a client of `region`.
     pub fn draw(&self, region: usize, random: &mut dyn FnMut() -> u64) -> Command {
         let below: Below<'_> = &mut |bound: u64| random() % bound;
+        if self.team_percent > 0 && below(100) < self.team_percent {
+            return self.draw_team(region, below);
+        }
         let own = below(100) < self.own_percent;
         let (key, counts) = self.draw_key(own, region, below);
         if below(100) < self.read_percent {
@@ -490,6 +564,17 @@ impl Mix {
         keys
     }
 
+    /// A transaction on a team of two to five keys.
+    fn draw_team(&self, region: usize, below: Below<'_>) -> Command {
+        let team = below(self.teams);
+        let keys = (0..2 + team * 7 % 4).map(|number| Key::of_team(region, team, number)).collect();
+        match below(5) {
+            0 | 1 => Command::GetTeam { keys },
+            2 => Command::SetTeam { keys, filler: index(below(900)), watches: false },
+            _ => Command::SetTeam { keys, filler: index(below(100)), watches: true },
+        }
+    }
+
     fn draw_filler(&self, below: Below<'_>) -> usize {
         let largest = u64::from(VALUE_BYTES_MAX) - VALUE_HEAD_BYTES as u64;
         let bytes = if below(100) < self.large_percent {
@@ -548,7 +633,7 @@ mod tests {
         let mut random = net::reactor::sim::Random::new(1);
         let mut random = || random.next();
         for _ in 0..200 {
-            let mix = Mix::draw_for(&mut random, 500, 30_000);
+            let mix = Mix { teams: 2, team_percent: 5, ..Mix::draw_for(&mut random, 500, 30_000) };
             for _ in 0..100 {
                 let command = mix.draw(1, &mut random);
                 assert!(command.keys().iter().all(|key| key.owner().is_none_or(|owner| owner == 1)));
@@ -559,6 +644,6 @@ mod tests {
                 seen.insert(format!("{command:?}").split(' ').next().unwrap_or_default().to_owned());
             }
         }
-        assert_eq!(seen.len(), 14, "{seen:?}");
+        assert_eq!(seen.len(), 16, "{seen:?}");
     }
 }

@@ -409,6 +409,28 @@ impl<M: Mapping> Log<M> {
         Ok(self.placed(kind, offset, padded, facts))
     }
 
+    /// Makes room for `bytes` of padded records in one frame of `kind`: what is appended next, up to so many bytes and nothing of
+    /// another kind between, lies in one frame and is found whole after a crash, or not at all.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; at most a segment was ended.
+    pub fn reserve(&mut self, kind: FrameKind, bytes: usize) -> Result<(), AppendError> {
+        if self.dead {
+            return Err(AppendError::Dead);
+        }
+        let needed = FRAME_HEADER_BYTES.saturating_add(bytes);
+        if needed > self.segment_bytes || !self.fits(SEGMENT_HEADER_BYTES, needed) {
+            return Err(AppendError::TooLarge);
+        }
+        let fits_open = self.open.is_some_and(|open| open.kind == kind) && self.fits(self.tail, bytes);
+        let fits_here = self.current.end.is_none() && self.fits(round_up(self.tail, FRAME_ALIGN_BYTES), needed);
+        if !fits_open && !fits_here {
+            let successor = self.successors.pop_front().ok_or(AppendError::NoSegment)?;
+            self.rotate(successor);
+        }
+        Ok(())
+    }
+
     /// Finds the file offset for `padded` bytes of a record in a frame of `kind`, which is open afterwards.
     #[inline]
     fn place(&mut self, kind: FrameKind, padded: usize) -> Result<usize, AppendError> {

@@ -4,6 +4,7 @@ use net::resp::{Args, Protocol, parse_integer, reply};
 use wal::planted::{self, Fault};
 use wal::{Lsn, Mapping};
 
+use super::SYNTAX_ERROR;
 use super::set_options::{self, Condition, Expiry, SetOptions};
 use super::table::KeyVerb;
 use crate::clock::Time;
@@ -131,6 +132,14 @@ impl<M: Mapping> KeyCommand<'_, M> {
                 out.sum += i64::from(found);
                 integer(out, end, i64::from(found));
             }
+            KeyVerb::DelEx if args.len() == 2 => return self.dispatch(KeyVerb::Delete, key, args, out),
+            KeyVerb::DelEx if args.len() != 4 => error(out, SYNTAX_ERROR),
+            KeyVerb::DelEx => match args[2].to_ascii_uppercase().as_slice() {
+                b"IFEQ" => return self.delete_if(key, |value| value == &args[3], out),
+                b"IFNE" => return self.delete_if(key, |value| value != &args[3], out),
+                _ => error(out, SYNTAX_ERROR),
+            },
+            KeyVerb::DelIfEq => return self.delete_if(key, |value| value == &args[2], out),
             KeyVerb::Exists => {
                 let (present, barrier) = self.shard.read(self.hash, key, self.time, |_| ());
                 out.sum += i64::from(present.is_some());
@@ -182,7 +191,7 @@ impl<M: Mapping> KeyCommand<'_, M> {
         &mut self,
         key: &[u8],
         value: &[u8],
-        options: SetOptions,
+        options: SetOptions<'_>,
         out: &mut ReplyQueue,
     ) -> Result<(), WriteError> {
         let plain = options.condition == Condition::Always && !options.get && options.expiry != Expiry::Keep;
@@ -191,6 +200,8 @@ impl<M: Mapping> KeyCommand<'_, M> {
             Condition::Always => false,
             Condition::IfAbsent => present.is_some(),
             Condition::IfPresent => present.is_none(),
+            Condition::IfEqual(value) => present.as_ref().is_none_or(|present| present.value != value),
+            Condition::IfDifferent(value) => present.as_ref().is_some_and(|present| present.value == value),
         };
         let expiry = match options.expiry {
             Expiry::None => None,
@@ -222,6 +233,19 @@ impl<M: Mapping> KeyCommand<'_, M> {
                 Ok(())
             }
         }
+    }
+
+    fn delete_if(
+        &mut self,
+        key: &[u8],
+        wanted: impl FnOnce(&[u8]) -> bool,
+        out: &mut ReplyQueue,
+    ) -> Result<(), WriteError> {
+        let (found, barrier) = self.shard.read(self.hash, key, self.time, |record| wanted(record.value));
+        let deletes = found == Some(true);
+        let end = if deletes { self.shard.delete(self.hash, key, self.time)? } else { barrier };
+        integer(out, end, i64::from(deletes));
+        Ok(())
     }
 
     pub(super) fn put(&mut self, key: &[u8], value: &[u8], expiry: Option<u64>) -> Result<Lsn, WriteError> {

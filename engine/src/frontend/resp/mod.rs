@@ -4,12 +4,16 @@
 //! - [`keys`]: commands on one key, run on the core that owns it; expiry and numbers have files of their own.
 //! - [`scan`]: what `SCAN` and `KEYS` select.
 //! - [`session`]: commands about the connection and the server; the large ones have files of their own.
+//! - [`transaction`]: what a connection collects between MULTI and EXEC.
+//! - [`script`]: a transaction on its way through the cores, stage by stage.
+//! - [`crossing`]: commands that look at some keys before they write others (`RENAME`, `COPY`, `MSETNX`).
 //!
 //! Read-modify-write commands (`INCR`, `SET NX`, `EXPIRE`, …) are atomic on the key's core of this region. Between regions
 //! the last writer wins: two increments of one key in two regions within the replication delay count as one.
 
 pub mod client_command;
 mod config;
+pub mod crossing;
 mod describe;
 mod expire;
 mod extended;
@@ -20,11 +24,13 @@ mod numbers;
 mod object;
 mod range;
 pub mod scan;
+pub mod script;
 pub mod session;
 pub mod set_options;
 pub mod slow_log;
 mod subcommands;
 pub mod table;
+pub mod transaction;
 
 /// `ERR wrong number of arguments for 'get' command`
 #[must_use]

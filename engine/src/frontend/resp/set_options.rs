@@ -6,7 +6,7 @@ use super::{NOT_AN_INTEGER, SYNTAX_ERROR};
 
 /// Condition on the present value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Condition {
+pub enum Condition<'a> {
     /// Always.
     #[default]
     Always,
@@ -14,6 +14,10 @@ pub enum Condition {
     IfAbsent,
     /// `XX`.
     IfPresent,
+    /// `IFEQ`: the value is this.
+    IfEqual(&'a [u8]),
+    /// `IFNE`: there is no value, or another one.
+    IfDifferent(&'a [u8]),
 }
 
 /// What happens to the expiry.
@@ -30,9 +34,9 @@ pub enum Expiry {
 
 /// Parsed options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SetOptions {
-    /// `NX` or `XX`.
-    pub condition: Condition,
+pub struct SetOptions<'a> {
+    /// `NX`, `XX`, `IFEQ` or `IFNE`.
+    pub condition: Condition<'a>,
     /// `EX`, `PX`, `EXAT`, `PXAT`, `KEEPTTL`.
     pub expiry: Expiry,
     /// `GET`.
@@ -43,17 +47,22 @@ pub struct SetOptions {
 ///
 /// # Errors
 /// Redis' error text.
-pub fn parse(args: Args<'_>, now_unix_ms: u64) -> Result<SetOptions, String> {
+pub fn parse(args: Args<'_>, now_unix_ms: u64) -> Result<SetOptions<'_>, String> {
     let mut options = SetOptions::default();
     // Judged last: a syntax error counts for more than a wrong time. One unit may be repeated, the last time holds.
     let mut unit_and_time: Option<(&[u8], &[u8])> = None;
     let mut words = args.iter();
     while let Some(word) = words.next() {
         let is = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
-        if is("NX") && options.condition != Condition::IfPresent {
+        let is_free = |condition| options.condition == Condition::Always || options.condition == condition;
+        if is("NX") && is_free(Condition::IfAbsent) {
             options.condition = Condition::IfAbsent;
-        } else if is("XX") && options.condition != Condition::IfAbsent {
+        } else if is("XX") && is_free(Condition::IfPresent) {
             options.condition = Condition::IfPresent;
+        } else if is("IFEQ") && options.condition == Condition::Always {
+            options.condition = Condition::IfEqual(words.next().ok_or(SYNTAX_ERROR)?);
+        } else if is("IFNE") && options.condition == Condition::Always {
+            options.condition = Condition::IfDifferent(words.next().ok_or(SYNTAX_ERROR)?);
         } else if is("GET") {
             options.get = true;
         } else if is("KEEPTTL") && unit_and_time.is_none() {

@@ -4,6 +4,8 @@ use net::resp::Args;
 
 use super::{subcommands, unknown_command, unknown_subcommand, wrong_arity};
 
+use crate::frontend::replies::Merge;
+
 /// How a command is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -17,6 +19,10 @@ pub enum Kind {
     Everywhere(EveryVerb),
     /// Named by its first argument.
     Container(&'static [Command]),
+    /// Looks at some keys before it writes others, on all their cores at once.
+    Crossing(CrossingVerb),
+    /// About transactions.
+    Transaction(TransactionVerb),
 }
 
 /// Commands on one key.
@@ -57,6 +63,8 @@ pub enum KeyVerb {
     RefCount,
     Freq,
     MemoryUsage,
+    DelEx,
+    DelIfEq,
 }
 
 /// Commands on several keys.
@@ -105,6 +113,57 @@ pub enum EveryVerb {
     Flush,
     ClientList,
     ClientKill,
+}
+
+/// Commands that look at some keys before they write others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the Redis command of that name")]
+pub enum CrossingVerb {
+    MSetNx,
+    Rename,
+    RenameNx,
+    Copy,
+}
+
+/// Commands about transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the Redis command of that name")]
+pub enum TransactionVerb {
+    Multi,
+    Exec,
+    Discard,
+    Watch,
+    Unwatch,
+}
+
+/// How a command on several keys becomes one command per key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The name of the command on one key.
+    pub word: &'static [u8],
+    /// That command.
+    pub verb: KeyVerb,
+    /// Arguments per key, the key included.
+    pub step: usize,
+    /// How the replies become one.
+    pub merge: Merge,
+    /// The reply is an array, which begins with their number.
+    pub array: bool,
+}
+
+impl ManyVerb {
+    /// The command on one key.
+    #[must_use]
+    pub fn part(self) -> Part {
+        let (word, verb, merge): (&[u8], _, _) = match self {
+            ManyVerb::Del => (b"DEL", KeyVerb::Delete, Merge::Sum),
+            ManyVerb::Exists | ManyVerb::Touch => (b"EXISTS", KeyVerb::Exists, Merge::Sum),
+            ManyVerb::MGet => (b"GET", KeyVerb::Get, Merge::Concatenate),
+            ManyVerb::MSet => (b"SET", KeyVerb::Set, Merge::AllOk),
+        };
+        let step = if self == ManyVerb::MSet { 2 } else { 1 };
+        Part { word, verb, step, merge, array: self == ManyVerb::MGet }
+    }
 }
 
 /// One command.
@@ -211,9 +270,23 @@ pub const COMMANDS: &[Command] = commands! {
     "dbsize" 1 NONE READ "server" Kind::Everywhere(EveryVerb::DbSize), "Returns the number of keys in the database.";
     "time" 1 NONE ADMIN "server" Kind::Session(SessionVerb::Time), "Returns the server time.";
     "scan" -2 NONE READ_MANY "generic" Kind::Session(SessionVerb::Scan), "Iterates over the key names in the database.";
+    "multi" 1 NONE CONTROL "transactions" Kind::Transaction(TransactionVerb::Multi), "Starts a transaction.";
+    "exec" 1 NONE EXEC "transactions" Kind::Transaction(TransactionVerb::Exec), "Executes all commands in a transaction.";
+    "discard" 1 NONE CONTROL "transactions" Kind::Transaction(TransactionVerb::Discard), "Discards a transaction.";
+    "watch" -2 ALL CONTROL "transactions" Kind::Transaction(TransactionVerb::Watch), "Monitors changes to keys to determine the execution of a transaction.";
+    "unwatch" 1 NONE CONTROL "transactions" Kind::Transaction(TransactionVerb::Unwatch), "Forgets about watched keys of a transaction.";
+    "msetnx" -3 PAIRS WRITE_MANY "string" Kind::Crossing(CrossingVerb::MSetNx), "Atomically modifies the string values of one or more keys only when all keys don't exist.";
+    "rename" 3 TWO REMOVE_MANY "generic" Kind::Crossing(CrossingVerb::Rename), "Renames a key and overwrites the destination.";
+    "renamenx" 3 TWO REMOVE "generic" Kind::Crossing(CrossingVerb::RenameNx), "Renames a key only when the target key name doesn't exist.";
+    "copy" -3 TWO WRITE_MANY "generic" Kind::Crossing(CrossingVerb::Copy), "Copies the value of a key to a new key.";
+    "delex" -2 ONE REMOVE "string" Kind::Key(KeyVerb::DelEx), "Deletes a key, optionally only if it has a given value. The syntax is that of Redis 8.4.";
+    "delifeq" 3 ONE REMOVE "string" Kind::Key(KeyVerb::DelIfEq), "Deletes a key if it has the given value. The syntax is that of Valkey 9.0.";
 };
 
 const PAIRS: (i64, i64, i64) = (1, -1, 2);
+const TWO: (i64, i64, i64) = (1, 2, 1);
+const CONTROL: &[&str] = &["noscript", "loading", "stale", "fast", "allow_busy"];
+const EXEC: &[&str] = &["noscript", "loading", "stale", "skip_slowlog"];
 
 impl Command {
     /// Those of a container; none of any other command.

@@ -1,5 +1,6 @@
 //! What clients were told: an acknowledged write is durable at that moment (D1, D2, D6), a value that is read was durably
-//! written there (D3). Hands every answer to the checkers that have a file of their own: `sessions`, `staleness`, `privates`.
+//! written there (D3). Hands every answer to the checkers that have a file of their own: `sessions`, `staleness`,
+//! `privates`, `teams`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -13,6 +14,7 @@ use super::device::Record;
 use super::privates::Privates;
 use super::sessions::{EXPIRED, Sessions, Shown};
 use super::staleness::{Acknowledged, Staleness};
+use super::teams::Teams;
 use super::writes::{D3, Durable, KeyId, NOTHING, Rank, Writes};
 use crate::sim::workload::{Command, Operation, Outcome};
 
@@ -74,6 +76,8 @@ pub struct Ledger {
     pub staleness: Staleness,
     /// Keys that only one region uses.
     pub privates: Privates,
+    /// Keys that are only written and read in transactions.
+    pub teams: Teams,
     events: u64,
     began: HashMap<u64, Began>,
     operations: HashMap<u64, Rc<Operation>>,
@@ -99,6 +103,7 @@ impl Default for Ledger {
             sessions: Sessions::default(),
             staleness: Staleness::new(STALENESS_NS_MAX),
             privates: Privates::default(),
+            teams: Teams::default(),
             events: 0,
             began: HashMap::new(),
             operations: HashMap::new(),
@@ -131,12 +136,14 @@ impl Ledger {
     pub fn died(&mut self, region: usize) {
         let event = self.event();
         self.privates.died(region, event);
+        self.teams.died(region);
     }
 
     /// A region's disk was replaced or set back: what it showed and what it acknowledged to its private keys binds it no more.
     pub fn forget(&mut self, region: usize) {
         let event = self.event();
         self.privates.forget(region, event);
+        self.teams.forget(region);
         self.sessions.forget(region);
         // An answer of the old disk may still be on its way.
         self.began.retain(|_, began| began.region != region);
@@ -147,6 +154,7 @@ impl Ledger {
         self.operation_count += 1;
         let event = self.event();
         self.privates.begin(operation, event);
+        self.teams.begin(operation);
         self.writes.expect(operation);
         let keys = operation.command.keys().iter().map(|key| {
             let id = self.writes.id(key);
@@ -172,6 +180,7 @@ impl Ledger {
         let Some(began) = self.began.remove(&operation.id) else { return Ok(()) };
         let event = self.event();
         self.privates.end(operation, outcome, event);
+        self.teams.end(operation, outcome)?;
         match outcome {
             Outcome::Unknown => self.unknown_count += 1,
             Outcome::Refused(_) => self.refused_count += 1,
@@ -190,6 +199,10 @@ impl Ledger {
             if let Some(wrote) = wrote {
                 self.wrote(operation, &began, *key, wrote, now)?;
             }
+        }
+        if let Outcome::Swapped { seen, done: true } = outcome {
+            let key = began.keys[0].key;
+            self.teams.swapped(operation, seen, self.writes.before(key, operation.id))?;
         }
         Ok(())
     }
@@ -287,6 +300,8 @@ fn meaning<'a>(command: &Command, outcome: &'a Outcome, index: usize) -> (Option
         (Command::GetSet { .. }, Outcome::Read(old)) => (Some(value(old)), Some(Wrote::Value)),
         (Command::GetDel { .. }, Outcome::Read(old)) => (Some(value(old)), old.is_some().then_some(Wrote::Tombstone)),
         (_, Outcome::Read(read)) => (Some(value(read)), None),
+        // Only the first key was read.
+        (_, Outcome::Swapped { seen, done }) => ((index == 0).then(|| value(seen)), done.then_some(Wrote::Value)),
         (_, Outcome::ReadMany(values)) => (values.get(index).map(value), None),
         (_, Outcome::Deleted(deleted)) => (Some(there(*deleted)), deleted.then_some(Wrote::Tombstone)),
         (Command::SetNx { .. }, Outcome::Flag(set)) => (Some(there(!set)), set.then_some(Wrote::Value)),

@@ -22,6 +22,7 @@
 //! | C8 no false claim | `claims` | at every changed claim, every late record, every start |
 //! | S1 sessions | `sessions` | at every answer, by region: there are no tokens yet that could move |
 //! | S2 per-key linearizability | `privates` with `linear`, `string_key` | at the end, for keys that one region uses; W is 1 |
+//! | S3 transactions | `teams` | at every answer: a transaction's keys as one, after a crash those of a core; EXEC replaces what was read after WATCH |
 //! | K1 staleness | `staleness` | at every read while nothing is broken (of the store: there is no cache yet) |
 //! | F1, F2 discovery | `services` | every virtual second |
 //! | B1 slow peers cost bounded memory | `backlog`, `positions` | at every turn of a control loop; every batch lies within its credit |
@@ -62,6 +63,7 @@ pub mod staleness;
 pub mod stream;
 pub mod string_key;
 pub mod sync_failure;
+pub mod teams;
 pub mod versions;
 pub mod view;
 pub mod writes;
@@ -156,6 +158,8 @@ impl Checks {
     /// Whatever does not hold.
     pub fn started(&mut self, region: usize, node: &mut Node, disk: &SimDisk) -> Result<(), Violation> {
         self.regions[region].1 = node.id;
+        let secret = node.cores[0].shard().identity().secret;
+        self.ledger.teams.started(region, secret, node.facts.cores);
         if self.regions.iter().filter(|(_, id)| *id == node.id).count() > 1 {
             // Somebody copied its disk: neither can know what the other does.
             self.history.versions.forget(node.id);

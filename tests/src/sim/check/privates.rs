@@ -129,8 +129,8 @@ fn violation(key: &Key, calls: &[Call<StringKey>], at: usize) -> Violation {
 fn input_of(operation: &Operation) -> Input {
     let value = || Held::of(&value_of(operation.id, operation.command.filler().unwrap_or(0)));
     match &operation.command {
-        Command::Set { .. } | Command::MSet { .. } => Input::Set(value()),
-        Command::Get { .. } | Command::MGet { .. } => Input::Get,
+        Command::Set { .. } | Command::MSet { .. } | Command::SetTeam { .. } => Input::Set(value()),
+        Command::Get { .. } | Command::MGet { .. } | Command::GetTeam { .. } => Input::Get,
         Command::Del { .. } => Input::Del,
         Command::SetNx { .. } => Input::SetNx(value()),
         Command::GetSet { .. } => Input::GetSet(value()),
@@ -156,6 +156,8 @@ fn output_of(command: &Command, outcome: &Outcome, index: usize) -> Option<Outpu
         Outcome::Refused(text) if matches!(command, Command::IncrBy { .. }) && text.contains("not an integer") => {
             Output::NotANumber
         }
+        // Teams are no private keys.
+        Outcome::Swapped { .. } => return None,
         Outcome::Refused(_) | Outcome::Malformed(_) | Outcome::Unknown => return None,
     })
 }

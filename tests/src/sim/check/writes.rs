@@ -189,6 +189,14 @@ impl Writes {
         self.of(id).log[from..].iter().find(|durable| durable.rank > above && fits(durable))
     }
 
+    /// The record right below the one that this operation wrote; `None` if that is the first one, or nothing is known of it.
+    #[must_use]
+    pub fn before(&self, id: KeyId, writer: u64) -> Option<Option<&Durable>> {
+        let log = &self.of(id).log;
+        let rank = log.iter().rev().find(|durable| durable.writer == Some(writer))?.rank;
+        Some(log.iter().filter(|durable| durable.rank < rank).max_by_key(|durable| durable.rank))
+    }
+
     /// Ranks of the records that hold this value.
     #[must_use]
     pub fn holding(&self, id: KeyId, value: &[u8]) -> &[Rank] {
