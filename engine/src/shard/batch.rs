@@ -76,6 +76,9 @@ impl<M: Mapping> Shard<M> {
     /// # Errors
     /// See [`WriteError`]; after a transient one, try again.
     pub fn prepare_batch(&mut self, time: Time) -> Result<(), WriteError> {
+        if self.batch.as_ref().is_none_or(|batch| batch.by_key.is_empty()) {
+            return Ok(());
+        }
         self.make_room(PREPARED_SLACK_BYTES, time)?;
         // What a new segment repeats would take that room with the next group.
         self.repeat_kept()?;
