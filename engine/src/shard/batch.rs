@@ -160,6 +160,8 @@ impl<M: Mapping> Shard<M> {
         // The ceiling is a record of another kind: in the middle of the batch it would begin a new frame.
         let last = self.clock.after(keys, time).map_err(|_| WriteError::Throttled)?;
         self.raise_ceiling(last)?;
+        // The fault needs room of its own.
+        let slack_bytes = if planted::is(Fault::BatchInSeveralFrames) { 256 * keys } else { slack_bytes };
         self.log.reserve(FrameKind::Originated, bytes + slack_bytes).map_err(|error| match self.write_error(error) {
             WriteError::TooLarge => WriteError::BatchTooLarge,
             error => error,
