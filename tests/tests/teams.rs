@@ -13,7 +13,7 @@ fn keys(team: u64) -> Vec<Key> {
 }
 
 fn write(team: u64, filler: usize) -> Command {
-    let way = if filler % 2 == 0 { TeamWay::Set } else { TeamWay::Copy };
+    let way = if filler.is_multiple_of(2) { TeamWay::Set } else { TeamWay::Copy };
     Command::SetTeam { keys: keys(team), filler, way }
 }
 
