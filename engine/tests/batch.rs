@@ -124,6 +124,21 @@ fn a_batch_that_does_not_fit_the_rest_of_a_segment_goes_to_the_next_one_as_a_who
     assert_eq!((before, frames(&mut shard)), (vec![1], vec![3]));
 }
 
+/// A new segment that nothing was repeated in yet is full before its first group is sealed.
+#[test]
+fn a_batch_that_writes_nothing_needs_no_room() {
+    let mut shard = shard(64 * 1024);
+    shard.supply(segment(2, 64 * 1024));
+    for bytes in [10_000, 100, 0] {
+        while put(&mut shard, b"k", &vec![0; bytes], 0).is_ok() {}
+    }
+    assert_eq!(shard.log().append_position().0, SegmentNumber(2));
+    shard.begin_batch();
+    assert!(get(&shard, b"k", 0).is_some());
+    assert_eq!(shard.prepare_batch(at(0)), Ok(()));
+    assert_eq!(shard.commit_batch(at(0)), Ok(Lsn(0)));
+}
+
 #[test]
 fn what_no_segment_holds_is_refused_for_good() {
     let mut shard = shard(64 * 1024);

@@ -67,7 +67,7 @@ const CAUGHT: &[(Fault, Run)] = &[
     (Fault::ClaimBeforeReplaced, Seed(58)),
     (Fault::WatchIgnored, Seed(8)),
     (Fault::CoresNotHeld, Seed(3)),
-    (Fault::BatchInSeveralFrames, Seed(15)),
+    (Fault::BatchInSeveralFrames, Seed(29)),
     (Fault::LoopbackForwarded, Seed(1)),
     (Fault::OneLostRefreshExpires, Seed(2)),
 ];

@@ -17,3 +17,8 @@ fn seed_515_a_run_that_died_while_it_started_had_moved_the_clock() {
 fn seed_907_a_record_that_was_due_but_still_held_was_appended_again() {
     holds(907);
 }
+
+#[test]
+fn seed_384_a_transaction_that_only_reads_was_refused_on_a_full_disk() {
+    holds(384);
+}

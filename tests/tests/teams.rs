@@ -2,7 +2,7 @@
 //! `tests::sim::check::teams` looks at every answer meanwhile.
 
 use tests::sim::mesh::Mesh;
-use tests::sim::workload::{Command, Key, Outcome};
+use tests::sim::workload::{Command, Key, Outcome, TeamWay};
 use wal::marks::{self, Mark, MarkSet};
 
 /// Enough keys that some lie on each core.
@@ -13,7 +13,8 @@ fn keys(team: u64) -> Vec<Key> {
 }
 
 fn write(team: u64, filler: usize) -> Command {
-    Command::SetTeam { keys: keys(team), filler, watches: false }
+    let way = if filler.is_multiple_of(2) { TeamWay::Set } else { TeamWay::Copy };
+    Command::SetTeam { keys: keys(team), filler, way }
 }
 
 fn read(team: u64) -> Command {
@@ -31,7 +32,9 @@ fn a_transaction_that_waits_for_a_segment_keeps_its_cores_until_it_is_written() 
     for seed in 1..40 {
         let mut mesh = Mesh::new(seed);
         // About one segment each.
-        let outcomes = mesh.region("sfo").ask((0..40).flat_map(|at| [write(at % 3, 12_000), read(at % 3)]));
+        let outcomes = mesh
+            .region("sfo")
+            .ask((0..40).flat_map(|at| [write(at % 3, 12_000 + usize::try_from(at % 2).unwrap()), read(at % 3)]));
         for pair in outcomes.chunks(2) {
             assert!(pair[0] == Outcome::Stored && is_one_value(&pair[1]), "{pair:?}");
         }
@@ -70,7 +73,8 @@ fn on_a_full_disk_a_transaction_is_refused_as_a_whole_and_reads_go_on() {
 fn a_node_whose_log_fails_or_that_loses_power_among_transactions_serves_them_again() {
     for seed in 1..20u64 {
         let mut mesh = Mesh::with_cores(seed, [3, 2, 2]);
-        mesh.region("sfo").post((0..60).flat_map(|at| [write(at % 2, 300), read(at % 2)]));
+        mesh.region("sfo")
+            .post((0..60).flat_map(|at| [write(at % 2, 300 + usize::try_from(at / 2 % 2).unwrap()), read(at % 2)]));
         mesh.run_ms(1 + seed);
         if seed % 2 == 0 {
             mesh.region("sfo").fail_next_sync();

@@ -364,7 +364,7 @@ impl<H: Host> CoreLoop<H> {
             Ok(found) => led.found.extend(found),
             Err(refusal) => led.refusal = led.refusal.or(Some(refusal)),
         }
-        if planted::is(Fault::CoresNotHeld) && led.script.is_run() {
+        if planted::is(Fault::CoresNotHeld) && led.script.has_one_stage() {
             let commit = led.refusal.is_none();
             return self.send_to(from, ToCore::Release { ticket, commit });
         }
@@ -403,7 +403,7 @@ impl<H: Host> CoreLoop<H> {
         let Some(mut led) = self.leads.by_number.remove(&number) else { return };
         led.ending = true;
         led.missing = led.cores[..led.asked].iter().copied().collect();
-        if planted::is(Fault::CoresNotHeld) && led.script.is_run() {
+        if planted::is(Fault::CoresNotHeld) && led.script.has_one_stage() {
             led.missing.clear();
         }
         let ticket = Ticket { core: self.core, number };

@@ -76,6 +76,9 @@ impl<M: Mapping> Shard<M> {
     /// # Errors
     /// See [`WriteError`]; after a transient one, try again.
     pub fn prepare_batch(&mut self, time: Time) -> Result<(), WriteError> {
+        if self.batch.as_ref().is_none_or(|batch| batch.by_key.is_empty()) {
+            return Ok(());
+        }
         self.make_room(PREPARED_SLACK_BYTES, time)?;
         // What a new segment repeats would take that room with the next group.
         self.repeat_kept()?;
@@ -157,6 +160,8 @@ impl<M: Mapping> Shard<M> {
         // The ceiling is a record of another kind: in the middle of the batch it would begin a new frame.
         let last = self.clock.after(keys, time).map_err(|_| WriteError::Throttled)?;
         self.raise_ceiling(last)?;
+        // The fault needs room of its own.
+        let slack_bytes = if planted::is(Fault::BatchInSeveralFrames) { 256 * keys } else { slack_bytes };
         self.log.reserve(FrameKind::Originated, bytes + slack_bytes).map_err(|error| match self.write_error(error) {
             WriteError::TooLarge => WriteError::BatchTooLarge,
             error => error,

@@ -12,7 +12,7 @@ use net::reactor::sim::{LoopId, NodeIndex, SimFile, SimIo, World};
 use net::reactor::{Completion, Io, Mono, Op, Outcome as IoOutcome, Socket, StreamKind, Tag, Wait, Waker};
 use net::resp::{Value, parse_reply};
 
-use super::workload::{Command, Mix, Note, Operation, Outcome};
+use super::workload::{Command, Mix, Note, Operation, Outcome, TeamWay};
 
 /// How long a client waits for an answer.
 const TIMEOUT_MS: u64 = 3_000;
@@ -359,7 +359,7 @@ fn outcome_of(command: &Command, mut replies: Vec<Value>) -> Outcome {
     let value = replies.pop().unwrap_or(Value::Null);
     match (command, value) {
         (_, Value::Error(text)) => Outcome::Refused(text),
-        (Command::SetTeam { keys, watches, .. }, value) => team_set(keys.len(), *watches, replies, value),
+        (Command::SetTeam { keys, way, .. }, value) => team_set(keys.len(), *way, replies, value),
         (Command::GetTeam { keys }, value) => team_read(keys.len(), &replies, value),
         (Command::Set { .. } | Command::MSet { .. }, Value::Simple(text)) if text == "OK" => Outcome::Stored,
         (Command::Get { .. } | Command::GetSet { .. } | Command::GetDel { .. }, value) => match text(value) {
@@ -390,11 +390,15 @@ fn is_queued(count: usize, replies: &[Value]) -> bool {
     replies.len() == count + 1 && is(&replies[0], "OK") && replies[1..].iter().all(|reply| is(reply, "QUEUED"))
 }
 
-fn team_set(count: usize, watches: bool, mut replies: Vec<Value>, exec: Value) -> Outcome {
+fn team_set(count: usize, way: TeamWay, mut replies: Vec<Value>, exec: Value) -> Outcome {
+    let watches = way == TeamWay::Watch;
+    let is_done = |(at, answer): (usize, &Value)| match answer {
+        Value::Integer(copied) => way == TeamWay::Copy && at > 0 && *copied == 1,
+        Value::Simple(text) => text == "OK" && (way != TeamWay::Copy || at == 0),
+        _ => false,
+    };
     let done = match &exec {
-        Value::Array(answers) => {
-            answers.len() == count && answers.iter().all(|answer| matches!(answer, Value::Simple(text) if text == "OK"))
-        }
+        Value::Array(answers) => answers.len() == count && answers.iter().enumerate().all(is_done),
         Value::Null if watches => false,
         _ => return malformed(&exec),
     };

@@ -88,6 +88,17 @@ pub struct Operation {
     pub command: Command,
 }
 
+/// How a team is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TeamWay {
+    /// Each key by SET.
+    Set,
+    /// The first key by SET, the others by COPY from it.
+    Copy,
+    /// By SET, only if none of them changed since the first one was read: WATCH, GET, then the transaction.
+    Watch,
+}
+
 /// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -181,8 +192,8 @@ pub enum Command {
         keys: Vec<Key>,
         /// Bytes that follow the operation's number.
         filler: usize,
-        /// Only if none of them changed since the first one was read: WATCH, GET, then the transaction.
-        watches: bool,
+        /// How.
+        way: TeamWay,
     },
     /// All keys of a team are read in one transaction.
     GetTeam {
@@ -245,7 +256,8 @@ impl Command {
     #[must_use]
     pub fn replies(&self) -> usize {
         match self {
-            Command::SetTeam { keys, watches, .. } => keys.len() + if *watches { 4 } else { 2 },
+            Command::SetTeam { keys, way: TeamWay::Watch, .. } => keys.len() + 4,
+            Command::SetTeam { keys, .. } => keys.len() + 2,
             Command::GetTeam { keys } => keys.len() + 2,
             _ => 1,
         }
@@ -288,15 +300,21 @@ impl Operation {
                 words.extend(keys.iter().map(Key::bytes));
                 encode_command(&words, out);
             }
-            Command::SetTeam { keys, watches, .. } => {
-                if *watches {
+            Command::SetTeam { keys, way, .. } => {
+                if *way == TeamWay::Watch {
                     let words: Vec<&[u8]> =
                         std::iter::once(b"WATCH".as_slice()).chain(keys.iter().map(Key::bytes)).collect();
                     encode_command(&words, out);
                     one("GET", &keys[0], out);
                 }
                 encode_command(&["MULTI"], out);
-                keys.iter().for_each(|key| two("SET", key, &value, out));
+                for (at, key) in keys.iter().enumerate() {
+                    if *way == TeamWay::Copy && at > 0 {
+                        encode_command(&[b"COPY", keys[0].bytes(), key.bytes(), b"REPLACE"], out);
+                    } else {
+                        two("SET", key, &value, out);
+                    }
+                }
                 encode_command(&["EXEC"], out);
             }
             Command::GetTeam { keys } => {
@@ -570,8 +588,11 @@ impl Mix {
         let keys = (0..2 + team * 7 % 4).map(|number| Key::of_team(region, team, number)).collect();
         match below(5) {
             0 | 1 => Command::GetTeam { keys },
-            2 => Command::SetTeam { keys, filler: index(below(900)), watches: false },
-            _ => Command::SetTeam { keys, filler: index(below(100)), watches: true },
+            2 => {
+                let way = if below(2) == 0 { TeamWay::Set } else { TeamWay::Copy };
+                Command::SetTeam { keys, filler: index(below(900)), way }
+            }
+            _ => Command::SetTeam { keys, filler: index(below(100)), way: TeamWay::Watch },
         }
     }
 

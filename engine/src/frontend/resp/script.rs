@@ -169,10 +169,10 @@ impl Script {
         self.shape
     }
 
-    /// Whether no stage is left.
+    /// Whether nothing in it looks before it writes.
     #[must_use]
-    pub fn is_run(&self) -> bool {
-        self.at == self.entries.len() && self.looking.is_none()
+    pub fn has_one_stage(&self) -> bool {
+        !self.entries.iter().any(|entry| matches!(entry, Entry::Crossing { .. }))
     }
 
     /// The cores of all its keys.

@@ -213,7 +213,7 @@ fn refined(one: &[usize], other: &[usize]) -> Classes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::workload::value_of;
+    use crate::sim::workload::{TeamWay, value_of};
 
     const SECRET: NodeSecret = NodeSecret(5);
 
@@ -226,7 +226,8 @@ mod tests {
     }
 
     fn write(id: u64, watches: bool) -> Operation {
-        Operation { id, region: 0, session: 1, command: Command::SetTeam { keys: keys(), filler: 0, watches } }
+        let way = if watches { TeamWay::Watch } else { TeamWay::Set };
+        Operation { id, region: 0, session: 1, command: Command::SetTeam { keys: keys(), filler: 0, way } }
     }
 
     fn value(id: u64) -> Option<Vec<u8>> {
