@@ -142,6 +142,7 @@ impl<M: Mapping> Writer<M> {
             segment_bytes: SEGMENT_BYTES as u64,
             value_bytes_max: 64 * 1024,
             commit_path: CommitPath::Mmap,
+            cores: 1,
         };
         let shard = Shard::new(identity, settings, first, Store::new(10, NODE), Version::ZERO);
         let key = |number| format!("user:{number:011}").into_bytes().try_into().expect("16 bytes");

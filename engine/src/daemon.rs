@@ -327,8 +327,20 @@ impl<I: OsIo> Node<I> {
         let mesh = mesh_settings(config);
         let parts = {
             let (facts, data_dir, mailbox) = (Arc::clone(&facts), config.data_dir.clone(), control_box.receiver());
-            let (logs, watermarks, secret) = (started.logs, started.watermarks, started.secret);
-            move |cores| ControlParts { facts, mesh, data_dir, logs, watermarks, secret, mailbox, cores, status }
+            let (logs, old_runs) = (started.logs, started.old_runs);
+            let (watermarks, secret) = (started.watermarks, started.secret);
+            move |cores| ControlParts {
+                facts,
+                mesh,
+                data_dir,
+                logs,
+                old_runs,
+                watermarks,
+                secret,
+                mailbox,
+                cores,
+                status,
+            }
         };
         let listen = config
             .bind_addresses

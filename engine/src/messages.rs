@@ -5,7 +5,7 @@ use wal::{ControlRecord, Cookie, Lsn, SegmentNumber, Version};
 
 use crate::frontend::resp::script::{FoundBySlot, Piece, PieceReply, Script};
 use crate::frontend::resp::transaction::Watched;
-use crate::shard::{DurableFrame, Removable, WriteError};
+use crate::shard::{DurableFrame, Removable, SegmentId, WriteError};
 
 /// Messages a mailbox holds; a full one makes senders keep theirs and slow down.
 pub const MAILBOX_MESSAGES: usize = 4096;
@@ -175,6 +175,8 @@ pub enum ToCore {
     },
     /// Nobody reads this segment, which [`CoreEvent::Removable`] named: it may be used again.
     RemoveSegment(SegmentNumber),
+    /// The file of this segment of an earlier run, which [`CoreEvent::OldSegmentEmptied`] named, is gone.
+    ForgetOldSegment(SegmentId),
     /// Finish: seal, sync, stop.
     Stop,
 }
@@ -226,6 +228,15 @@ pub enum CoreEvent {
     },
     /// Nothing in this segment counts any more; answer with [`ToCore::RemoveSegment`] once nobody reads it.
     Removable(Removable),
+    /// Nothing in this segment of an earlier run counts here any more, durably. Once all cores say so it can go.
+    OldSegmentEmptied {
+        /// Which segment.
+        segment: SegmentId,
+        /// Where in the core's log the copies of its records end, at the latest.
+        upto: Lsn,
+        /// What superseded its records has versions up to here.
+        replaced_upto: Version,
+    },
     /// The log failed; nothing is acknowledged any more.
     Failed(String),
     /// The core has stopped cleanly.

@@ -62,6 +62,18 @@ pub struct CoreGauges {
     pub segments_recycled: AtomicU64,
     /// Segments given up because nothing in them counted any more.
     pub segments_removed: AtomicU64,
+    /// Bytes of records that count.
+    pub live_bytes: AtomicU64,
+    /// Bytes of immutable segment files in which something counts.
+    pub compactable_bytes: AtomicU64,
+    /// Segments that compaction read to their end.
+    pub compacted_segments: AtomicU64,
+    /// Records that compaction appended again.
+    pub compacted_records: AtomicU64,
+    /// Their bytes.
+    pub compacted_bytes: AtomicU64,
+    /// Segments that could not be read back.
+    pub compaction_stopped: AtomicU64,
     /// Latencies of group commit.
     pub stages: StageLatencies,
 }

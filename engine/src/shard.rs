@@ -5,6 +5,7 @@
 //! will never originate one ≤ `complete` again. It never exceeds the durable clock ceiling.
 
 mod batch;
+mod compaction;
 mod error;
 mod held;
 mod scan;
@@ -25,7 +26,10 @@ use crate::storage::store::{Facts, Store, Verdict};
 use crate::storage::{KeyHash, NodeSecret};
 
 use batch::Batch;
+use compaction::Compaction;
+
 pub use batch::{BATCH_KEYS_MAX, Presence};
+pub use compaction::{CompactionCounters, CompactionRead, Copies, OldSegment, SegmentId};
 pub use error::{DiskTrouble, WriteError};
 pub use held::HeldKey;
 
@@ -51,6 +55,8 @@ pub struct ShardSettings {
     pub value_bytes_max: usize,
     /// How groups reach the disk.
     pub commit_path: CommitPath,
+    /// Cores of this node.
+    pub cores: u16,
 }
 
 /// A segment of this run in which nothing counts any more.
@@ -62,6 +68,8 @@ pub struct Removable {
     pub end: Lsn,
     /// What superseded its records has versions up to here.
     pub replaced_upto: Version,
+    /// Who needs the copies of its records, and where they stand; none if there are none.
+    pub copies: Copies,
 }
 
 /// What the log can say about a shipped frame: an originated, durable one.
@@ -77,7 +85,6 @@ pub struct DurableFrame {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum KeptKey {
     Run,
-    GivenUp(Incarnation),
     Watermark(NodeId, Incarnation),
 }
 
@@ -105,8 +112,24 @@ struct RunSegment<M> {
     /// How index entries name it.
     slot: SegmentSlot,
     map: M,
+    cookie: Cookie,
     /// Position of its first byte.
     base: Lsn,
+    /// Copies of its records.
+    copies: Copies,
+}
+
+impl<M: Clone> RunSegment<M> {
+    fn new(segment: &Segment<M>, slot: SegmentSlot) -> RunSegment<M> {
+        RunSegment {
+            number: segment.number,
+            slot,
+            map: segment.map.clone(),
+            cookie: segment.cookie,
+            base: segment.base,
+            copies: Copies::default(),
+        }
+    }
 }
 
 /// One core's data.
@@ -135,6 +158,9 @@ pub struct Shard<M: Mapping> {
     repeated: (SegmentNumber, Lsn),
     /// The oldest segment, once nothing in it counted any more, and the staged end then: what superseded its records.
     emptied: Option<(SegmentNumber, Lsn)>,
+    compaction: Compaction,
+    /// Cores of this node.
+    cores: u16,
     value_bytes_max: usize,
     trouble: Option<DiskTrouble>,
     /// While there is one, writes are collected in it and reads look there first.
@@ -153,7 +179,7 @@ impl<M: Mapping> Shard<M> {
         floor: Version,
     ) -> Self {
         let slot = store.add_segment(Some(first.base), first.map.clone());
-        let segments = vec![RunSegment { number: first.number, slot, map: first.map.clone(), base: first.base }];
+        let segments = vec![RunSegment::new(&first, slot)];
         let first_segment = (first.number, first.cookie, first.base);
         let log_identity = LogIdentity { node: identity.node, incarnation: identity.incarnation, core: identity.core };
         Shard {
@@ -171,6 +197,8 @@ impl<M: Mapping> Shard<M> {
             held: BTreeMap::new(),
             kept: BTreeMap::new(),
             emptied: None,
+            compaction: Compaction::default(),
+            cores: settings.cores,
             value_bytes_max: settings.value_bytes_max,
             trouble: None,
             batch: None,
@@ -300,7 +328,13 @@ impl<M: Mapping> Shard<M> {
         let placement = self.log.append_draft(FrameKind::Originated, &draft).map_err(|e| self.write_error(e))?;
         let location = self.location(&placement);
         let verdict = self.store.judge_newest(hash, key, version);
-        let facts = Facts { version, origin: self.identity.node, put: op == RecordOp::Put, expiry };
+        let facts = Facts {
+            version,
+            origin: self.identity.node,
+            put: op == RecordOp::Put,
+            expiry,
+            padded_len: u32::try_from(draft.padded_len()).expect("a record that was appended fits a segment"),
+        };
         self.store.install(hash, verdict, location, facts);
         self.counters.originated += 1;
         Ok(placement.end)
@@ -352,7 +386,6 @@ impl<M: Mapping> Shard<M> {
         let end = self.append_control(FrameKind::Local, control, self.clock.last())?;
         let kept = match control {
             ControlRecord::Watermark { node, incarnation, .. } => KeptKey::Watermark(*node, *incarnation),
-            ControlRecord::Close { incarnation, .. } => KeptKey::GivenUp(*incarnation),
             _ => return Ok(end),
         };
         self.kept.insert(kept, control.clone());
@@ -465,7 +498,7 @@ impl<M: Mapping> Shard<M> {
         if let std::collections::btree_map::Entry::Vacant(vacant) = self.held.entry(key) {
             reach(Mark::FarFutureHeld);
             vacant.insert(location);
-            self.store.pin(location.segment);
+            self.store.pin(location);
         }
         self.counters.held_back += 1;
     }
@@ -482,7 +515,7 @@ impl<M: Mapping> Shard<M> {
             let hash = key.hash();
             let (verdict, facts) = self.store.judge_at(hash, location);
             self.store.install(hash, verdict, location, facts);
-            self.store.unpin(location.segment);
+            self.store.unpin(location);
         }
     }
 
@@ -609,8 +642,7 @@ impl<M: Mapping> Shard<M> {
     /// Hands over a prepared segment.
     pub fn supply(&mut self, segment: Segment<M>) {
         let slot = self.store.add_segment(Some(segment.base), segment.map.clone());
-        let (number, map, base) = (segment.number, segment.map.clone(), segment.base);
-        self.segments.push(RunSegment { number, slot, map, base });
+        self.segments.push(RunSegment::new(&segment, slot));
         self.log.supply(segment);
         self.trouble = None;
     }
@@ -618,9 +650,9 @@ impl<M: Mapping> Shard<M> {
     /// The oldest segment of this run, if nothing in it counts any more and what took its place is durable.
     pub fn removable(&mut self) -> Option<Removable> {
         let [oldest, next, ..] = &self.segments[..] else { return None };
-        let (number, slot, end) = (oldest.number, oldest.slot, next.base);
+        let (number, slot, end, copies) = (oldest.number, oldest.slot, next.base, oldest.copies);
         let immutable = number < self.log.oldest_live_segment() && number < self.repeated.0;
-        if !immutable || !self.store.is_dead(slot) {
+        if !immutable || !self.store.is_dead(slot) || self.is_compacting_segment(slot) {
             return None;
         }
         let (_, superseded_at) = match self.emptied {
@@ -633,6 +665,7 @@ impl<M: Mapping> Shard<M> {
             number,
             end,
             replaced_upto: self.store.replaced_upto(slot),
+            copies,
         })
     }
 

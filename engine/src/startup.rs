@@ -7,7 +7,7 @@
 mod identity;
 mod retired;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use net::reactor::disk::{Disk, DurableError};
@@ -25,13 +25,14 @@ use crate::host::{Host, map_segment, segment_path};
 use crate::replication::logs::{OwnLog, OwnLogs, SegmentRef};
 use crate::replication::watermarks::Watermarks;
 use crate::replication::{log_id, to_wire};
-use crate::shard::{HeldKey, Shard, ShardIdentity, ShardSettings, WriteError};
+use crate::shard::{Copies, HeldKey, Shard, ShardIdentity, ShardSettings, WriteError};
 use crate::storage::NodeSecret;
 use crate::storage::index::{Location, SegmentSlot};
-use crate::storage::store::{Facts, Store};
+use crate::storage::store::{Facts, Store, Verdict};
 
 use identity::identity;
 pub use identity::parse_identity;
+pub use retired::OldRun;
 use retired::RetiredSegment;
 
 /// Held while a process owns the directory.
@@ -108,6 +109,8 @@ pub struct Started<H: Host, L> {
     pub shards: Vec<StartedShard<H>>,
     /// Own logs, the new one last.
     pub logs: OwnLogs,
+    /// What is left of earlier runs, oldest first.
+    pub old_runs: Vec<OldRun>,
     /// The recovered vector.
     pub watermarks: Watermarks,
     /// What recovery found, a line each.
@@ -191,6 +194,8 @@ struct Run {
 
 #[derive(Debug, Default)]
 struct RunCore {
+    /// Copies that compaction made stand in it.
+    has_copies: bool,
     segments: Vec<SegmentRef>,
     marks: Vec<(Version, Lsn)>,
     end: Lsn,
@@ -208,8 +213,6 @@ struct Recovering<'a, H: Host, D: Disk<File = H::File>> {
     order: Vec<u64>,
     watermarks: Vec<HeldWatermark>,
     ends: BTreeMap<(Incarnation, CoreId), Lsn>,
-    /// Earlier runs that a start began to remove.
-    given_up: BTreeSet<u64>,
     /// Highest segment number by core.
     numbers: BTreeMap<u16, u64>,
     /// Above every version given or seen.
@@ -237,7 +240,6 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             order: Vec::new(),
             watermarks: Vec::new(),
             ends: BTreeMap::new(),
-            given_up: BTreeSet::new(),
             numbers: BTreeMap::new(),
             floor: Version::ZERO,
             reached: Version::ZERO,
@@ -332,7 +334,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             let map = H::map(&files[&segment.file_name], segment.segment_bytes)
                 .map_err(io_error(&path, "cannot be mapped"))?;
             let slots: Vec<_> = self.stores.iter_mut().map(|store| store.add_segment(None, map.clone())).collect();
-            let retired = RetiredSegment { file_name: segment.file_name.clone(), slots: slots.clone() };
+            let retired = RetiredSegment::new(log.core, segment, slots.clone());
             self.retired.entry(log.incarnation.0).or_default().push(retired);
             core.segments.push(SegmentRef {
                 core: log.core,
@@ -354,6 +356,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
                 if due {
                     core.marks.push((before, frame.lsn()));
                 }
+                core.has_copies |= frame.kind() == FrameKind::Compacted;
                 let payload = frame.payload();
                 let payload_at = payload.as_ptr() as usize - bytes.as_ptr() as usize;
                 let mut at = 0;
@@ -383,9 +386,12 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
     ) -> Result<(), StartError> {
         self.records += 1;
         let far_future = is_far_future(record.version, self.time);
-        if kind == FrameKind::Originated {
+        let is_own = kind == FrameKind::Originated || kind == FrameKind::Compacted && record.origin == self.node;
+        if is_own {
             let run = self.runs.entry(incarnation.0).or_default();
-            run.highest = run.highest.max(record.version);
+            if kind == FrameKind::Originated {
+                run.highest = run.highest.max(record.version);
+            }
             run.data |= record.op != RecordOp::Control;
             self.reached = self.reached.max(record.version);
         }
@@ -407,12 +413,22 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             len_max: u32::try_from(record.bytes.len()).expect("records fit a segment"),
         };
         // What this node acknowledged is never held back, whatever its clock says now.
-        if far_future && kind != FrameKind::Originated {
+        if far_future && !is_own {
             self.held.push((core, HeldKey::of(record, hash), location));
             return Ok(());
         }
         let store = &mut self.stores[core];
-        let verdict = store.judge(hash, record);
+        if kind == FrameKind::Compacted && !is_own {
+            store.stands_for_own(location.segment);
+        }
+        let verdict = match store.judge(hash, record) {
+            // A copy: the later one counts, so that the segment it was made of can go.
+            Verdict::Same if kind.is_compacted() => {
+                store.moved_to(hash, record, location);
+                return Ok(());
+            }
+            verdict => verdict,
+        };
         store.install(hash, verdict, location, Facts::of(record));
         Ok(())
     }
@@ -434,11 +450,13 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             ) if node == self.node && opened == incarnation => {
                 self.runs.entry(incarnation.0).or_default().first = Some((first, cores));
             }
+            // How far a run before this one had got: the segments that say so may be gone.
+            (FrameKind::Local, ControlRecord::Watermark { node, incarnation, version, .. }) if node == self.node => {
+                let run = self.runs.entry(incarnation.0).or_default();
+                run.highest = run.highest.max(version);
+            }
             (FrameKind::Local, ControlRecord::Watermark { node, incarnation, version, rests_on, .. }) => {
                 self.watermarks.push((node, incarnation, version, rests_on));
-            }
-            (FrameKind::Local, ControlRecord::Close { node, incarnation, .. }) if node == self.node => {
-                self.given_up.insert(incarnation.0);
             }
             (FrameKind::Local, ControlRecord::ClockCeiling { .. }) if planted::is(Fault::ClockBelowCeiling) => {}
             (FrameKind::Local, ControlRecord::ClockCeiling { version }) => {
@@ -487,7 +505,6 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         random: &mut dyn FnMut() -> u64,
         lock: L,
     ) -> Result<Started<H, L>, StartError> {
-        let given_up = self.runs_to_give_up();
         let mut logs = self.own_logs();
         let (watermarks, kept) = self.recovered_watermarks();
         let mut shards = Vec::new();
@@ -500,6 +517,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
                 segment_bytes: u64::from(self.settings.segment_bytes),
                 value_bytes_max: self.settings.value_bytes_max as usize,
                 commit_path: self.settings.commit_path,
+                cores: self.settings.cores,
             };
             let mut shard = Shard::new(identity, settings, segment, store, self.floor);
             for (_, key, location) in self.held.iter().filter(|(owner, ..)| *owner == usize::from(core)) {
@@ -509,23 +527,16 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         }
         let (shard, _, file) = shards.first_mut().expect("a node has at least one core");
         let first = shard.open(self.settings.cores, self.time).map_err(StartError::Open)?;
-        // What earlier runs knew of other nodes' logs stands in the new run, too, so that they may go.
-        let stays = |(incarnation, _): &(Incarnation, CoreId)| !given_up.contains(&incarnation.0);
-        let rests_on: Vec<(Incarnation, CoreId, Lsn)> = self
-            .ends
-            .iter()
-            .filter(|(log, _)| stays(log))
-            .map(|((incarnation, core), end)| (*incarnation, *core, *end))
-            .take(usize::from(u16::MAX))
-            .collect();
+        // What earlier runs knew of other nodes' logs stands in the new run, too, so that they may go. It rests on nothing more: what
+        // it rested on was recovered, hence is durable, and goes only when what took its place is.
         for ((node, incarnation), version) in kept {
-            let control = ControlRecord::Watermark { node, incarnation, version, flags: 0, rests_on: rests_on.clone() };
+            let control = ControlRecord::Watermark { node, incarnation, version, flags: 0, rests_on: Vec::new() };
             shard.append_local(&control).map_err(StartError::Open)?;
         }
-        // Once a file of such a run is gone, it must not be offered again, whatever the clock makes of the rest.
-        for incarnation in &given_up {
-            let incarnation = Incarnation(*incarnation);
-            let control = ControlRecord::Close { node: self.node, incarnation, version: self.floor };
+        for log in &logs.logs {
+            let (incarnation, version) = (Incarnation(log.id.incarnation.0), log.end.unwrap_or(log.first));
+            let control =
+                ControlRecord::Watermark { node: self.node, incarnation, version, flags: 0, rests_on: Vec::new() };
             shard.append_local(&control).map_err(StartError::Open)?;
         }
         shard.seal_group().map_err(StartError::Open)?;
@@ -551,13 +562,14 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         for (shard, ..) in &mut shards {
             shard.raise(first);
         }
-        self.remove(&given_up, &mut shards);
+        let old_runs = self.old_runs(&mut shards);
         Ok(Started {
             node: self.node,
             incarnation,
             secret: self.secret,
             shards,
             logs,
+            old_runs,
             watermarks,
             report: self.report,
             records: self.records,
@@ -607,7 +619,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
     /// worth offering: a log that nobody is told of counts as held.
     fn own_logs(&mut self) -> OwnLogs {
         let mut logs = OwnLogs::default();
-        for incarnation in std::mem::take(&mut self.order) {
+        for incarnation in self.order.clone() {
             let Some(run) = self.runs.remove(&incarnation) else { continue };
             let Some((first, cores)) = run.first.filter(|_| run.data) else { continue };
             if cores != self.settings.cores {
@@ -621,8 +633,16 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
                 slot.segments = found.segments;
                 slot.marks = found.marks;
                 slot.retire(found.end, end);
-                if slot.segments.first().is_some_and(|oldest| oldest.base > Lsn(0)) {
-                    slot.replaced_upto = end;
+                if found.has_copies {
+                    // Where nothing of this run is gone, only those need them who did not follow the runs before it.
+                    slot.copies = Copies { below: first, upto: found.end };
+                }
+            }
+            for core in &mut log.cores {
+                // Every core of a run has a segment, until it is removed.
+                if core.segments.first().is_none_or(|oldest| oldest.base > Lsn(0)) {
+                    core.begin_late(end);
+                    log.rests_on_later_upto = self.floor;
                 }
             }
             for core in &mut log.cores {

@@ -27,6 +27,7 @@ fn shard(segment_bytes: usize) -> Shard<MemoryMap> {
         segment_bytes: segment_bytes as u64,
         value_bytes_max: 64 * 1024,
         commit_path: CommitPath::Mmap,
+        cores: 1,
     };
     Shard::new(identity, settings, segment(1, segment_bytes), Store::new(4, NodeId(9)), Version::ZERO)
 }

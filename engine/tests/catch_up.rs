@@ -37,6 +37,7 @@ impl Core {
             segment_bytes: SEGMENT_BYTES as u64,
             value_bytes_max: SEGMENT_BYTES / 4,
             commit_path: CommitPath::Mmap,
+            cores: 1,
         };
         let shard = Shard::new(identity, settings, first, Store::new(4, NodeId(9)), Version::ZERO);
         let mut core = Core { shard, files: vec![map], core, ms: 0, written: 0 };

@@ -26,6 +26,7 @@ fn shard() -> Shard<MemoryMap> {
         segment_bytes: SEGMENT_BYTES as u64,
         value_bytes_max: 64 * 1024,
         commit_path: CommitPath::Mmap,
+        cores: 1,
     };
     Shard::new(identity, settings, first, Store::new(4, NodeId(9)), Version::ZERO)
 }

@@ -10,7 +10,7 @@ use engine::storage::NodeSecret;
 use net::ids::{Class, CoreIndex, Incarnation, LogId, NodeId, StreamOffset, Version};
 use net::wire::body::{Claim, Compression, Records, RecordsHead};
 use tests::sim::mesh::{Mesh, REGIONS};
-use tests::sim::plan::{Death, NodePlan};
+use tests::sim::plan::NodePlan;
 use tests::sim::workload::{Command, Mix, Outcome};
 use wal::marks::{self, Mark, MarkSet};
 
@@ -489,49 +489,6 @@ fn bytes_of_an_earlier_use_of_a_file_are_not_the_log() {
         }
     }
     panic!("after {acknowledged} writes no log ended before an earlier frame");
-}
-
-#[test]
-fn the_removal_of_a_run_stops_where_something_in_it_counts_again() {
-    let mut marks = Marks::default();
-    for effects in 1..40 {
-        let mut mesh = Mesh::with_cores(57, [1, 1, 1]);
-        // Two runs of nyc follow the same keys: nothing in the first one counts any more.
-        for _ in 0..2 {
-            assert!(all_stored(&mesh.region("sfo").set_many(keys("k", 20), 500)));
-            mesh.run_ms(1_000);
-            mesh.region("nyc").kill();
-            mesh.region("nyc").start();
-        }
-        assert!(all_stored(&mesh.region("sfo").set_many(keys("k", 20), 500)));
-        mesh.run_ms(1_000);
-        mesh.region("nyc").kill();
-        // The next start dies while it gives that run up; then the clock goes back, and all that was followed is of the future.
-        mesh.dies_at(NYC, effects, Death::Kill);
-        mesh.region("nyc").start();
-        if mesh.region("nyc").is_up() {
-            break;
-        }
-        mesh.set_clock(NYC, -3_600_000);
-        mesh.region("nyc").start();
-        if !marks.reached(Mark::RunRemovalStopped) {
-            continue;
-        }
-        // With the right clock everything is there, and the rest goes.
-        mesh.region("nyc").kill();
-        mesh.set_clock(NYC, 0);
-        let before = mesh.segment_names(NYC).len();
-        mesh.region("nyc").start();
-        let report = mesh.start_report(NYC);
-        assert!(report.iter().any(|line| line.contains("nothing in it counts any more")), "{report:?}");
-        assert!(mesh.segment_names(NYC).len() <= before, "what it removes makes up for what it begins");
-        mesh.converged();
-        for key in keys("k", 20) {
-            assert!(length(&mesh.region("nyc").get(&key)).is_some(), "{key}");
-        }
-        return;
-    }
-    panic!("no removal was stopped");
 }
 
 const LOG: LogId = LogId { node: NodeId(5), incarnation: Incarnation(1) };

@@ -36,10 +36,20 @@ named! {
         WatermarkDiscarded = "watermark-discarded",
         /// The node started with another number of cores than one of its earlier runs.
         CoreCountChanged = "core-count-changed",
-        /// An earlier run was given up because nothing in it counted any more.
-        RunGivenUp = "run-given-up",
-        /// The file of a run that was given up could not go yet.
-        RunRemovalStopped = "run-removal-stopped",
+
+        // ---- compaction
+        /// A segment began to be compacted.
+        CompactionBegan = "compaction-began",
+        /// A segment could not be read back and is left alone.
+        CompactionStopped = "compaction-stopped",
+        /// A record of another node was copied for those who follow this node's log, in which it superseded one.
+        WinnerCopied = "winner-copied",
+        /// A follower was sent copies, because what they were made of is gone.
+        CopiesSent = "copies-sent",
+        /// The claim over a log whose beginning is gone waited for the copies in later logs.
+        ClaimWaitedForCopies = "claim-waited-for-copies",
+        /// A segment of an earlier run was removed while the node ran.
+        OldSegmentRemoved = "old-segment-removed",
 
         // ---- the disk
         /// A sync of the log failed.

@@ -31,6 +31,14 @@ named! {
         /// A segment is given up although it holds the newest word on other nodes' logs.
         RepeatNothing = "repeat-nothing",
 
+        // ---- compaction
+        /// A tombstone is dropped when its segment is compacted.
+        TombstoneDroppedInCompaction = "tombstone-dropped-in-compaction",
+        /// What superseded this node's records is not copied when their segment is compacted.
+        WinnersNotCopied = "winners-not-copied",
+        /// A follower that begins behind what was removed is not sent the copies.
+        CopiesNotSent = "copies-not-sent",
+
         // ---- the merge
         /// Of two records with one version the one that comes later wins, wherever it comes later.
         LaterArrivalWinsTie = "later-arrival-wins-tie",

@@ -157,7 +157,13 @@ fn the_constants_table_has_the_values_of_the_source() {
 
 #[test]
 fn the_numbers_of_every_enumeration_are_documented() {
-    let kinds = [FrameKind::Originated, FrameKind::Followed, FrameKind::Local];
+    let kinds = [
+        FrameKind::Originated,
+        FrameKind::Followed,
+        FrameKind::Local,
+        FrameKind::Compacted,
+        FrameKind::CompactedFollowed,
+    ];
     assert_eq!(pairs("### Frame kinds"), set(kinds.map(|kind| (kind as u8, format!("{kind:?}")))));
     assert_eq!(pairs("### Frame flags"), set([(FrameFlags::END_OF_SEGMENT.0, "END_OF_SEGMENT")]));
     assert_eq!(

@@ -43,6 +43,7 @@ impl<H: Host> ControlLoop<H> {
             Purpose::Dial(target) => self.dialled(target, completion),
             Purpose::OpenSegment(key, segment) => self.segment_opened(key, segment, completion),
             Purpose::ReadSegment(key) => self.segment_read(key, completion),
+            Purpose::RemoveOldSegment => self.old_segment_removed(completion),
         }
     }
 

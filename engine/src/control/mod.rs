@@ -8,6 +8,7 @@ mod follow;
 mod handshake;
 mod io;
 pub mod link;
+mod old_runs;
 mod serve;
 pub mod status;
 
@@ -22,6 +23,7 @@ use net::reactor::{Completion, Io, Listener, Mono, Op, StreamKind, Wait};
 use slab::Slab;
 
 use self::link::{Link, Traffic};
+use self::old_runs::OldRuns;
 use self::status::StatusBoard;
 use crate::clock::{PhysicalClock, Time};
 use crate::core::ops::OpTable;
@@ -35,6 +37,7 @@ use crate::replication::logs::{CoreLog, OwnLogs, SegmentRef};
 use crate::replication::receive::Cores;
 use crate::replication::watermarks::Watermarks;
 use crate::shard::Removable;
+use crate::startup::OldRun;
 use crate::storage::NodeSecret;
 
 /// Bytes queued on a link, and not yet with the kernel, before no more records are added.
@@ -79,6 +82,7 @@ pub(crate) enum Purpose {
     Dial(DialTarget),
     OpenSegment(LinkKey, SegmentRef),
     ReadSegment(LinkKey),
+    RemoveOldSegment,
 }
 
 /// Which of the two mesh ports.
@@ -152,6 +156,8 @@ pub struct ControlParts {
     pub data_dir: PathBuf,
     /// Own logs as recovery found them, the current one last.
     pub logs: OwnLogs,
+    /// What is left of earlier runs, oldest first.
+    pub old_runs: Vec<OldRun>,
     /// The recovered vector.
     pub watermarks: Watermarks,
     /// Placement of keys on cores.
@@ -209,6 +215,7 @@ pub struct ControlLoop<H: Host> {
     segment_files: HashMap<SegmentRef, H::File>,
     /// Segments that their cores would give up, by core.
     removable: Vec<(u16, Removable)>,
+    old_runs: OldRuns,
     /// Listeners that accept nothing until `rest_until`.
     resting: Vec<(Listener, Port)>,
     rest_until: Mono,
@@ -248,6 +255,7 @@ impl<H: Host> ControlLoop<H> {
             sources: Vec::new(),
             core_state: Cores::new(parts.facts.cores, parts.secret, parts.mesh.value_bytes_max as usize),
             raised: vec![wal::Version::ZERO; usize::from(parts.facts.cores)],
+            old_runs: OldRuns::new(parts.old_runs, parts.facts.cores),
             facts: parts.facts,
             mesh: parts.mesh,
             data_dir: parts.data_dir,
@@ -370,6 +378,7 @@ impl<H: Host> ControlLoop<H> {
         self.dial();
         self.serve_followers();
         self.let_segments_go();
+        self.let_old_runs_go();
         self.persist_watermarks();
         self.keep_links();
         self.send_all();
@@ -439,6 +448,9 @@ impl<H: Host> ControlLoop<H> {
                     let core_id = wal::CoreId(core);
                     let segment = SegmentRef { core: core_id, number, cookie, base, end: None };
                     self.logs.current().cores[index].segments.push(segment);
+                }
+                CoreEvent::OldSegmentEmptied { segment, upto, replaced_upto } => {
+                    self.old_runs.emptied(core, segment, upto, replaced_upto);
                 }
                 CoreEvent::Removable(removable) => self.removable.push((core, removable)),
                 CoreEvent::Failed(reason) => {

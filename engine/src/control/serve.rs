@@ -166,9 +166,7 @@ impl<H: Host> ControlLoop<H> {
                 }
                 Verdict::Skip(behind) => {
                     behind.into_iter().all(|index| match self.links.get_mut(index).map(|link| &mut link.role) {
-                        Some(Role::Serving { sender, .. }) => {
-                            sender.skip_to(log, core, removable.end, removable.replaced_upto)
-                        }
+                        Some(Role::Serving { sender, .. }) => sender.skip_to(log, core, &removable),
                         _ => true,
                     })
                 }
@@ -177,7 +175,7 @@ impl<H: Host> ControlLoop<H> {
                 self.removable.push((core, removable));
                 continue;
             }
-            self.logs.current().cores[usize::from(core)].remove_before(removable.end, removable.replaced_upto);
+            self.logs.current().cores[usize::from(core)].remove_before(&removable);
             self.segment_files.retain(|segment, _| segment.core.0 != core || segment.number != removable.number);
             self.cores[usize::from(core)].send(ToCore::RemoveSegment(removable.number));
         }

@@ -71,6 +71,11 @@ impl<H: Host> Commit<H> {
         }
     }
 
+    /// Whether a group is on its way to the disk.
+    pub(super) fn is_syncing(&self) -> bool {
+        self.syncing
+    }
+
     /// The next instant at which something has to be done without any completion.
     pub(super) fn deadline(&self) -> Option<Mono> {
         let idle = (!self.idle_sealed && !self.syncing).then(|| self.last_append.plus_ms(IDLE_SEAL_MS));
@@ -90,6 +95,10 @@ impl<H: Host> CoreLoop<H> {
             self.commit.announced = true;
             let (number, cookie, base) = self.shard.first_segment();
             self.tell(CoreEvent::Segment { number, cookie, base });
+        }
+        // Copies of old records ride in the group that is about to be sealed.
+        if !self.commit.syncing || self.facts.durability == Durability::Os {
+            self.compact();
         }
         self.start_sync();
         self.keep_segments();

@@ -5,6 +5,7 @@
 
 mod clients;
 mod commit;
+mod compaction;
 mod everywhere;
 mod holds;
 pub(crate) mod ops;
@@ -30,6 +31,7 @@ use wal::{CommitPath, Lsn, RecordView};
 
 use self::clients::Clients;
 use self::commit::Commit;
+use self::compaction::Compactor;
 use self::everywhere::Parts;
 use self::holds::Holds;
 use self::ops::{Context, Ops};
@@ -94,6 +96,7 @@ pub struct CoreLoop<H: Host> {
     time: Time,
     shard: Shard<H::Map>,
     commit: Commit<H>,
+    compactor: Compactor<H::File>,
     clients: Clients,
     mailbox: Receiver<ToCore>,
     cores: Vec<Outbox<ToCore>>,
@@ -133,6 +136,7 @@ impl<H: Host> CoreLoop<H> {
             time: Time::default(),
             shard: parts.shard,
             commit: Commit::new(Segments::new(parts.data_dir, parts.segment_bytes)),
+            compactor: Compactor::default(),
             clients,
             mailbox: parts.mailbox,
             cores: parts.cores,
@@ -235,6 +239,9 @@ impl<H: Host> CoreLoop<H> {
             // What is due and still held waits for the ceiling, whose sync ends the wait.
             until = until.min(now.plus_ms(due_in_ms.clamp(RETRY_MS, 1000)));
         }
+        if let Some(at) = self.compaction_deadline() {
+            until = until.min(at);
+        }
         if retry {
             until = until.min(now.plus_ms(RETRY_MS));
         }
@@ -249,6 +256,7 @@ impl<H: Host> CoreLoop<H> {
             Context::Send(connection) => self.sent(connection, completion),
             Context::Close(connection) => self.clients.closed(connection),
             Context::CloseRefused => {}
+            Context::Compaction => self.compaction_completed(completion),
             context => self.disk_completed(context, completion),
         }
     }
@@ -348,6 +356,7 @@ impl<H: Host> CoreLoop<H> {
                 Err(error) => self.tell(CoreEvent::Failed(error.to_string())),
             },
             ToCore::RemoveSegment(number) => self.remove_segment(number),
+            ToCore::ForgetOldSegment(segment) => self.shard.forget_old_segment(segment),
             ToCore::Watch { from, connection, hop, keys } => {
                 let watched = self.look_at(keys);
                 self.send_to(from, ToCore::Watched { connection, hop, watched });

@@ -30,6 +30,8 @@ pub(crate) enum Context {
     Unname,
     /// A segment that was given up is unlinked.
     Unlink,
+    /// A segment is opened or read for compaction.
+    Compaction,
     /// What a failed preparation may have left is unlinked.
     Discard,
 }

@@ -41,7 +41,7 @@ struct Preparing {
 /// What happens to the segments of one core.
 #[derive(Debug)]
 pub(crate) struct Segments {
-    data_dir: PathBuf,
+    pub(super) data_dir: PathBuf,
     segment_bytes: u64,
     preparing: Option<Preparing>,
     prepare_after: Mono,

@@ -78,6 +78,16 @@ pub const CORE_METRICS: &[Metric<CoreGauges>] = &[
     counter("segments_removed", "Segments given up because nothing in them counted any more.", |core| {
         load(&core.segments_removed)
     }),
+    gauge("live_bytes", "Bytes of records that count, tombstones included.", |core| load(&core.live_bytes)),
+    gauge("compactable_bytes", "Bytes of immutable segment files in which something counts.", |core| {
+        load(&core.compactable_bytes)
+    }),
+    counter("compacted_segments", "Segments that compaction read to their end.", |core| load(&core.compacted_segments)),
+    counter("compacted_records", "Records that compaction appended again.", |core| load(&core.compacted_records)),
+    counter("compacted_bytes", "Bytes of records that compaction appended again.", |core| load(&core.compacted_bytes)),
+    counter("compaction_stopped", "Segments that could not be read back and keep their space.", |core| {
+        load(&core.compaction_stopped)
+    }),
 ];
 
 /// Latency of group commit by stage; labels `core`, `stage` and `quantile`.

@@ -7,7 +7,7 @@ use net::wire::body::{LogEntry, LogState};
 use wal::{Cookie, CoreId, Lsn, SegmentNumber, Version};
 
 use super::{log_id, to_wire};
-use crate::shard::DurableFrame;
+use crate::shard::{Copies, DurableFrame, Removable, SegmentId};
 
 /// Durable frames kept in hand per core, so that a follower at the tail is served without reading files.
 pub const RECENT_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -42,6 +42,8 @@ pub struct CoreLog {
     /// Segments at the log's beginning were removed; what superseded their records has versions up to here. It is in what is left
     /// of the log, or was removed itself and is counted here.
     pub replaced_upto: Version,
+    /// Copies of records of removed segments, and who needs them.
+    pub copies: Copies,
     /// (version, position): every originated version at or after the position is greater. Rising.
     pub marks: Vec<(Version, Lsn)>,
     /// Every originated durable frame at or after this position is in `recent`.
@@ -73,13 +75,29 @@ impl CoreLog {
         let after = self.marks.partition_point(|(mark, _)| *mark <= version);
         match after.checked_sub(1) {
             Some(at) => self.marks[at].1,
-            None => self.segments.first().map_or(Lsn(0), |segment| segment.base),
+            None => self.begin(),
         }
     }
 
-    /// The log begins at `end` from now on; what superseded the records before it has versions up to `replaced_upto`.
-    pub fn remove_before(&mut self, end: Lsn, replaced_upto: Version) {
-        self.replaced_upto = self.replaced_upto.max(replaced_upto);
+    /// Where it begins: a place to start for a follower that has nothing of it.
+    #[must_use]
+    pub fn begin(&self) -> Lsn {
+        self.segments.first().map_or(Lsn(0), |segment| segment.base)
+    }
+
+    /// Its beginning is gone: who holds less than `end` needs all that is left, copies included, before a claim.
+    pub fn begin_late(&mut self, end: Version) {
+        self.replaced_upto = end;
+        if self.copies.upto > Lsn(0) {
+            self.copies.below = end;
+        }
+    }
+
+    /// The log begins at `removed.end` from now on.
+    pub fn remove_before(&mut self, removed: &Removable) {
+        let end = removed.end;
+        self.replaced_upto = self.replaced_upto.max(removed.replaced_upto);
+        self.copies = self.copies.and(removed.copies);
         self.segments.retain(|segment| segment.base >= end);
         self.marks.retain(|(_, at)| *at >= end);
         while let Some(old) = self.recent.pop_front_if(|frame| frame.frame.lsn < end) {
@@ -141,6 +159,9 @@ pub struct OwnLog {
     pub end: Option<Version>,
     /// By core.
     pub cores: Vec<CoreLog>,
+    /// It has lost its beginning. What counted there, or superseded it, stands in later logs: in copies, and in what they
+    /// originated up to this version. Zero if it is whole.
+    pub rests_on_later_upto: Version,
 }
 
 impl OwnLog {
@@ -151,7 +172,29 @@ impl OwnLog {
             id: log_id(node, incarnation),
             first,
             end: None,
+            rests_on_later_upto: Version::ZERO,
             cores: std::iter::repeat_with(CoreLog::default).take(usize::from(cores)).collect(),
+        }
+    }
+
+    /// A segment of this retired log is gone, and none before it is left. What superseded its records has versions up to
+    /// `replaced_upto`.
+    pub fn lose_beginning(&mut self, segment: SegmentId, replaced_upto: Version) {
+        // At least something, so that it counts as no longer whole.
+        self.rests_on_later_upto = self.rests_on_later_upto.max(replaced_upto).max(self.first);
+        let end = self.end.unwrap_or(Version::ZERO);
+        for core in &mut self.cores {
+            let gone = |found: &SegmentRef| (found.core, found.number) == (segment.core, segment.number);
+            if let Some(at) = core.segments.iter().position(gone) {
+                core.segments.remove(at);
+                let begin = core.begin();
+                core.marks.retain(|(_, at)| *at >= begin);
+                core.begin_late(end);
+                if core.segments.is_empty() {
+                    core.durable = Lsn(0);
+                    core.copies = Copies::default();
+                }
+            }
         }
     }
 
@@ -220,9 +263,15 @@ mod tests {
         let mut log = OwnLog::new(wal::NodeId(1), wal::Incarnation(2), Version(10), 2);
         log.cores[0].complete = Version(1_000);
         assert_eq!(log.claims_begin_at(Version(0)), Version::ZERO);
-        log.cores[0].remove_before(Lsn(8_192), Version(50));
-        log.cores[1].remove_before(Lsn(8_192), Version(70));
-        log.cores[0].remove_before(Lsn(16_384), Version(40));
+        let removed = |end, replaced_upto| Removable {
+            number: SegmentNumber(1),
+            end: Lsn(end),
+            replaced_upto: Version(replaced_upto),
+            copies: Copies::default(),
+        };
+        log.cores[0].remove_before(&removed(8_192, 50));
+        log.cores[1].remove_before(&removed(8_192, 70));
+        log.cores[0].remove_before(&removed(16_384, 40));
         assert_eq!(log.claims_begin_at(Version(0)), Version(70));
         assert_eq!(log.claims_begin_at(Version(69)), Version(70));
         assert_eq!(log.claims_begin_at(Version(70)), Version::ZERO, "whoever holds them claims as always");

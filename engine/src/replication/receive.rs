@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use net::ids::{LogId, StreamOffset, Version};
-use net::wire::body::{Claim, Records};
+use net::wire::body::{Claim, Records, RecordsHead, records};
 use net::wire::limits::LOGS_MAX;
 use wal::marks::{Mark, reach};
 use wal::planted::{self, Fault};
@@ -36,7 +36,7 @@ pub enum StreamError {
         /// What is wrong.
         detail: String,
     },
-    /// A record of another origin, which an origin must not send.
+    /// A record of another origin, which an origin must not send but among copies.
     #[error("{log} sent a record of origin {origin:08x}; a source may only send what it originated")]
     ForeignOrigin {
         /// Which log.
@@ -129,8 +129,10 @@ impl Cores {
     }
 
     /// Judges a record of `log` that verified. What is refused here would make every later start fail, or end the node.
-    fn accept(&self, log: LogId, index: u32, record: &RecordView<'_>) -> Result<(), StreamError> {
-        if record.origin.0 != log.node.0 && !planted::is(Fault::NoOriginFilter) {
+    fn accept(&self, head: &RecordsHead, index: u32, record: &RecordView<'_>) -> Result<(), StreamError> {
+        let log = head.log;
+        let copies = head.flags & records::COPIES != 0;
+        if record.origin.0 != log.node.0 && !copies && !planted::is(Fault::NoOriginFilter) {
             return Err(StreamError::ForeignOrigin { log, origin: record.origin.0 });
         }
         let refuse = |reason: String| Err(StreamError::Unacceptable { log, index, reason });
@@ -267,7 +269,7 @@ impl Receiver {
                 reach(Mark::BatchDamaged);
                 StreamError::Damaged { log: head.log, index: found, detail: error.to_string() }
             })?;
-            cores.accept(head.log, found, &record)?;
+            cores.accept(head, found, &record)?;
             let owner = if record.op == RecordOp::Control { 0 } else { cores.secret.hash(record.key).core(count) };
             match open {
                 Some((core, _)) if core == owner => {}

@@ -7,13 +7,14 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use net::ids::{Class, CoreIndex, LogId, StreamOffset};
-use net::wire::body::{Claim, Compression, FollowLog, RecordsHead};
+use net::wire::body::{Claim, Compression, FollowLog, RecordsHead, records};
 use wal::marks::{Mark, reach};
 use wal::planted::{self, Fault};
 use wal::{FrameKind, Lsn, RecordError, RecordView, Version};
 
-use super::logs::{CoreLog, OwnLogs, SegmentRef};
+use super::logs::{CoreLog, OwnLog, OwnLogs, SegmentRef};
 use super::{BATCH_BYTES, from_wire, to_wire};
+use crate::shard::{Copies, Removable};
 
 /// Bytes of one bulk read; doubled for a frame that does not fit.
 const READ_BYTES: u32 = 512 * 1024;
@@ -56,6 +57,8 @@ struct Piece {
     /// frame's clock would say too much: all frames of one group carry the same, and the rest of the group may be
     /// behind a batch, a read or a segment that is not durable yet.
     reaches: Option<Version>,
+    /// They are copies that compaction made.
+    copies: bool,
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +72,8 @@ struct Cursor {
     read_bytes: u32,
     /// Base of the segment whose last frame was read: what is left of the file is not the log.
     finished: Option<Lsn>,
+    /// The follower began behind what was removed, or skipped it: it is sent the copies, which only the files have, until none is left.
+    wants_copies: bool,
     /// `next` was reached over frames in memory, so that it need not be where a frame begins: it may be the end of a segment.
     from_memory: bool,
 }
@@ -86,9 +91,16 @@ struct Stream {
 }
 
 impl Cursor {
+    /// Whether copies that the follower has to be sent stand further up in the log.
+    fn owes_copies(&self, log: &CoreLog) -> bool {
+        self.wants_copies && (self.next < log.copies.upto.min(log.durable) || !self.pieces.is_empty())
+    }
+
     /// The read that goes on from here; `None` while there is something to send or everything is in memory.
     fn wanted(&mut self, log: &CoreLog) -> Option<ReadRequest> {
-        if !self.pieces.is_empty() || self.next >= log.durable || log.recent_from(self.next).is_some() {
+        self.wants_copies = self.owes_copies(log);
+        let in_hand = !self.wants_copies && log.recent_from(self.next).is_some();
+        if !self.pieces.is_empty() || self.next >= log.durable || in_hand {
             return None;
         }
         if std::mem::take(&mut self.from_memory) {
@@ -151,7 +163,9 @@ impl Sender {
                 .cores
                 .iter()
                 .map(|core| Cursor {
-                    next: core.start_for(from),
+                    // Copies of what earlier runs held may stand before the first version of this one.
+                    next: if from < log.first { core.begin() } else { core.start_for(from) },
+                    wants_copies: from < core.copies.below && !planted::is(Fault::CopiesNotSent),
                     shipped: from,
                     pieces: VecDeque::new(),
                     read_bytes: READ_BYTES,
@@ -194,10 +208,10 @@ impl Sender {
         streams.filter_map(|stream| stream.cursors.get(usize::from(core))).map(|cursor| cursor.next).min()
     }
 
-    /// Goes on behind `end` in `core`'s part of `log`: what stands before it is about to be removed. Claims wait until the
-    /// follower holds what superseded it, up to `replaced_upto`. Whether that was possible; a read that is under way ends first.
-    pub fn skip_to(&mut self, log: LogId, core: u16, end: Lsn, replaced_upto: Version) -> bool {
-        let core = usize::from(core);
+    /// Goes on behind what is about to be removed from `core`'s part of `log`. Claims wait until the follower holds what superseded
+    /// it, and the copies. Whether that was possible; a read that is under way ends first.
+    pub fn skip_to(&mut self, log: LogId, core: u16, removed: &Removable) -> bool {
+        let (core, end) = (usize::from(core), removed.end);
         let reads = |stream: usize| self.reading.is_some_and(|(reading, of, _)| (reading, of) == (stream, core));
         let streams = self.streams.iter().enumerate().filter(|(_, stream)| stream.log == log);
         let behind = |stream: &Stream| stream.cursors.get(core).is_some_and(|cursor| cursor.next < end);
@@ -208,8 +222,10 @@ impl Sender {
         for stream in skipping {
             reach(Mark::FollowerSkipsSegment);
             let stream = &mut self.streams[stream];
-            stream.claims_begin_at = stream.claims_begin_at.max(replaced_upto);
-            stream.cursors[core].next = end;
+            stream.claims_begin_at = stream.claims_begin_at.max(removed.replaced_upto);
+            let cursor = &mut stream.cursors[core];
+            cursor.next = end;
+            cursor.wants_copies |= removed.copies != Copies::default() && !planted::is(Fault::CopiesNotSent);
         }
         true
     }
@@ -255,7 +271,7 @@ impl Sender {
     fn refill(&mut self, stream: usize, core: usize, log: &CoreLog) {
         let from = self.streams[stream].from;
         let cursor = &mut self.streams[stream].cursors[core];
-        if !cursor.pieces.is_empty() {
+        if !cursor.pieces.is_empty() || cursor.owes_copies(log) {
             return;
         }
         let Some(frames) = log.recent_from(cursor.next) else {
@@ -276,7 +292,7 @@ impl Sender {
             if durable.frame.hlc > from {
                 taken += durable.payload.len();
                 let reaches = durable.frame.max_version;
-                split(&durable.payload, durable.frame.records, reaches, &mut cursor.pieces);
+                split(&durable.payload, durable.frame.records, Some(reaches), false, &mut cursor.pieces);
             }
         }
         if exhausted {
@@ -302,7 +318,8 @@ impl Sender {
         let cursor = &mut self.streams[stream].cursors[core];
         let mut runs: Vec<Bytes> = Vec::new();
         let (mut bytes, mut count) = (0, 0);
-        while let Some(piece) = cursor.pieces.front() {
+        let copies = cursor.pieces.front().is_some_and(|piece| piece.copies);
+        while let Some(piece) = cursor.pieces.front().filter(|piece| piece.copies == copies) {
             if bytes > 0 && bytes + piece.bytes.len() > BATCH_BYTES {
                 break;
             }
@@ -321,7 +338,7 @@ impl Sender {
         let head = RecordsHead {
             log,
             core: CoreIndex(u16::try_from(core).unwrap_or(u16::MAX)),
-            flags: 0,
+            flags: if copies { records::COPIES } else { 0 },
             stream_offset: StreamOffset(self.sent),
             count,
             raw_bytes: u32::try_from(bytes).expect("a batch is at most one record larger than BATCH_BYTES"),
@@ -331,10 +348,35 @@ impl Sender {
         Some(Step::Records { head, runs })
     }
 
+    /// Whether later logs hold something that stands for the lost beginning of `log` and that was not sent yet.
+    fn owes_what_replaced(&self, log: &OwnLog, logs: &OwnLogs) -> bool {
+        if log.rests_on_later_upto == Version::ZERO {
+            return false;
+        }
+        logs.logs.iter().filter(|later| later.first > log.first).any(|later| {
+            let Some(stream) = self.streams.iter().find(|stream| stream.log == later.id) else {
+                // A retired one that was not asked for is held.
+                return later.end.is_none();
+            };
+            let needed = log.rests_on_later_upto.min(later.end.unwrap_or(Version(u64::MAX)));
+            let originated = needed >= later.first && stream.claimed < needed;
+            originated || stream.cursors.iter().zip(&later.cores).any(|(cursor, core)| cursor.owes_copies(core))
+        })
+    }
+
     /// The claim that what was sent so far allows, if it says anything new.
     fn claim(&mut self, logs: &OwnLogs, index: usize) -> Option<Claim> {
-        let stream = &mut self.streams[index];
+        let stream = &self.streams[index];
         let log = logs.get(stream.log)?;
+        if stream.cursors.iter().zip(&log.cores).any(|(cursor, core)| cursor.owes_copies(core)) {
+            reach(Mark::ClaimHeldBack);
+            return None;
+        }
+        if stream.from < log.end.unwrap_or(Version::ZERO) && self.owes_what_replaced(log, logs) {
+            reach(Mark::ClaimWaitedForCopies);
+            return None;
+        }
+        let stream = &mut self.streams[index];
         // Never beyond what the owner itself promises.
         let reached = |(cursor, core): (&Cursor, &CoreLog)| {
             let all = cursor.pieces.is_empty() && cursor.next >= core.durable;
@@ -401,12 +443,17 @@ impl Sender {
             let frame = frame.map_err(|error| damage(error.to_string()))?;
             cursor.next = frame.end();
             ended = frame.is_last_of_segment();
+            if frame.kind() == FrameKind::Compacted && cursor.wants_copies {
+                reach(Mark::CopiesSent);
+                let payload = bytes.slice_ref(frame.payload());
+                split(&payload, frame.records_count(), None, true, &mut cursor.pieces);
+            }
             if frame.kind() == FrameKind::Originated && frame.records_count() > 0 && frame.hlc() > from {
                 let payload = bytes.slice_ref(frame.payload());
                 let reaches = highest_version(&payload).map_err(|error| damage(error.to_string()))?;
                 // A read may begin before what was sent from memory.
                 if reaches > cursor.shipped {
-                    split(&payload, frame.records_count(), reaches, &mut cursor.pieces);
+                    split(&payload, frame.records_count(), Some(reaches), false, &mut cursor.pieces);
                 } else {
                     reach(Mark::ReadOverlapsSent);
                 }
@@ -446,20 +493,20 @@ fn highest_version(payload: &[u8]) -> Result<Version, RecordError> {
 }
 
 /// Cuts a frame's payload into pieces of at most a batch, at record boundaries.
-fn split(payload: &Bytes, records: u32, reaches: Version, pieces: &mut VecDeque<Piece>) {
+fn split(payload: &Bytes, records: u32, reaches: Option<Version>, copies: bool, pieces: &mut VecDeque<Piece>) {
     if payload.len() <= BATCH_BYTES {
-        pieces.push_back(Piece { bytes: payload.clone(), records, reaches: Some(reaches) });
+        pieces.push_back(Piece { bytes: payload.clone(), records, reaches, copies });
         return;
     }
     let (mut start, mut at, mut count) = (0, 0, 0);
     while at < payload.len() {
         let len = wal::padded_record_len(&payload[at..]).unwrap_or(payload.len() - at).min(payload.len() - at);
         if at > start && at + len - start > BATCH_BYTES {
-            pieces.push_back(Piece { bytes: payload.slice(start..at), records: count, reaches: None });
+            pieces.push_back(Piece { bytes: payload.slice(start..at), records: count, reaches: None, copies });
             (start, count) = (at, 0);
         }
         at += len.max(1);
         count += 1;
     }
-    pieces.push_back(Piece { bytes: payload.slice(start..), records: count, reaches: Some(reaches) });
+    pieces.push_back(Piece { bytes: payload.slice(start..), records: count, reaches, copies });
 }

@@ -1,65 +1,62 @@
-//! Earlier runs in which nothing counts any more: found, given up, and their files removed.
+//! What is left of earlier runs, for compaction.
 
 use net::reactor::disk::Disk;
-use wal::Incarnation;
-use wal::marks::{Mark, reach};
+use wal::recovery::RecoveredSegment;
+use wal::{CoreId, Incarnation};
 
 use super::{Recovering, StartedShard};
 use crate::host::Host;
+use crate::shard::{OldSegment, SegmentId};
 use crate::storage::index::SegmentSlot;
 
 /// A segment of an earlier run.
 pub(super) struct RetiredSegment {
-    pub(super) file_name: String,
+    core: CoreId,
+    segment: RecoveredSegment,
     /// By core of this run.
-    pub(super) slots: Vec<SegmentSlot>,
+    slots: Vec<SegmentSlot>,
+}
+
+impl RetiredSegment {
+    pub(super) fn new(core: CoreId, segment: &RecoveredSegment, slots: Vec<SegmentSlot>) -> RetiredSegment {
+        RetiredSegment { core, segment: segment.clone(), slots }
+    }
+
+    fn id(&self) -> SegmentId {
+        SegmentId { core: self.core, number: self.segment.number }
+    }
+}
+
+/// What is left of an earlier run.
+#[derive(Clone, Debug)]
+pub struct OldRun {
+    /// Its name.
+    pub incarnation: Incarnation,
+    /// Its segments; those of one core from the oldest on.
+    pub segments: Vec<SegmentId>,
 }
 
 impl<H: Host, D: Disk<File = H::File>> Recovering<'_, H, D> {
-    /// Earlier runs in which nothing counts any more, and those that a start before this one began to remove. They are not offered: a
-    /// log that nobody is told of counts as held.
-    pub(super) fn runs_to_give_up(&mut self) -> Vec<u64> {
-        let is_dead = |segment: &RetiredSegment| self.is_dead(segment);
-        let is_given_up = |incarnation: &u64| self.given_up.contains(incarnation);
-        let runs = self.retired.iter().filter(|(run, segments)| is_given_up(run) || segments.iter().all(is_dead));
-        let given_up: Vec<u64> = runs.map(|(incarnation, _)| *incarnation).collect();
-        self.order.retain(|incarnation| !given_up.contains(incarnation));
-        given_up
-    }
-
-    fn is_dead(&self, segment: &RetiredSegment) -> bool {
-        let is_held = |core: usize, slot: SegmentSlot| {
-            self.held.iter().any(|(owner, _, location)| *owner == core && location.segment == slot)
-        };
-        let mut slots = self.stores.iter().zip(&segment.slots).enumerate();
-        slots.all(|(core, (store, slot))| store.is_dead(*slot) && !is_held(core, *slot))
-    }
-
-    /// Removes the files of runs that were given up; what took their place, and what they knew, is durable. A file that cannot go,
-    /// or in which something counts again because the clock was put back, stops its run's removal until the next start.
-    pub(super) fn remove(&mut self, given_up: &[u64], shards: &mut [StartedShard<H>]) {
-        for incarnation in given_up {
-            let segments = self.retired.remove(incarnation).unwrap_or_default();
-            let mut removed = 0;
-            for segment in &segments {
-                let mut slots = shards.iter_mut().zip(&segment.slots);
-                if !slots.all(|((shard, ..), slot)| shard.store().is_dead(*slot)) {
-                    reach(Mark::RunRemovalStopped);
-                    break;
-                }
-                if let Err(error) = self.unlink(&segment.file_name) {
-                    reach(Mark::RunRemovalStopped);
-                    self.report.push(format!("{error}; the next start tries again"));
-                    break;
-                }
-                for ((shard, ..), slot) in shards.iter_mut().zip(&segment.slots) {
-                    shard.store().remove_segment(*slot);
-                }
-                removed += 1;
+    /// Gives each shard its view of every segment of earlier runs, oldest run first.
+    pub(super) fn old_runs(&mut self, shards: &mut [StartedShard<H>]) -> Vec<OldRun> {
+        let mut runs = Vec::new();
+        for incarnation in std::mem::take(&mut self.order) {
+            let segments = self.retired.remove(&incarnation).unwrap_or_default();
+            let incarnation = Incarnation(incarnation);
+            for (core, (shard, ..)) in shards.iter_mut().enumerate() {
+                shard.set_old_segments(segments.iter().map(|found| OldSegment {
+                    id: found.id(),
+                    incarnation,
+                    cookie: found.segment.cookie,
+                    base: found.segment.base,
+                    end: found.segment.end,
+                    file_bytes: found.segment.segment_bytes,
+                    slot: found.slots[core],
+                }));
             }
-            reach(Mark::RunGivenUp);
-            let name = Incarnation(*incarnation);
-            self.report.push(format!("incarnation {name}: nothing in it counts any more, {removed} segments removed"));
+            let segments = segments.iter().map(RetiredSegment::id).collect();
+            runs.push(OldRun { incarnation, segments });
         }
+        runs
     }
 }

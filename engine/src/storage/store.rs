@@ -18,6 +18,10 @@ struct ResidentSegment<M> {
     base: Option<Lsn>,
     /// Index entries that name it, and records held back in it.
     entries: u32,
+    /// Bytes of those records, with their padding.
+    live_bytes: u64,
+    /// Holds records of other nodes for those who follow this node's log: they superseded what compaction left out.
+    stands_for_own: bool,
     /// A record that this node originated, and that lies here, lost against another node's. Whoever follows only this node's log
     /// would miss the winner if the loser were gone.
     lost_to_others: bool,
@@ -47,6 +51,8 @@ pub struct Store<M> {
     segments: Vec<Option<ResidentSegment<M>>>,
     free: Vec<SegmentSlot>,
     live: u64,
+    /// Bytes of all records that entries name, or that are held back.
+    live_bytes: u64,
     /// Live records by expiry, until the clock passes it.
     expiring: BTreeMap<u64, u64>,
     expired_through_unix_ms: u64,
@@ -63,13 +69,21 @@ pub struct Facts {
     pub put: bool,
     /// From when on it is absent, in milliseconds since 1970.
     pub expiry: Option<u64>,
+    /// Bytes it occupies in a log, with its padding.
+    pub padded_len: u32,
 }
 
 impl Facts {
     /// Those of `record`.
     #[must_use]
     pub fn of(record: &RecordView<'_>) -> Facts {
-        Facts { version: record.version, origin: record.origin, put: record.op == RecordOp::Put, expiry: record.expiry }
+        Facts {
+            version: record.version,
+            origin: record.origin,
+            put: record.op == RecordOp::Put,
+            expiry: record.expiry,
+            padded_len: u32::try_from(record.padded_len()).expect("records fit a segment"),
+        }
     }
 }
 
@@ -83,6 +97,7 @@ impl<M: Mapping> Store<M> {
             index: Index::new(table_bits),
             segments: Vec::new(),
             live: 0,
+            live_bytes: 0,
             expiring: BTreeMap::new(),
             expired_through_unix_ms: 0,
         }
@@ -91,7 +106,15 @@ impl<M: Mapping> Store<M> {
     /// Makes a segment known. `base` is given for segments of the running incarnation.
     pub fn add_segment(&mut self, base: Option<Lsn>, map: M) -> SegmentSlot {
         let replaced_upto = Version::ZERO;
-        let resident = Some(ResidentSegment { map, base, entries: 0, lost_to_others: false, replaced_upto });
+        let resident = Some(ResidentSegment {
+            map,
+            base,
+            entries: 0,
+            live_bytes: 0,
+            stands_for_own: false,
+            lost_to_others: false,
+            replaced_upto,
+        });
         if let Some(slot) = self.free.pop() {
             self.segments[slot.0 as usize] = resident;
             return slot;
@@ -126,14 +149,107 @@ impl<M: Mapping> Store<M> {
         self.free.push(slot);
     }
 
-    /// Counts a record that is kept without an entry.
-    pub fn pin(&mut self, slot: SegmentSlot) {
-        self.resident_mut(slot).entries += 1;
+    /// Counts a record that is kept, with or without an entry.
+    pub fn pin(&mut self, location: Location) {
+        let bytes = self.with_record(location, |record| record.padded_len() as u64);
+        self.count_in(location.segment, bytes);
     }
 
     /// Undoes [`Store::pin`].
-    pub fn unpin(&mut self, slot: SegmentSlot) {
-        self.resident_mut(slot).entries -= 1;
+    pub fn unpin(&mut self, location: Location) {
+        let bytes = self.with_record(location, |record| record.padded_len() as u64);
+        self.count_out(location.segment, bytes);
+    }
+
+    fn count_in(&mut self, slot: SegmentSlot, bytes: u64) {
+        let segment = self.resident_mut(slot);
+        segment.entries += 1;
+        segment.live_bytes += bytes;
+        self.live_bytes += bytes;
+    }
+
+    fn count_out(&mut self, slot: SegmentSlot, bytes: u64) {
+        let segment = self.resident_mut(slot);
+        segment.entries -= 1;
+        segment.live_bytes -= bytes;
+        self.live_bytes -= bytes;
+    }
+
+    /// Bytes of the records in the segment that count.
+    #[must_use]
+    pub fn live_bytes_in(&self, slot: SegmentSlot) -> u64 {
+        self.resident(slot).live_bytes
+    }
+
+    /// Bytes of all records that count.
+    #[must_use]
+    pub fn live_bytes(&self) -> u64 {
+        self.live_bytes
+    }
+
+    /// Whether the key's entry names the record at `location`.
+    #[must_use]
+    pub fn is_named(&self, hash: KeyHash, location: Location) -> bool {
+        self.find_at(hash, location).is_some()
+    }
+
+    fn find_at(&self, hash: KeyHash, location: Location) -> Option<(SlotRef, Slot)> {
+        self.index.find(hash.0, |slot| {
+            let there = slot.location();
+            (there.segment, there.offset) == (location.segment, location.offset)
+        })
+    }
+
+    /// A copy of the record at `from`, which an entry names, was appended at `to`: that one counts now.
+    ///
+    /// # Panics
+    /// If no entry names the record at `from`.
+    pub fn relocate(&mut self, hash: KeyHash, from: Location, to: Location, padded_len: u32) {
+        let (at, slot) = self.find_at(hash, from).expect("only a record that an entry names is moved");
+        self.index.replace(at, to, slot.version());
+        self.count_out(from.segment, u64::from(padded_len));
+        self.count_in(to.segment, u64::from(padded_len));
+    }
+
+    /// Forgets the key whose entry names the tombstone at `location`.
+    ///
+    /// # Panics
+    /// If no entry names it.
+    pub fn drop_tombstone(&mut self, hash: KeyHash, location: Location) {
+        let (at, _) = self.find_at(hash, location).expect("only a record that an entry names is dropped");
+        let bytes = self.with_record(location, |record| record.padded_len() as u64);
+        self.index.remove(at);
+        self.count_out(location.segment, bytes);
+    }
+
+    /// Recovery found the record that the key's entry names once more, in the copy at `to`: that one counts now.
+    pub fn moved_to(&mut self, hash: KeyHash, record: &RecordView<'_>, to: Location) {
+        let Some((_, slot)) = self.find(hash, record.key) else { return };
+        let padded_len = u32::try_from(record.padded_len()).expect("records fit a segment");
+        self.relocate(hash, slot.location(), to, padded_len);
+    }
+
+    /// The record that a key's entry names: where it lies, and what it is.
+    #[must_use]
+    pub fn present(&self, hash: KeyHash, key: &[u8]) -> Option<(Location, Facts)> {
+        let (_, slot, facts) = self.find_facts(hash, key)?;
+        Some((slot.location(), facts))
+    }
+
+    /// The segment holds a record of another node that whoever follows this node's log has to be sent.
+    pub fn stands_for_own(&mut self, slot: SegmentSlot) {
+        self.resident_mut(slot).stands_for_own = true;
+    }
+
+    /// What superseded this node's records in the segment is where whoever follows this node's log is sent it.
+    pub fn losses_are_covered(&mut self, slot: SegmentSlot) {
+        self.resident_mut(slot).lost_to_others = false;
+    }
+
+    /// Whether a record that whoever follows this node's log counts on lost against another node's.
+    #[must_use]
+    pub fn has_losses(&self, slot: SegmentSlot) -> bool {
+        self.resident(slot).lost_to_others
     }
 
     fn resident(&self, slot: SegmentSlot) -> &ResidentSegment<M> {
@@ -307,7 +423,7 @@ impl<M: Mapping> Store<M> {
             Verdict::Newer(at, present) => {
                 let slot = self.index.slot(at).location().segment;
                 self.count(present, false);
-                self.resident_mut(slot).entries -= 1;
+                self.count_out(slot, u64::from(present.padded_len));
                 self.lost(slot, present, record);
                 self.index.replace(at, location, record.version);
             }
@@ -317,15 +433,15 @@ impl<M: Mapping> Store<M> {
             }
             Verdict::Same => return,
         }
-        self.resident_mut(location.segment).entries += 1;
+        self.count_in(location.segment, u64::from(record.padded_len));
         self.count(record, true);
     }
 
     /// A record in the segment lost against another one.
     fn lost(&mut self, slot: SegmentSlot, loser: Facts, winner: Facts) {
-        let to_others = loser.origin == self.own && winner.origin != self.own;
+        let own = self.own;
         let segment = self.resident_mut(slot);
-        segment.lost_to_others |= to_others;
+        segment.lost_to_others |= (loser.origin == own || segment.stands_for_own) && winner.origin != own;
         segment.replaced_upto = segment.replaced_upto.max(winner.version);
     }
 

@@ -403,6 +403,13 @@ impl Mesh {
         (self.removed + removed, self.recycled + recycled)
     }
 
+    /// How many segments the present runs have compacted.
+    #[must_use]
+    pub fn segments_compacted(&self) -> u64 {
+        let facts = self.nodes.iter().filter_map(|state| state.node.as_ref()).map(|node| &node.facts);
+        facts.map(|facts| facts.sum(|core| &core.compacted_segments)).sum()
+    }
+
     /// Lets virtual time pass.
     pub fn run_ms(&mut self, millis: u64) {
         let limit = self.world.now().plus_ms(millis);

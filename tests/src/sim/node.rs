@@ -191,6 +191,7 @@ impl Node {
                 mesh: mesh_settings(settings),
                 data_dir: PathBuf::from(data_dir()),
                 logs: started.logs,
+                old_runs: started.old_runs,
                 watermarks: started.watermarks,
                 secret: started.secret,
                 mailbox: control_box.receiver(),

@@ -37,7 +37,7 @@ impl KeyIndex {
         let Some((_, slot)) = found else { return };
         let location = Location { segment: *slot, offset: placement.offset, len_max: placement.len };
         let verdict = self.store.judge_newest(hash, key, version);
-        let facts = Facts { version, origin: self.own, put: true, expiry: None };
+        let facts = Facts { version, origin: self.own, put: true, expiry: None, padded_len: location.len_max };
         self.store.install(hash, verdict, location, facts);
     }
 

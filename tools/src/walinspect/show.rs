@@ -111,6 +111,8 @@ pub(crate) fn frame_kind(kind: FrameKind) -> &'static str {
         FrameKind::Originated => "originated",
         FrameKind::Followed => "followed",
         FrameKind::Local => "local",
+        FrameKind::Compacted => "compacted",
+        FrameKind::CompactedFollowed => "compacted-followed",
     }
 }
 

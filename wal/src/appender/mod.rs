@@ -297,6 +297,12 @@ impl<M: Mapping> Log<M> {
         self.identity
     }
 
+    /// Size of a segment in bytes.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        self.segment_bytes as u64
+    }
+
     /// End of what is in the mapping, sealed or not.
     #[must_use]
     pub fn staged(&self) -> Lsn {

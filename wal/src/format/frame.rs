@@ -57,14 +57,27 @@ pub enum FrameKind {
     Followed = 2,
     /// Control records that never leave this node, and empty frames.
     Local = 3,
+    /// Moved here by compaction, verbatim: records of this node's logs, and records of others that superseded one. Not part of
+    /// the live stream; for members that begin behind what was removed.
+    Compacted = 4,
+    /// Received from other nodes, and moved here by compaction, verbatim.
+    CompactedFollowed = 5,
 }
 
 impl FrameKind {
+    /// Whether it holds copies that compaction made.
+    #[must_use]
+    pub fn is_compacted(self) -> bool {
+        matches!(self, FrameKind::Compacted | FrameKind::CompactedFollowed)
+    }
+
     fn parse(byte: u8) -> Option<FrameKind> {
         match byte {
             1 => Some(FrameKind::Originated),
             2 => Some(FrameKind::Followed),
             3 => Some(FrameKind::Local),
+            4 => Some(FrameKind::Compacted),
+            5 => Some(FrameKind::CompactedFollowed),
             _ => None,
         }
     }

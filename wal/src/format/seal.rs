@@ -69,7 +69,7 @@ pub const SEAL_FIELDS: &[Field] = fields!(RawSeal:
 /// The fields of one entry, offsets from its own start.
 pub const SEAL_ENTRY_FIELDS: &[Field] = fields!(RawEntry: origin, reserved, version_min, version_max);
 
-/// The versions of one origin in a segment, of records that travel (kinds 1 and 2).
+/// The versions of one origin in a segment, of records that travel (all kinds but 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OriginRange {
     /// Whose records.

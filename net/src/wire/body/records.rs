@@ -26,8 +26,11 @@ pub const HEAD_BYTES: usize = 40;
 pub const EAGER: u16 = 1;
 /// Reserved: part of a pass over another node's log.
 pub const PASS: u16 = 2;
+/// Copies that compaction made, of records that are gone where they stood: some are other nodes' records, which superseded one of
+/// this log.
+pub const COPIES: u16 = 4;
 /// Flags this version speaks.
-const KNOWN: u16 = 0;
+const KNOWN: u16 = COPIES;
 
 codes! {
     /// How the payload is packed.
@@ -46,7 +49,7 @@ pub struct RecordsHead {
     pub log: LogId,
     /// The source's core that holds them.
     pub core: CoreIndex,
-    /// [`EAGER`], [`PASS`]; 0 in this version.
+    /// [`COPIES`]; [`EAGER`] and [`PASS`] in later versions.
     pub flags: u16,
     /// Payload bytes sent before.
     pub stream_offset: StreamOffset,

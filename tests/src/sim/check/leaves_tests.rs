@@ -82,7 +82,7 @@ impl Wire {
         let mut view = View::default();
         for bytes in durable {
             let (record, _) = RecordView::parse(bytes).expect("a record");
-            view.take(NodeId(7), FrameKind::Originated, &Record::of(&record)).expect("no echo");
+            view.take(NodeId(7), FrameKind::Originated, &Record::of(&record), false).expect("no echo");
         }
         view.claims.insert(log(), Version(claimed));
         let mut wire = Wire { leaves: Leaves::new(ips.to_vec()), view, excused: BTreeSet::new() };

@@ -279,7 +279,8 @@ impl Checks {
         record: &Record,
     ) -> Result<(), Violation> {
         let node = self.regions[region].1;
-        self.views[region].take(node, kind, record)?;
+        let rolled_back = self.rolled_back.iter().any(|log| log.node.0 == node.0);
+        self.views[region].take(node, kind, record, rolled_back)?;
         if kind == FrameKind::Originated && self.history.originated(log, core, record)? {
             if !self.rolled_back.contains(&log) {
                 let views = self.regions.iter().map(|(name, _)| name.as_str()).zip(&self.views);

@@ -1,6 +1,6 @@
 //! What one node holds durably, as the checkers saw it on its device, and what the node claims.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use net::ids::LogId;
 use wal::{FrameKind, NodeId, Version};
@@ -25,24 +25,32 @@ pub struct View {
     pub tails: Vec<Tail>,
     /// By core, the promise it gave at its last tick.
     pub complete: Vec<Version>,
-    /// Every record that lay here since the node started. The checksum covers the key, the origin and the value.
-    appended: HashSet<(Version, u32)>,
+    /// Every record that lay here since the node started, and whether it was more than a copy that compaction made. The checksum
+    /// covers the key, the origin and the value.
+    appended: HashMap<(Version, u32), bool>,
 }
 
 impl View {
-    /// A record lies on the device of `node`.
+    /// A record lies on the device of `node`, which may have been given back what its disk lost if it was `rolled_back`.
     ///
     /// # Errors
     /// [`C4`] when a node appends what it holds already, or follows itself.
-    pub fn take(&mut self, node: NodeId, kind: FrameKind, record: &Record) -> Result<(), Violation> {
-        let is_new = self.appended.insert((record.version, record.crc));
+    pub fn take(&mut self, node: NodeId, kind: FrameKind, record: &Record, rolled_back: bool) -> Result<(), Violation> {
+        let original = self.appended.entry((record.version, record.crc)).or_default();
+        let again = std::mem::replace(original, *original || !kind.is_compacted()) && !kind.is_compacted();
         if record.is_control() {
             return Ok(());
         }
-        if (kind == FrameKind::Followed) == (record.origin == node) {
+        let fits = match kind {
+            FrameKind::Originated => record.origin == node,
+            FrameKind::Followed | FrameKind::CompactedFollowed => record.origin != node || rolled_back,
+            FrameKind::Compacted => true,
+            FrameKind::Local => false,
+        };
+        if !fits {
             return Err(Violation::new(C4, format!("node {node} has {record:?} in a frame of kind {kind:?}")));
         }
-        if !is_new {
+        if again {
             return Err(Violation::new(C4, format!("node {node} appended {record:?} a second time")));
         }
         let newest = self.newest.entry(record.key.clone()).or_insert_with(|| record.clone());
@@ -55,7 +63,7 @@ impl View {
     /// Whether a record with this name lies on the device, or lay there since the node started.
     #[must_use]
     pub fn lay_here(&self, version: Version, crc: u32) -> bool {
-        self.appended.contains(&(version, crc))
+        self.appended.contains_key(&(version, crc))
     }
 
     /// Whether this record, or a newer one of its key, is durable here.

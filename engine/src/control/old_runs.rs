@@ -1,0 +1,143 @@
+//! Earlier runs of this node while it runs: segments that compaction has emptied go once every follower holds their run.
+//!
+//! The oldest segment of a core goes first, so that a log begins late and has no gap. The first core's last segment goes after all
+//! others, because it says what the run is: what is left of a run is offered, and a follower that has nothing of it finds the
+//! rest in the copies of later runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use net::reactor::{Completion, FileJob, Mono, Op};
+use wal::marks::{Mark, reach};
+use wal::{CoreId, Incarnation, Lsn, Version};
+
+use super::link::Role;
+use super::{ControlLoop, Purpose};
+use crate::host::{Host, segment_path};
+use crate::messages::ToCore;
+use crate::replication::log_id;
+use crate::shard::{Copies, SegmentId};
+use crate::startup::OldRun;
+
+/// How long after a failure to remove a file the next attempt comes.
+const RETRY_MS: u64 = 1000;
+
+/// What the control thread knows of earlier runs.
+#[derive(Debug)]
+pub(super) struct OldRuns {
+    runs: Vec<OldRun>,
+    /// By segment, the cores in which nothing of it counts any more, and the highest version that superseded one of its records.
+    emptied: BTreeMap<SegmentId, (BTreeSet<u16>, Version)>,
+    /// By core, where copies of old records end.
+    copied_upto: Vec<Lsn>,
+    removing: Option<SegmentId>,
+    retry_at: Mono,
+}
+
+impl OldRuns {
+    pub(super) fn new(runs: Vec<OldRun>, cores: u16) -> OldRuns {
+        OldRuns {
+            runs,
+            emptied: BTreeMap::new(),
+            copied_upto: vec![Lsn(0); usize::from(cores)],
+            removing: None,
+            retry_at: Mono(0),
+        }
+    }
+
+    /// In `core` nothing of the segment counts any more; the copies of its records end at `upto`.
+    pub(super) fn emptied(&mut self, core: u16, segment: SegmentId, upto: Lsn, replaced_upto: Version) {
+        let (cores, highest) = self.emptied.entry(segment).or_default();
+        cores.insert(core);
+        *highest = (*highest).max(replaced_upto);
+        let copied_upto = &mut self.copied_upto[usize::from(core)];
+        *copied_upto = (*copied_upto).max(upto);
+    }
+
+    /// Segments that could go as far as the cores are concerned, each with its run, from the oldest on.
+    fn candidates(&self) -> impl Iterator<Item = (Incarnation, SegmentId)> {
+        let is_empty = |segment: &SegmentId| {
+            self.emptied.get(segment).is_some_and(|(cores, _)| cores.len() == self.copied_upto.len())
+        };
+        self.runs.iter().flat_map(move |run| {
+            let is_last = run.segments.len() == 1;
+            let of_first_core = run.segments.iter().filter(|segment| segment.core == CoreId(0)).count();
+            let mut seen = BTreeSet::new();
+            let oldest = run.segments.iter().filter(move |segment| seen.insert(segment.core));
+            let may_go = move |segment: &&SegmentId| is_last || segment.core != CoreId(0) || of_first_core > 1;
+            oldest.filter(may_go).filter(move |segment| is_empty(segment)).map(|segment| (run.incarnation, *segment))
+        })
+    }
+}
+
+impl<H: Host> ControlLoop<H> {
+    /// Removes one segment, if there is one to remove.
+    pub(super) fn let_old_runs_go(&mut self) {
+        if self.old_runs.removing.is_some() || self.failed.is_some() || self.now() < self.old_runs.retry_at {
+            return;
+        }
+        let found = self.old_runs.candidates().find(|(run, _)| self.is_held_by_followers(*run));
+        let Some((_, segment)) = found else { return };
+        self.old_runs.removing = Some(segment);
+        self.segment_files.retain(|file, _| (file.core, file.number) != (segment.core, segment.number));
+        let path = segment_path(&self.data_dir, segment.core, segment.number);
+        self.ops.submit(&mut self.io, Op::File(FileJob::Unlink { path }), Purpose::RemoveOldSegment);
+    }
+
+    /// Whether every configured peer follows this node and holds all of the run.
+    fn is_held_by_followers(&self, incarnation: Incarnation) -> bool {
+        let log = log_id(self.facts.node, incarnation);
+        let Some(own) = self.logs.get(log) else { return true };
+        let end = own.end.unwrap_or(Version(u64::MAX));
+        let followers: BTreeSet<_> = self
+            .links
+            .iter()
+            .filter(|(_, link)| matches!(link.role, Role::Serving { .. }) && link.is_up())
+            .filter_map(|(_, link)| link.hello().map(|hello| hello.node))
+            .collect();
+        let others = self.mesh.peers.iter().filter(|peer| **peer != self.mesh.discovery).count();
+        let holds = |node| self.acknowledged.get(&(node, log)).is_some_and(|held| *held >= end);
+        followers.len() >= others && followers.into_iter().all(holds)
+    }
+
+    pub(super) fn old_segment_removed(&mut self, completion: Completion<H::File>) {
+        let Some(segment) = self.old_runs.removing.take() else { return };
+        let gone = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+        if let Err(error) =
+            completion.result.as_ref().map(|_| ()).or_else(|error| if gone(error) { Ok(()) } else { Err(error) })
+        {
+            let path = segment_path(&self.data_dir, segment.core, segment.number);
+            tracing::warn!(%error, path = %path.display(), "a segment in which nothing counts any more cannot be removed yet");
+            self.old_runs.retry_at = self.now().plus_ms(RETRY_MS);
+            return;
+        }
+        reach(Mark::OldSegmentRemoved);
+        let (_, replaced_upto) = self.old_runs.emptied.remove(&segment).unwrap_or_default();
+        for at in 0..self.old_runs.runs.len() {
+            if self.old_runs.runs[at].segments.contains(&segment) {
+                self.old_runs.runs[at].segments.retain(|left| *left != segment);
+                self.shorten_run(at, segment, replaced_upto);
+            }
+        }
+        self.old_runs.runs.retain(|run| !run.segments.is_empty());
+        for core in &mut self.cores {
+            core.send(ToCore::ForgetOldSegment(segment));
+        }
+        // Whoever has nothing of the running log needs the copies.
+        let current = self.logs.current();
+        let below = current.first;
+        for (core, upto) in current.cores.iter_mut().zip(&self.old_runs.copied_upto) {
+            core.copies = core.copies.and(Copies { below, upto: *upto });
+        }
+    }
+
+    /// A segment of the run is gone: its log begins later, or is over.
+    fn shorten_run(&mut self, at: usize, segment: SegmentId, replaced_upto: Version) {
+        let run = &self.old_runs.runs[at];
+        let log = log_id(self.facts.node, run.incarnation);
+        if run.segments.is_empty() {
+            self.logs.logs.retain(|own| own.id != log);
+        } else if let Some(own) = self.logs.logs.iter_mut().find(|own| own.id == log) {
+            own.lose_beginning(segment, replaced_upto);
+        }
+    }
+}

@@ -1,0 +1,494 @@
+//! Compaction: the records that still count in an old segment are appended again, verbatim, so that the segment can go.
+//!
+//! The copies stand in the running log like everything else: a group commit makes them durable, recovery reads them, and a
+//! follower that begins behind what was removed finds them further up. Nothing else is needed to be safe at every step: a
+//! segment goes only when no entry names it and what took the place of its records is durable. Frames of their own kinds tell
+//! copies from the live stream, which leaves them out.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use wal::marks::{Mark, reach};
+use wal::planted::{self, Fault};
+use wal::{
+    Cookie, CoreId, FRAME_HEADER_BYTES, FrameError, FrameKind, Incarnation, Lsn, Mapping, RecordOp, RecordView,
+    SegmentNumber, Version,
+};
+
+use super::{HeldKey, Shard, WriteError};
+use crate::storage::KeyHash;
+use crate::storage::index::{Location, SegmentSlot};
+
+/// Bytes of one read; doubled for a frame that does not fit.
+const READ_BYTES: u32 = 256 * 1024;
+
+/// Records looked at in one slice, so that a segment in which nothing counts does not hold up a core either.
+const RECORDS_PER_SLICE: usize = 512;
+
+/// Names a segment inside a node, by its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentId {
+    /// The core that wrote it.
+    pub core: CoreId,
+    /// Its number.
+    pub number: SegmentNumber,
+}
+
+/// A segment of an earlier run, as one shard sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct OldSegment {
+    /// Its name.
+    pub id: SegmentId,
+    /// Of which run.
+    pub incarnation: Incarnation,
+    /// What its frames carry.
+    pub cookie: Cookie,
+    /// Position of its first byte.
+    pub base: Lsn,
+    /// Exclusive end of its frames.
+    pub end: Lsn,
+    /// Size of its file in bytes.
+    pub file_bytes: u64,
+    /// How this shard's entries name it.
+    pub slot: SegmentSlot,
+}
+
+/// What copies of a removed segment's records mean for followers of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Copies {
+    /// Whoever holds less of the log than this needs them.
+    pub below: Version,
+    /// They all stand before this position.
+    pub upto: Lsn,
+}
+
+impl Copies {
+    /// What both mean together.
+    #[must_use]
+    pub fn and(self, other: Copies) -> Copies {
+        Copies { below: self.below.max(other.below), upto: self.upto.max(other.upto) }
+    }
+}
+
+/// Bytes of a segment that compaction wants; answer with [`Shard::compaction_chunk`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactionRead {
+    /// Which file.
+    pub segment: SegmentId,
+    /// Byte offset in it.
+    pub offset: u64,
+    /// Bytes wanted.
+    pub len: u32,
+}
+
+/// Counters of compaction; monotonic.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CompactionCounters {
+    /// Segments that were read to their end.
+    pub segments: u64,
+    /// Records appended again.
+    pub records: u64,
+    /// Their bytes, with padding.
+    pub bytes: u64,
+}
+
+/// An old segment that this shard has an eye on.
+#[derive(Debug)]
+pub(super) struct Old {
+    pub(super) segment: OldSegment,
+    /// Nothing in it counts here any more; the staged end at the moment when that was seen.
+    pub(super) emptied: Option<Lsn>,
+    pub(super) reported: bool,
+}
+
+/// The records of one frame, read back.
+#[derive(Debug)]
+struct Loaded {
+    kind: FrameKind,
+    /// File offset of the first byte of `payload`.
+    offset: u32,
+    payload: Bytes,
+}
+
+/// A segment to compact, and how far that is.
+#[derive(Debug)]
+struct Work {
+    segment: SegmentId,
+    slot: SegmentSlot,
+    cookie: Cookie,
+    base: Lsn,
+    /// Exclusive end of its frames, or of the file.
+    end: Lsn,
+    /// Where to read on.
+    next: Lsn,
+    read_bytes: u32,
+    ended: bool,
+    frames: VecDeque<Loaded>,
+    /// How far the first of `frames` was looked at.
+    position: usize,
+    /// The highest version that was originated in it.
+    highest: Version,
+    /// Hashes of keys whose present record, of another node, was appended for those who follow this node's log.
+    covered: BTreeSet<u64>,
+    copied: bool,
+}
+
+impl Work {
+    fn new(segment: SegmentId, slot: SegmentSlot, cookie: Cookie, base: Lsn, end: Lsn) -> Work {
+        Work {
+            segment,
+            slot,
+            cookie,
+            base,
+            end,
+            next: base.plus(wal::SEGMENT_HEADER_BYTES as u64),
+            read_bytes: READ_BYTES,
+            ended: false,
+            frames: VecDeque::new(),
+            position: 0,
+            highest: Version::ZERO,
+            covered: BTreeSet::new(),
+            copied: false,
+        }
+    }
+}
+
+/// State of one shard's compaction.
+#[derive(Debug, Default)]
+pub(super) struct Compaction {
+    work: Option<Work>,
+    pub(super) old: Vec<Old>,
+    /// Segments that cannot be read.
+    unreadable: BTreeSet<SegmentId>,
+    counters: CompactionCounters,
+}
+
+/// What became of a record that was looked at.
+enum Found {
+    /// It does not count.
+    Nothing,
+    /// An entry names it.
+    Named(KeyHash),
+    /// It is held back.
+    Held(HeldKey),
+    /// It lost against this record of another node, which whoever follows this node's log would miss.
+    LostTo(KeyHash, Location),
+}
+
+impl<M: Mapping> Shard<M> {
+    /// Tells the shard of segments of earlier runs, oldest first.
+    pub fn set_old_segments(&mut self, segments: impl IntoIterator<Item = OldSegment>) {
+        let old = segments.into_iter().map(|segment| Old { segment, emptied: None, reported: false });
+        self.compaction.old.extend(old);
+    }
+
+    /// The counters of compaction.
+    #[must_use]
+    pub fn compaction_counters(&self) -> CompactionCounters {
+        self.compaction.counters
+    }
+
+    /// Bytes of the immutable segment files of this core in which something counts.
+    #[must_use]
+    pub fn compactable_bytes(&self) -> u64 {
+        let old = self.compaction.old.iter().map(|old| &old.segment);
+        // Of an old segment in which several cores find something, one counts the file.
+        let own = old.filter(|segment| segment.id.core.0 % self.cores == self.identity.core.0);
+        let old: u64 = own.filter(|segment| !self.store.is_dead(segment.slot)).map(|segment| segment.file_bytes).sum();
+        let live = self.log.oldest_live_segment();
+        let current = self.segments.iter().filter(|segment| segment.number < live);
+        let current = current.filter(|segment| !self.store.is_dead(segment.slot)).count() as u64;
+        old + current * self.log.segment_bytes()
+    }
+
+    /// What they should be at most: twice what counts, and a segment.
+    #[must_use]
+    pub fn compactable_bytes_wanted(&self) -> u64 {
+        2 * self.store.live_bytes() + self.log.segment_bytes()
+    }
+
+    /// Whether a segment is being compacted.
+    #[must_use]
+    pub fn is_compacting(&self) -> bool {
+        self.compaction.work.is_some()
+    }
+
+    /// Bytes that count in the segment being compacted.
+    #[must_use]
+    pub fn compacting_live_bytes(&self) -> u64 {
+        self.compaction.work.as_ref().map_or(0, |work| self.store.live_bytes_in(work.slot))
+    }
+
+    /// Begins to compact a segment, if one is due: when files in which something counts take more than twice what counts.
+    pub fn begin_compaction(&mut self) {
+        if self.compaction.work.is_some() || self.log.is_dead() {
+            return;
+        }
+        if self.compactable_bytes() <= self.compactable_bytes_wanted() {
+            return;
+        }
+        let counts =
+            |work: &Work| !self.compaction.unreadable.contains(&work.segment) && !self.store.is_dead(work.slot);
+        let chosen = self.candidates().find(counts);
+        if chosen.is_some() {
+            reach(Mark::CompactionBegan);
+        }
+        self.compaction.work = chosen;
+    }
+
+    /// Whether this segment of this run is being compacted.
+    pub(super) fn is_compacting_segment(&self, slot: SegmentSlot) -> bool {
+        self.compaction.work.as_ref().is_some_and(|work| work.slot == slot)
+    }
+
+    /// Immutable segments, oldest first.
+    fn candidates(&self) -> impl Iterator<Item = Work> {
+        let old =
+            self.compaction.old.iter().map(|Old { segment, .. }| {
+                Work::new(segment.id, segment.slot, segment.cookie, segment.base, segment.end)
+            });
+        let live = self.log.oldest_live_segment().min(self.repeated.0);
+        let current = self.segments.iter().filter(move |segment| segment.number < live).map(|segment| {
+            let id = SegmentId { core: self.identity.core, number: segment.number };
+            let end = segment.base.plus(self.log.segment_bytes());
+            Work::new(id, segment.slot, segment.cookie, segment.base, end)
+        });
+        old.chain(current)
+    }
+
+    /// What to read next, if something has to be read.
+    #[must_use]
+    pub fn compaction_read(&self) -> Option<CompactionRead> {
+        let work = self.compaction.work.as_ref().filter(|work| work.frames.is_empty() && !work.ended)?;
+        let left = work.end.0 - work.next.0;
+        let len = u32::try_from(left.min(u64::from(work.read_bytes))).unwrap_or(u32::MAX);
+        Some(CompactionRead { segment: work.segment, offset: work.next.0 - work.base.0, len })
+    }
+
+    /// The bytes of the read.
+    ///
+    /// # Errors
+    /// When they are not the frames that stood there; the segment is left alone from then on.
+    pub fn compaction_chunk(&mut self, bytes: &Bytes) -> Result<(), FrameError> {
+        let Some(mut work) = self.compaction.work.take() else { return Ok(()) };
+        match work.load(bytes) {
+            Ok(()) => {
+                self.compaction.work = Some(work);
+                Ok(())
+            }
+            Err(error) => {
+                self.give_up_reading(work.segment);
+                Err(error)
+            }
+        }
+    }
+
+    /// The read failed: the segment is left alone from then on.
+    pub fn compaction_read_failed(&mut self) {
+        if let Some(work) = self.compaction.work.take() {
+            self.give_up_reading(work.segment);
+        }
+    }
+
+    fn give_up_reading(&mut self, segment: SegmentId) {
+        reach(Mark::CompactionStopped);
+        self.compaction.unreadable.insert(segment);
+    }
+
+    /// Appends copies of what counts, about `budget` bytes of them, as far as the segment was read; with a budget of zero it only
+    /// passes over what does not count. Gives the bytes appended.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; what was not appended is tried again with the next call.
+    pub fn compact(&mut self, budget: usize) -> Result<usize, WriteError> {
+        let Some(mut work) = self.compaction.work.take() else { return Ok(0) };
+        let mut copied = 0;
+        let result = self.walk(&mut work, budget, &mut copied);
+        if result.is_ok() && work.ended && work.frames.is_empty() {
+            self.compacted(&work);
+        } else {
+            self.compaction.work = Some(work);
+        }
+        result.map(|()| copied)
+    }
+
+    fn walk(&mut self, work: &mut Work, budget: usize, copied: &mut usize) -> Result<(), WriteError> {
+        for _ in 0..RECORDS_PER_SLICE {
+            let Some(frame) = work.frames.front() else { return Ok(()) };
+            let (kind, payload) = (frame.kind, frame.payload.clone());
+            let Some(rest) = payload.get(work.position..).filter(|rest| !rest.is_empty()) else {
+                work.frames.pop_front();
+                work.position = 0;
+                continue;
+            };
+            let offset = frame.offset + u32::try_from(work.position).expect("inside a segment");
+            // The frame's checksum was verified when it was read.
+            let Ok((record, padded)) = RecordView::parse_trusted_prefix(rest) else {
+                work.frames.clear();
+                self.give_up_reading(work.segment);
+                return Ok(());
+            };
+            let location = Location { segment: work.slot, offset, len_max: u32::MAX };
+            let found = self.look_at(work, kind, &record, location);
+            if *copied >= budget && !matches!(found, Found::Nothing) {
+                return Ok(());
+            }
+            let bytes = self.copy(work, kind, &record, location, found)?;
+            if kind == FrameKind::Originated {
+                work.highest = work.highest.max(record.version);
+            }
+            work.position += padded;
+            *copied += bytes;
+        }
+        Ok(())
+    }
+
+    fn look_at(&self, work: &Work, kind: FrameKind, record: &RecordView<'_>, location: Location) -> Found {
+        if record.op == RecordOp::Control {
+            // What this node's own say is repeated in newer segments.
+            return Found::Nothing;
+        }
+        let hash = self.identity.secret.hash(record.key);
+        if self.store.is_named(hash, location) {
+            return Found::Named(hash);
+        }
+        let held = HeldKey::of(record, hash);
+        if self.held.get(&held).is_some_and(|at| (at.segment, at.offset) == (location.segment, location.offset)) {
+            return Found::Held(held);
+        }
+        let travels = matches!(kind, FrameKind::Originated | FrameKind::Compacted);
+        if travels && self.store.has_losses(work.slot) && !work.covered.contains(&hash.0) {
+            match self.store.present(hash, record.key) {
+                Some((at, facts)) if facts.origin != self.identity.node => return Found::LostTo(hash, at),
+                _ => {}
+            }
+        }
+        Found::Nothing
+    }
+
+    /// Appends what has to be where `record` will be gone. Gives the bytes appended.
+    fn copy(
+        &mut self,
+        work: &mut Work,
+        kind: FrameKind,
+        record: &RecordView<'_>,
+        location: Location,
+        found: Found,
+    ) -> Result<usize, WriteError> {
+        let travels = matches!(kind, FrameKind::Originated | FrameKind::Compacted);
+        let kind = if travels { FrameKind::Compacted } else { FrameKind::CompactedFollowed };
+        let to = match found {
+            Found::Nothing => return Ok(0),
+            Found::Named(hash) => {
+                if record.op == RecordOp::Delete && planted::is(Fault::TombstoneDroppedInCompaction) {
+                    self.store.drop_tombstone(hash, location);
+                    return Ok(0);
+                }
+                let to = self.append_copy(kind, record.bytes)?;
+                self.store.relocate(hash, location, to, padded_len(record));
+                to
+            }
+            Found::Held(held) => {
+                let to = self.append_copy(kind, record.bytes)?;
+                self.store.pin(to);
+                self.store.unpin(location);
+                self.held.insert(held, to);
+                to
+            }
+            Found::LostTo(hash, at) => {
+                reach(Mark::WinnerCopied);
+                work.covered.insert(hash.0);
+                if planted::is(Fault::WinnersNotCopied) {
+                    return Ok(0);
+                }
+                let winner = self.store.with_record(at, |winner| winner.bytes.to_vec());
+                let winner = RecordView::parse_trusted(&winner).expect("an entry names a verified record");
+                let to = self.append_copy(FrameKind::Compacted, winner.bytes)?;
+                self.store.relocate(hash, at, to, padded_len(&winner));
+                self.store.stands_for_own(to.segment);
+                work.copied = true;
+                return Ok(winner.padded_len());
+            }
+        };
+        if kind == FrameKind::Compacted && record.origin != self.identity.node {
+            self.store.stands_for_own(to.segment);
+        }
+        work.copied |= kind == FrameKind::Compacted;
+        Ok(record.padded_len())
+    }
+
+    fn append_copy(&mut self, kind: FrameKind, record: &[u8]) -> Result<Location, WriteError> {
+        let placement = self.log.append(kind, record).map_err(|error| self.write_error(error))?;
+        let counters = &mut self.compaction.counters;
+        counters.records += 1;
+        counters.bytes += wal::padded_record_bytes(placement.len as usize) as u64;
+        Ok(self.location(&placement))
+    }
+
+    /// Nothing in the segment counts any more: all of it was looked at.
+    fn compacted(&mut self, work: &Work) {
+        self.compaction.counters.segments += 1;
+        self.store.losses_are_covered(work.slot);
+        let upto = self.log.staged();
+        let segment = self.segments.iter_mut().find(|segment| segment.slot == work.slot);
+        if let Some(segment) = segment.filter(|_| work.copied) {
+            segment.copies = segment.copies.and(Copies { below: work.highest, upto });
+        }
+    }
+
+    /// Segments of earlier runs in which, durably, nothing counts here any more, each once, with the highest version that superseded
+    /// one of its records.
+    pub fn emptied_old_segments(&mut self) -> Vec<(SegmentId, Version)> {
+        let (staged, durable) = (self.log.staged(), self.log.durable());
+        let working = self.compaction.work.as_ref().map(|work| work.segment);
+        let mut emptied = Vec::new();
+        for old in self.compaction.old.iter_mut().filter(|old| !old.reported) {
+            // Of one that is being compacted the losses are not all covered yet.
+            if !self.store.is_dead(old.segment.slot) || working == Some(old.segment.id) {
+                old.emptied = None;
+            } else if *old.emptied.get_or_insert(staged) <= durable {
+                old.reported = true;
+                emptied.push((old.segment.id, self.store.replaced_upto(old.segment.slot)));
+            }
+        }
+        emptied
+    }
+
+    /// The file of an old segment is gone.
+    pub fn forget_old_segment(&mut self, id: SegmentId) {
+        let Some(at) = self.compaction.old.iter().position(|old| old.segment.id == id) else { return };
+        let old = self.compaction.old.remove(at);
+        self.store.remove_segment(old.segment.slot);
+    }
+}
+
+impl Work {
+    /// Takes in the frames of a read.
+    fn load(&mut self, bytes: &Bytes) -> Result<(), FrameError> {
+        let whole = self.next.0 + bytes.len() as u64 >= self.end.0;
+        let start = self.next;
+        for frame in wal::frames(bytes, start, self.cookie) {
+            let frame = frame?;
+            self.next = frame.end();
+            self.ended = frame.is_last_of_segment();
+            let offset = frame.lsn().0 - self.base.0 + FRAME_HEADER_BYTES as u64;
+            let offset = u32::try_from(offset).expect("offsets inside a segment fit 32 bits");
+            self.frames.push_back(Loaded { kind: frame.kind(), offset, payload: bytes.slice_ref(frame.payload()) });
+        }
+        self.ended |= self.next >= self.end;
+        if self.next == start {
+            // The frame is longer than what was read.
+            self.read_bytes = self.read_bytes.saturating_mul(2);
+            if whole || bytes.is_empty() {
+                return Err(FrameError::Incomplete { needed: self.read_bytes as usize, available: bytes.len() });
+            }
+        } else {
+            self.read_bytes = READ_BYTES;
+        }
+        Ok(())
+    }
+}
+
+fn padded_len(record: &RecordView<'_>) -> u32 {
+    u32::try_from(record.padded_len()).expect("records fit a segment")
+}
