@@ -705,5 +705,5 @@ pub fn tag_of(node: NodeId) -> u16 {
 }
 
 fn is_visible(record: &RecordView<'_>, now_unix_ms: u64) -> bool {
-    record.op == RecordOp::Put && record.expiry.is_none_or(|expiry| expiry > now_unix_ms)
+    record.op == RecordOp::Put && !record.is_stub() && record.expiry.is_none_or(|expiry| expiry > now_unix_ms)
 }

@@ -44,6 +44,8 @@ named! {
         CompactionStopped = "compaction-stopped",
         /// A record of another node was copied for those who follow this node's log, in which it superseded one.
         WinnerCopied = "winner-copied",
+        /// An expired value was left out when its record was copied.
+        ExpiredShrunk = "expired-shrunk",
         /// A follower was sent copies, because what they were made of is gone.
         CopiesSent = "copies-sent",
         /// The claim over a log whose beginning is gone waited for the copies in later logs.

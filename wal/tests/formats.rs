@@ -224,7 +224,7 @@ fn ops_and_flags_of_newer_versions_are_refused_by_name() {
         assert_eq!(RecordView::parse(&newer), Err(RecordError::NewerOp(number)));
         assert_eq!(RecordView::parse_trusted(&newer), Err(RecordError::NewerOp(number)));
     }
-    for bits in [RecordFlags::STUB.0, 4, 0x80] {
+    for bits in [4, 0x80] {
         assert_eq!(RecordView::parse(&with_record_byte(&record, flags, bits)), Err(RecordError::NewerFlags(bits)));
     }
 }
@@ -271,7 +271,7 @@ fn a_frame_is_one_only_in_its_place_and_under_its_cookie() {
 fn fields_of_newer_frames_are_refused_and_contradictions_named() {
     let (_, bytes) = frame(&draft(1, b"key", b"value").to_vec(), 1, 0);
     let parse = |at: usize, field: &[u8]| FrameView::parse(&with_header(&bytes, at, field), LSN, COOKIE).map(|_| ());
-    assert_eq!(parse(52, &[4]), Err(FrameError::Newer("frame kind")));
+    assert_eq!(parse(52, &[6]), Err(FrameError::Newer("frame kind")));
     assert_eq!(parse(52, &[0]), Err(FrameError::Newer("frame kind")));
     assert_eq!(parse(53, &[2]), Err(FrameError::Newer("frame flags")));
     assert_eq!(parse(54, &[1]), Err(FrameError::Newer("reserved frame fields")));
@@ -370,4 +370,40 @@ fn impossible_control_records_are_refused() {
     assert!(!member.is_local());
     assert!(ControlRecord::ClockCeiling { version: version(1) }.is_local());
     assert_eq!(ControlRecord::Close { node: NODE, incarnation: support::RUN, version: version(1) }.kind() as u8, 4);
+}
+
+#[test]
+fn a_stub_is_smaller_and_names_the_record_whose_place_it_takes() {
+    let draft = RecordDraft {
+        version: version(7),
+        origin: NODE,
+        op: RecordOp::Put,
+        expiry: Some(1_600_000_000_000),
+        key: b"key",
+        value: &[7; 500],
+    };
+    let bytes = draft.to_vec();
+    let (record, _) = RecordView::parse(&bytes).unwrap();
+    let stub = record.stub().unwrap();
+    assert_eq!(stub.len(), 48);
+    let (stub, len) = RecordView::parse(&stub).unwrap();
+    assert_eq!((len, stub.is_stub(), record.is_stub()), (48, true, false));
+    assert_eq!(
+        (stub.version, stub.origin, stub.op, stub.expiry),
+        (record.version, record.origin, record.op, record.expiry)
+    );
+    assert_eq!((stub.key, stub.key_hash), (record.key, record.key_hash));
+    assert_eq!((stub.original_crc(), record.original_crc()), (record.crc(), record.crc()));
+    assert_ne!(stub.crc(), record.crc());
+    assert_eq!(stub.stub(), None, "it cannot shrink again");
+    let forever = RecordDraft { expiry: None, ..draft }.to_vec();
+    assert_eq!(RecordView::parse(&forever).unwrap().0.stub(), None);
+    let small = RecordDraft { value: b"1234", ..draft }.to_vec();
+    assert_eq!(RecordView::parse(&small).unwrap().0.stub(), None, "nothing would be gained");
+    // On a record without expiry, or with another value, the flag is nonsense.
+    let flags = 29;
+    for bytes in [forever, bytes] {
+        let with_flag = with_record_byte(&bytes, flags, bytes[flags] | RecordFlags::STUB.0);
+        assert!(matches!(RecordView::parse(&with_flag), Err(RecordError::Layout { .. })));
+    }
 }

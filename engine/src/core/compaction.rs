@@ -96,7 +96,7 @@ impl<H: Host> CoreLoop<H> {
         let earned = self.compactor.credit >= SLICE_BYTES_MIN;
         let budget = if earned { self.compactor.credit.min(SLICE_BYTES_MAX) } else { 0 };
         // Where there is no room, room has to come from elsewhere; it is tried again.
-        if let Ok(copied) = self.shard.compact(budget) {
+        if let Ok(copied) = self.shard.compact(budget, self.time) {
             self.compactor.credit -= copied.min(self.compactor.credit);
             self.compactor.seen = self.compactor.seen.max(self.shard.log().staged());
         }

@@ -16,6 +16,7 @@ use wal::{
 };
 
 use super::{HeldKey, Shard, WriteError};
+use crate::clock::Time;
 use crate::storage::KeyHash;
 use crate::storage::index::{Location, SegmentSlot};
 
@@ -300,10 +301,12 @@ impl<M: Mapping> Shard<M> {
     ///
     /// # Errors
     /// See [`WriteError`]; what was not appended is tried again with the next call.
-    pub fn compact(&mut self, budget: usize) -> Result<usize, WriteError> {
+    pub fn compact(&mut self, budget: usize, time: Time) -> Result<usize, WriteError> {
         let Some(mut work) = self.compaction.work.take() else { return Ok(0) };
         let mut copied = 0;
-        let result = self.walk(&mut work, budget, &mut copied);
+        // By the hybrid clock: what is absent stays so, whatever the wall clock says later.
+        let now_unix_ms = self.clock.unix_ms(time);
+        let result = self.walk(&mut work, budget, now_unix_ms, &mut copied);
         if result.is_ok() && work.ended && work.frames.is_empty() {
             self.compacted(&work);
         } else {
@@ -312,7 +315,7 @@ impl<M: Mapping> Shard<M> {
         result.map(|()| copied)
     }
 
-    fn walk(&mut self, work: &mut Work, budget: usize, copied: &mut usize) -> Result<(), WriteError> {
+    fn walk(&mut self, work: &mut Work, budget: usize, now_unix_ms: u64, copied: &mut usize) -> Result<(), WriteError> {
         for _ in 0..RECORDS_PER_SLICE {
             let Some(frame) = work.frames.front() else { return Ok(()) };
             let (kind, payload) = (frame.kind, frame.payload.clone());
@@ -333,7 +336,7 @@ impl<M: Mapping> Shard<M> {
             if *copied >= budget && !matches!(found, Found::Nothing) {
                 return Ok(());
             }
-            let bytes = self.copy(work, kind, &record, location, found)?;
+            let bytes = self.copy(work, kind, &record, location, (found, now_unix_ms))?;
             if kind == FrameKind::Originated {
                 work.highest = work.highest.max(record.version);
             }
@@ -373,7 +376,7 @@ impl<M: Mapping> Shard<M> {
         kind: FrameKind,
         record: &RecordView<'_>,
         location: Location,
-        found: Found,
+        (found, now_unix_ms): (Found, u64),
     ) -> Result<usize, WriteError> {
         let travels = matches!(kind, FrameKind::Originated | FrameKind::Compacted);
         let kind = if travels { FrameKind::Compacted } else { FrameKind::CompactedFollowed };
@@ -384,8 +387,13 @@ impl<M: Mapping> Shard<M> {
                     self.store.drop_tombstone(hash, location);
                     return Ok(0);
                 }
-                let to = self.append_copy(kind, record.bytes)?;
-                self.store.relocate(hash, location, to, padded_len(record));
+                let expired = record.expiry.is_some_and(|expiry| expiry <= now_unix_ms);
+                let stub = if expired { record.stub() } else { None };
+                if stub.is_some() {
+                    reach(Mark::ExpiredShrunk);
+                }
+                let to = self.append_copy(kind, stub.as_deref().unwrap_or(record.bytes))?;
+                self.store.relocate(hash, location, to);
                 to
             }
             Found::Held(held) => {
@@ -404,7 +412,7 @@ impl<M: Mapping> Shard<M> {
                 let winner = self.store.with_record(at, |winner| winner.bytes.to_vec());
                 let winner = RecordView::parse_trusted(&winner).expect("an entry names a verified record");
                 let to = self.append_copy(FrameKind::Compacted, winner.bytes)?;
-                self.store.relocate(hash, at, to, padded_len(&winner));
+                self.store.relocate(hash, at, to);
                 self.store.stands_for_own(to.segment);
                 work.copied = true;
                 return Ok(winner.padded_len());
@@ -487,8 +495,4 @@ impl Work {
         }
         Ok(())
     }
-}
-
-fn padded_len(record: &RecordView<'_>) -> u32 {
-    u32::try_from(record.padded_len()).expect("records fit a segment")
 }

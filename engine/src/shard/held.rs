@@ -17,7 +17,7 @@ impl HeldKey {
     /// The name of `record`, whose key has this hash.
     #[must_use]
     pub fn of(record: &RecordView<'_>, hash: KeyHash) -> HeldKey {
-        HeldKey { version: record.version, hash: hash.0, crc: record.crc() }
+        HeldKey { version: record.version, hash: hash.0, crc: record.original_crc() }
     }
 
     /// The record's version.

@@ -200,15 +200,15 @@ impl<M: Mapping> Store<M> {
         })
     }
 
-    /// A copy of the record at `from`, which an entry names, was appended at `to`: that one counts now.
+    /// A copy of the record at `from`, which an entry names, or its stub, was appended at `to`: that one counts now.
     ///
     /// # Panics
     /// If no entry names the record at `from`.
-    pub fn relocate(&mut self, hash: KeyHash, from: Location, to: Location, padded_len: u32) {
+    pub fn relocate(&mut self, hash: KeyHash, from: Location, to: Location) {
         let (at, slot) = self.find_at(hash, from).expect("only a record that an entry names is moved");
+        self.unpin(from);
         self.index.replace(at, to, slot.version());
-        self.count_out(from.segment, u64::from(padded_len));
-        self.count_in(to.segment, u64::from(padded_len));
+        self.pin(to);
     }
 
     /// Forgets the key whose entry names the tombstone at `location`.
@@ -225,8 +225,7 @@ impl<M: Mapping> Store<M> {
     /// Recovery found the record that the key's entry names once more, in the copy at `to`: that one counts now.
     pub fn moved_to(&mut self, hash: KeyHash, record: &RecordView<'_>, to: Location) {
         let Some((_, slot)) = self.find(hash, record.key) else { return };
-        let padded_len = u32::try_from(record.padded_len()).expect("records fit a segment");
-        self.relocate(hash, slot.location(), to, padded_len);
+        self.relocate(hash, slot.location(), to);
     }
 
     /// The record that a key's entry names: where it lies, and what it is.
@@ -376,8 +375,14 @@ impl<M: Mapping> Store<M> {
             std::cmp::Ordering::Less => Verdict::Older(at, present),
             std::cmp::Ordering::Equal if planted::is(Fault::EqualVersionIsSame) => Verdict::Same,
             std::cmp::Ordering::Equal => self.with_record(slot.location(), |record| {
-                // The crc is the first thing after the length, so that comparing (crc, bytes) is the tie of DESIGN §6.
-                match (incoming.crc(), incoming.bytes).cmp(&(record.crc(), record.bytes)) {
+                let crcs = incoming.original_crc().cmp(&record.original_crc());
+                // Of a stub's record no more is known than its crc.
+                let bytes = match incoming.is_stub() || record.is_stub() {
+                    true => std::cmp::Ordering::Equal,
+                    false => incoming.bytes.cmp(record.bytes),
+                };
+                // The tie of DESIGN §6.
+                match crcs.then(bytes) {
                     std::cmp::Ordering::Greater => {
                         reach(Mark::TieWonByArrival);
                         Verdict::Newer(at, present)

@@ -21,6 +21,7 @@ pub const EXPECTED: &[Mark] = &[
     Mark::CompactionBegan,
     Mark::WinnerCopied,
     Mark::CopiesSent,
+    Mark::ExpiredShrunk,
     Mark::OldSegmentRemoved,
     Mark::SyncFailed,
     Mark::WriteFailed,

@@ -19,6 +19,12 @@ pub const RECORD_HEADER_BYTES: usize = size_of::<RawRecordHeader>();
 /// Bytes of the expiry, where there is one.
 const EXPIRY_BYTES: usize = 8;
 
+/// Bytes of a stub's value: the crc of the record whose place it takes.
+const STUB_VALUE_BYTES: usize = 4;
+
+/// Flags that this version understands.
+const FLAGS_KNOWN: u8 = RecordFlags::EXPIRY.0 | RecordFlags::STUB.0;
+
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 struct RawRecordHeader {
@@ -58,7 +64,7 @@ pub struct RecordFlags(pub u8);
 impl RecordFlags {
     /// An 8-byte expiry follows the header.
     pub const EXPIRY: RecordFlags = RecordFlags(1);
-    /// Reserved: the value was dropped after expiry and the original's crc stands in its place.
+    /// The value was dropped after expiry, and the original's crc stands in its place: four bytes. Only with EXPIRY, on a put.
     pub const STUB: RecordFlags = RecordFlags(2);
 
     /// Whether all bits of `other` are set.
@@ -96,8 +102,8 @@ pub enum RecordError {
     /// Flags of a newer version.
     #[error("record flags {0:#04x} were written by a newer version; start the newer program")]
     NewerFlags(u8),
-    /// Expiry and key do not fit into the length.
-    #[error("expiry and key do not fit into {len} bytes; the record was written by a faulty program")]
+    /// Expiry, key and what its flags ask for do not fit into the length.
+    #[error("what the header announces does not fit into {len} bytes; the record was written by a faulty program")]
     Layout {
         /// The record's length.
         len: u32,
@@ -177,6 +183,43 @@ impl<'a> RecordView<'a> {
         self.bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes)
     }
 
+    /// Whether its value was dropped after expiry.
+    #[must_use]
+    pub fn is_stub(&self) -> bool {
+        self.flags.contains(RecordFlags::STUB)
+    }
+
+    /// The checksum of the record as it was written: a stub names that of the record whose place it takes, and counts as the same.
+    #[must_use]
+    pub fn original_crc(&self) -> u32 {
+        match self.value.first_chunk::<STUB_VALUE_BYTES>() {
+            Some(crc) if self.is_stub() => u32::from_le_bytes(*crc),
+            _ => self.crc(),
+        }
+    }
+
+    /// The record that takes its place once it has expired, with its padding; `None` if that would not be smaller, or if it has no
+    /// expiry.
+    #[must_use]
+    pub fn stub(&self) -> Option<Vec<u8>> {
+        if self.op != RecordOp::Put || self.expiry.is_none() || self.is_stub() {
+            return None;
+        }
+        let len = self.bytes.len() - self.value.len() + STUB_VALUE_BYTES;
+        if padded_record_bytes(len) >= self.padded_len() {
+            return None;
+        }
+        let mut stub = vec![0; padded_record_bytes(len)];
+        stub[..len - STUB_VALUE_BYTES].copy_from_slice(&self.bytes[..len - STUB_VALUE_BYTES]);
+        stub[len - STUB_VALUE_BYTES..len].copy_from_slice(&self.crc().to_le_bytes());
+        stub[..4].copy_from_slice(&u32::try_from(len).ok()?.to_le_bytes());
+        stub[offset_of!(RawRecordHeader, flags)] |= RecordFlags::STUB.0;
+        let crc = crc32c(&stub[CRC_START..len]);
+        let at = offset_of!(RawRecordHeader, crc);
+        stub[at..at + 4].copy_from_slice(&crc.to_le_bytes());
+        Some(stub)
+    }
+
     /// Bytes it occupies in a log.
     #[must_use]
     pub fn padded_len(&self) -> usize {
@@ -205,7 +248,7 @@ fn view<'a>(raw: &RawRecordHeader, record: &'a [u8]) -> Result<RecordView<'a>, R
         3 => RecordOp::Control,
         newer => return Err(RecordError::NewerOp(newer)),
     };
-    if raw.flags & !RecordFlags::EXPIRY.0 != 0 {
+    if raw.flags & !FLAGS_KNOWN != 0 {
         return Err(RecordError::NewerFlags(raw.flags));
     }
     let layout = RecordError::Layout { len: raw.len.get() };
@@ -217,6 +260,10 @@ fn view<'a>(raw: &RawRecordHeader, record: &'a [u8]) -> Result<RecordView<'a>, R
         rest = after;
     }
     let (key, value) = rest.split_at_checked(usize::from(raw.key_len.get())).ok_or(layout)?;
+    let is_stub = raw.flags & RecordFlags::STUB.0 != 0;
+    if is_stub && (op != RecordOp::Put || expiry.is_none() || value.len() != STUB_VALUE_BYTES) {
+        return Err(layout);
+    }
     Ok(RecordView {
         version: Version(raw.version.get()),
         origin: NodeId(raw.origin.get()),

@@ -11,12 +11,14 @@ use crate::sim::node::data_dir;
 use crate::sim::workload::writer_of;
 
 /// One record, without its value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Eq)]
 pub struct Record {
     /// Its place in the order of all writes.
     pub version: Version,
-    /// Breaks ties.
+    /// Breaks ties: of the record as it was written.
     pub crc: u32,
+    /// Of the record as it lies here: another one if its value was dropped after expiry.
+    pub stored_crc: u32,
     /// What it does.
     pub op: RecordOp,
     /// Who wrote it.
@@ -31,13 +33,21 @@ pub struct Record {
     pub writer: Option<u64>,
 }
 
+/// A record whose value was dropped after expiry is the same record.
+impl PartialEq for Record {
+    fn eq(&self, other: &Record) -> bool {
+        (&self.key, self.rank()) == (&other.key, other.rank())
+    }
+}
+
 impl Record {
     /// A copy of the facts of a record in memory.
     #[must_use]
     pub fn of(view: &wal::RecordView<'_>) -> Record {
         Record {
             version: view.version,
-            crc: view.crc(),
+            crc: view.original_crc(),
+            stored_crc: view.crc(),
             op: view.op,
             origin: view.origin,
             expiry: view.expiry,

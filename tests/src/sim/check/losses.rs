@@ -205,6 +205,7 @@ mod tests {
         Record {
             version: Version(u64::from(key)),
             crc: 0,
+            stored_crc: 0,
             op: RecordOp::Put,
             origin: NodeId(1),
             expiry: None,

@@ -139,6 +139,7 @@ mod tests {
             let record = Record {
                 version: Version(*version),
                 crc: 0,
+                stored_crc: 0,
                 op: if tombstone { RecordOp::Delete } else { RecordOp::Put },
                 origin: NodeId(1),
                 expiry: px,

@@ -108,6 +108,7 @@ mod tests {
         Record {
             version: Version(version),
             crc: 1,
+            stored_crc: 1,
             op: RecordOp::Put,
             origin: NODE,
             expiry: None,

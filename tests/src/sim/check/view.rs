@@ -38,6 +38,7 @@ impl View {
     pub fn take(&mut self, node: NodeId, kind: FrameKind, record: &Record, rolled_back: bool) -> Result<(), Violation> {
         let original = self.appended.entry((record.version, record.crc)).or_default();
         let again = std::mem::replace(original, *original || !kind.is_compacted()) && !kind.is_compacted();
+        self.appended.entry((record.version, record.stored_crc)).or_default();
         if record.is_control() {
             return Ok(());
         }

@@ -260,6 +260,7 @@ mod tests {
         Record {
             version: Version(version),
             crc: 0,
+            stored_crc: 0,
             op,
             origin: NodeId(1),
             expiry,
