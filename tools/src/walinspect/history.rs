@@ -41,7 +41,7 @@ pub(crate) fn run(args: &HistoryArgs, output: &mut Output) -> Result<Loaded, Ins
                 contents.scan.file_name().to_owned(),
                 placed.lsn.to_string(),
             ];
-            found.push(((record.version.0, record.crc()), line, row));
+            found.push(((record.version.0, record.original_crc()), line, row));
         }
         Ok(())
     })?;

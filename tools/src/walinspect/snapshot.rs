@@ -122,7 +122,7 @@ impl Collector {
         }
         let found = Newest {
             version: record.version,
-            crc: record.crc(),
+            crc: record.original_crc(),
             origin: record.origin,
             is_put: record.op == RecordOp::Put,
             expiry: record.expiry,
