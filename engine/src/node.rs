@@ -64,7 +64,7 @@ pub struct CoreGauges {
     pub segments_removed: AtomicU64,
     /// Bytes of records that count.
     pub live_bytes: AtomicU64,
-    /// Bytes of immutable segment files in which something counts.
+    /// Bytes of immutable segment files in which something counts, and of those behind them, which wait for them.
     pub compactable_bytes: AtomicU64,
     /// Segments that compaction read to their end.
     pub compacted_segments: AtomicU64,

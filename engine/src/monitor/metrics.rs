@@ -79,9 +79,11 @@ pub const CORE_METRICS: &[Metric<CoreGauges>] = &[
         load(&core.segments_removed)
     }),
     gauge("live_bytes", "Bytes of records that count, tombstones included.", |core| load(&core.live_bytes)),
-    gauge("compactable_bytes", "Bytes of immutable segment files in which something counts.", |core| {
-        load(&core.compactable_bytes)
-    }),
+    gauge(
+        "compactable_bytes",
+        "Bytes of immutable segment files in which something counts, and of those behind them, which wait for them.",
+        |core| load(&core.compactable_bytes),
+    ),
     counter("compacted_segments", "Segments that compaction read to their end.", |core| load(&core.compacted_segments)),
     counter("compacted_records", "Records that compaction appended again.", |core| load(&core.compacted_records)),
     counter("compacted_bytes", "Bytes of records that compaction appended again.", |core| load(&core.compacted_bytes)),

@@ -189,17 +189,27 @@ impl<M: Mapping> Shard<M> {
         self.compaction.counters
     }
 
-    /// Bytes of the immutable segment files of this core in which something counts.
+    /// Bytes of this core's immutable segment files that compaction can free: those in which something counts, and those behind
+    /// them, which have to wait for them. What only waits for followers is not among them.
     #[must_use]
     pub fn compactable_bytes(&self) -> u64 {
-        let old = self.compaction.old.iter().map(|old| &old.segment);
-        // Of an old segment in which several cores find something, one counts the file.
-        let own = old.filter(|segment| segment.id.core.0 % self.cores == self.identity.core.0);
-        let old: u64 = own.filter(|segment| !self.store.is_dead(segment.slot)).map(|segment| segment.file_bytes).sum();
+        let mut blocked = BTreeSet::new();
+        let mut bytes = 0;
+        for Old { segment, .. } in &self.compaction.old {
+            let log = (segment.incarnation, segment.id.core);
+            if !self.store.is_dead(segment.slot) {
+                blocked.insert(log);
+            }
+            // Of an old segment in which several cores find something, one counts the file.
+            let is_own = segment.id.core.0 % self.cores == self.identity.core.0;
+            if is_own && blocked.contains(&log) {
+                bytes += segment.file_bytes;
+            }
+        }
         let live = self.log.oldest_live_segment();
-        let current = self.segments.iter().filter(|segment| segment.number < live);
-        let current = current.filter(|segment| !self.store.is_dead(segment.slot)).count() as u64;
-        old + current * self.log.segment_bytes()
+        let immutable = self.segments.iter().take_while(|segment| segment.number < live);
+        let behind = immutable.skip_while(|segment| self.store.is_dead(segment.slot)).count() as u64;
+        bytes + behind * self.log.segment_bytes()
     }
 
     /// What they should be at most: twice what counts, and a segment.
