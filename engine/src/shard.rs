@@ -9,6 +9,7 @@ mod compaction;
 mod error;
 mod held;
 mod scan;
+mod segments;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -21,7 +22,7 @@ use wal::{
 };
 
 use crate::clock::{AHEAD_MS_MAX, Hlc, Time, due_in_ms, is_far_future};
-use crate::storage::index::{Location, SegmentSlot};
+use crate::storage::index::Location;
 use crate::storage::store::{Facts, Store, Verdict};
 use crate::storage::{KeyHash, NodeSecret};
 
@@ -32,6 +33,8 @@ pub use batch::{BATCH_KEYS_MAX, Presence};
 pub use compaction::{CompactionCounters, CompactionRead, Copies, OldSegment, SegmentId};
 pub use error::{DiskTrouble, WriteError};
 pub use held::HeldKey;
+pub use segments::Removable;
+use segments::RunSegment;
 
 /// What one shard needs to know about itself.
 #[derive(Clone, Copy, Debug)]
@@ -57,19 +60,6 @@ pub struct ShardSettings {
     pub commit_path: CommitPath,
     /// Cores of this node.
     pub cores: u16,
-}
-
-/// A segment of this run in which nothing counts any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Removable {
-    /// Its number.
-    pub number: SegmentNumber,
-    /// Position behind it: the log begins there afterwards.
-    pub end: Lsn,
-    /// What superseded its records has versions up to here.
-    pub replaced_upto: Version,
-    /// Who needs the copies of its records, and where they stand; none if there are none.
-    pub copies: Copies,
 }
 
 /// What the log can say about a shipped frame: an originated, durable one.
@@ -103,33 +93,6 @@ pub struct ShardCounters {
     pub held_back: u64,
     /// Group commits that became durable.
     pub syncs: u64,
-}
-
-/// A segment of the running incarnation.
-#[derive(Debug)]
-struct RunSegment<M> {
-    number: SegmentNumber,
-    /// How index entries name it.
-    slot: SegmentSlot,
-    map: M,
-    cookie: Cookie,
-    /// Position of its first byte.
-    base: Lsn,
-    /// Copies of its records.
-    copies: Copies,
-}
-
-impl<M: Clone> RunSegment<M> {
-    fn new(segment: &Segment<M>, slot: SegmentSlot) -> RunSegment<M> {
-        RunSegment {
-            number: segment.number,
-            slot,
-            map: segment.map.clone(),
-            cookie: segment.cookie,
-            base: segment.base,
-            copies: Copies::default(),
-        }
-    }
 }
 
 /// One core's data.
@@ -637,58 +600,6 @@ impl<M: Mapping> Shard<M> {
         if self.log.durable() == self.log.staged() {
             self.log.seal_idle(self.clock.last());
         }
-    }
-
-    /// Hands over a prepared segment.
-    pub fn supply(&mut self, segment: Segment<M>) {
-        let slot = self.store.add_segment(Some(segment.base), segment.map.clone());
-        self.segments.push(RunSegment::new(&segment, slot));
-        self.log.supply(segment);
-        self.trouble = None;
-    }
-
-    /// The oldest segment of this run, if nothing in it counts any more and what took its place is durable.
-    pub fn removable(&mut self) -> Option<Removable> {
-        let [oldest, next, ..] = &self.segments[..] else { return None };
-        let (number, slot, end, copies) = (oldest.number, oldest.slot, next.base, oldest.copies);
-        let immutable = number < self.log.oldest_live_segment() && number < self.repeated.0;
-        if !immutable || !self.store.is_dead(slot) || self.is_compacting_segment(slot) {
-            return None;
-        }
-        let (_, superseded_at) = match self.emptied {
-            Some(emptied) if emptied.0 == number => emptied,
-            _ => *self.emptied.insert((number, self.log.staged())),
-        };
-        let durable = self.log.durable();
-        let replaced = durable >= superseded_at && durable >= self.repeated.1;
-        (replaced || planted::is(Fault::RemoveBeforeReplaced)).then(|| Removable {
-            number,
-            end,
-            replaced_upto: self.store.replaced_upto(slot),
-            copies,
-        })
-    }
-
-    /// Forgets the oldest segment, which [`Shard::removable`] named. Its mapping, unless there is another oldest by now.
-    pub fn remove(&mut self, number: SegmentNumber) -> Option<M> {
-        if self.removable()?.number != number {
-            return None;
-        }
-        let oldest = self.segments.remove(0);
-        self.store.remove_segment(oldest.slot);
-        Some(oldest.map)
-    }
-
-    /// The segment this run started with.
-    #[must_use]
-    pub fn first_segment(&self) -> (SegmentNumber, Cookie, Lsn) {
-        self.first
-    }
-
-    /// The mapping of a segment of this run.
-    #[must_use]
-    pub fn map_of(&self, segment: SegmentNumber) -> Option<M> {
-        self.segment(segment).map(|found| found.map.clone())
     }
 
     /// The log, for the driver's housekeeping (seals, next segment).
