@@ -92,6 +92,11 @@ pub const UNREACHED: &[(Mark, &str)] = &[
         "a rename or an unlink would have to fail, and simulated directories never do; \
          a_dead_segment_that_cannot_be_removed_yet_keeps_those_behind_it does it to a real daemon",
     ),
+    (
+        Mark::CompactionStopped,
+        "the device of a running node does not rot here; a_segment_that_is_damaged_is_left_alone does it to a shard",
+    ),
+    (Mark::ClaimWaitedForCopies, "some seeds in a hundred: a follower that is new while a run loses its beginning"),
     (Mark::ReadOverlapsSent, "one seed in thirty: a read that begins right where sending from memory stopped"),
     (Mark::AddressRefused, "only a peer that registers what is not its own does that; discovery's own tests play one"),
 ];
