@@ -32,9 +32,7 @@ use crate::messages::{MAILBOX_MESSAGES, ToControl, ToCore};
 use crate::monitor::http;
 use crate::node::{CoreGauges, NodeFacts};
 use crate::startup::{self, Progress, StartError, StartSettings, Started};
-
-/// Tables per index, as a power of two: at 20 million keys a table has 5,000 slots.
-const INDEX_TABLE_BITS: u32 = 12;
+use crate::storage::index::TABLE_BITS;
 
 /// How long the threads have to finish after a stop was asked for.
 const STOP_WAIT: Duration = Duration::from_secs(10);
@@ -197,7 +195,7 @@ fn run_on<I: OsIo>(config: &Config, stop: &StopFlag, name: &str, backend: Backen
         segment_bytes: config.segment_bytes,
         value_bytes_max: config.value_bytes_max,
         commit_path: config.commit_path,
-        index_table_bits: INDEX_TABLE_BITS,
+        index_table_bits: TABLE_BITS,
     };
     let began = std::time::Instant::now();
     let time = Time { mono: Mono(0), unix_ms: unix_ms() };
