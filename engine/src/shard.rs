@@ -207,6 +207,7 @@ impl<M: Mapping> Shard<M> {
     /// Says that no segment can be prepared at present; it ends with the next one that is supplied.
     pub fn set_disk_trouble(&mut self, trouble: DiskTrouble) {
         self.trouble = Some(trouble);
+        self.log.keep_last_segment();
     }
 
     // ---- reading -------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use engine::clock::Time;
-use engine::shard::{Shard, ShardIdentity, ShardSettings};
+use engine::shard::{DiskTrouble, Shard, ShardIdentity, ShardSettings, WriteError};
 use engine::storage::NodeSecret;
 use engine::storage::store::Store;
 use net::reactor::Mono;
@@ -34,6 +34,8 @@ fn segment(number: u64, base: u64) -> Segment<MemoryMap> {
 struct Driven {
     shard: Shard<MemoryMap>,
     millis: u64,
+    /// Segments are prepared from these files only.
+    files: Option<usize>,
 }
 
 impl Driven {
@@ -46,7 +48,7 @@ impl Driven {
             cores: 1,
         };
         let shard = Shard::new(identity, settings, segment(1, 0), Store::new(4, OWN), Version::ZERO);
-        let mut driven = Driven { shard, millis: 0 };
+        let mut driven = Driven { shard, millis: 0, files: None };
         driven.settle();
         driven
     }
@@ -59,6 +61,13 @@ impl Driven {
     fn settle(&mut self) {
         self.millis += 1;
         while self.shard.log().needs_segment() {
+            if let Some(files) = &mut self.files {
+                if *files == 0 {
+                    self.shard.set_disk_trouble(DiskTrouble::Full);
+                    break;
+                }
+                *files -= 1;
+            }
             let plan = self.shard.log().next_segment_plan();
             self.shard.supply(segment(plan.number.0, plan.base.0));
         }
@@ -128,6 +137,7 @@ impl Driven {
             match self.shard.removable() {
                 Some(removable) => {
                     let _ = self.shard.remove(removable.number).expect("the oldest");
+                    self.files = self.files.map(|files| files + 1);
                     removed += 1;
                 }
                 None => return removed,
@@ -243,6 +253,25 @@ fn whoever_follows_this_log_finds_what_superseded_its_records() {
     driven.churn(12);
     assert!(driven.compact(usize::MAX) >= 4);
     assert!(driven.frames_with(b"second winner").contains(&FrameKind::Compacted));
+}
+
+#[test]
+fn a_full_disk_leaves_compaction_the_room_that_it_needs_to_make_more() {
+    let mut driven = Driven::new();
+    driven.put("key", b"value", None);
+    driven.files = Some(6);
+    let put = |driven: &mut Driven| {
+        let time = driven.time();
+        let result = driven.shard.put(SECRET.hash(b"churn"), b"churn", &[b'c'; 8_000], None, time);
+        driven.settle();
+        result
+    };
+    let refused = (0..1000).map(|_| put(&mut driven)).find_map(Result::err);
+    assert_eq!(refused, Some(WriteError::DiskFull));
+    assert_eq!(put(&mut driven), Err(WriteError::DiskFull), "and it stays so");
+    assert!(driven.compact(usize::MAX) >= 4);
+    assert!(put(&mut driven).is_ok());
+    assert_eq!(driven.value_of("key", driven.millis).as_deref(), Some(&b"value"[..]));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use wal::{
     SegmentNumber, Version,
 };
 
-use super::{HeldKey, Shard, WriteError};
+use super::{DiskTrouble, HeldKey, Shard, WriteError};
 use crate::clock::Time;
 use crate::storage::KeyHash;
 use crate::storage::index::{Location, SegmentSlot};
@@ -212,10 +212,12 @@ impl<M: Mapping> Shard<M> {
         bytes + behind * self.log.segment_bytes()
     }
 
-    /// What they should be at most: twice what counts, and a segment.
+    /// What they should be at most: twice what counts, and a segment. On a full disk it is worth the work to give back more.
     #[must_use]
     pub fn compactable_bytes_wanted(&self) -> u64 {
-        2 * self.store.live_bytes() + self.log.segment_bytes()
+        let live = self.store.live_bytes();
+        let garbage = if self.trouble == Some(DiskTrouble::Full) { live / 8 } else { live };
+        live + garbage + self.log.segment_bytes()
     }
 
     /// Whether a segment is being compacted.

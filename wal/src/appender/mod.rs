@@ -233,6 +233,8 @@ pub struct Log<M: Mapping> {
     /// Rotated out, not yet sealed and synced throughout; oldest first.
     retiring: VecDeque<LiveSegment<M>>,
     successors: VecDeque<Segment<M>>,
+    /// The last of them is for records that make room: see [`Log::keep_last_segment`].
+    keeps_last: bool,
     /// File offset in the current segment where the next record or frame goes.
     tail: usize,
     open: Option<OpenFrame>,
@@ -277,6 +279,7 @@ impl<M: Mapping> Log<M> {
             current,
             retiring: VecDeque::new(),
             successors: VecDeque::new(),
+            keeps_last: false,
             tail: SEGMENT_HEADER_BYTES,
             open: None,
             closed: Vec::new(),
@@ -358,6 +361,21 @@ impl<M: Mapping> Log<M> {
         self.retiring.front().unwrap_or(&self.current).segment.number
     }
 
+    /// No segment can be prepared at present: the last one at hand is left to compaction, which gives segments back, and to what
+    /// this node notes for itself. It ends with the next one that is supplied.
+    pub fn keep_last_segment(&mut self) {
+        self.keeps_last = true;
+    }
+
+    /// The next segment, for a frame of `kind`.
+    fn next_segment(&mut self, kind: FrameKind) -> Result<Segment<M>, AppendError> {
+        let makes_room = kind.is_compacted() || kind == FrameKind::Local;
+        if self.keeps_last && !makes_room && self.successors.len() <= 1 {
+            return Err(AppendError::NoSegment);
+        }
+        self.successors.pop_front().ok_or(AppendError::NoSegment)
+    }
+
     /// What the next segment to be supplied has to be.
     #[must_use]
     pub fn next_segment_plan(&self) -> NextSegment {
@@ -378,6 +396,7 @@ impl<M: Mapping> Log<M> {
         assert_eq!((segment.number, segment.base), (plan.number, plan.base), "a segment that was not planned");
         check_segment(&segment, self.segment_bytes);
         self.successors.push_back(segment);
+        self.keeps_last = false;
     }
 
     /// Appends a record verbatim: the bytes of a record that was parsed before, with or without padding.
@@ -431,7 +450,7 @@ impl<M: Mapping> Log<M> {
         let fits_open = self.open.is_some_and(|open| open.kind == kind) && self.fits(self.tail, bytes);
         let fits_here = self.current.end.is_none() && self.fits(round_up(self.tail, FRAME_ALIGN_BYTES), needed);
         if !fits_open && !fits_here {
-            let successor = self.successors.pop_front().ok_or(AppendError::NoSegment)?;
+            let successor = self.next_segment(kind)?;
             self.rotate(successor);
         }
         Ok(())
@@ -468,7 +487,7 @@ impl<M: Mapping> Log<M> {
         if fits_here {
             self.close_frame(FrameFlags::NONE);
         } else {
-            let successor = self.successors.pop_front().ok_or(AppendError::NoSegment)?;
+            let successor = self.next_segment(kind)?;
             self.rotate(successor);
         }
         self.open = Some(OpenFrame { kind, offset: self.tail, records: 0, max_version: Version::ZERO });
