@@ -382,11 +382,11 @@ fn draw_clients(random: &mut Random, nodes: usize, safety_ms: u64) -> Vec<Client
     places.into_iter().map(|node| ClientPlan { node, mix, depth: 1 + random.index(6) }).collect()
 }
 
-/// Of every second world: what part of the operations are transactions on teams of keys, and a client at each node that asks for
+/// Of every fourth world: what part of the operations are transactions on teams of keys, and a client at each node that asks for
 /// little else. From a stream of its own: worlds without them are what they were before there were any.
 fn draw_teams(seed: u64, nodes: usize, clients: &mut Vec<ClientPlan>) {
     let mut random = Random::new(seed ^ 0x7EA3_5000_0000_0001);
-    if random.coin() {
+    if random.below(4) > 0 {
         return;
     }
     let (teams, team_percent) = (1 + random.below(2), [3, 10, 25][random.index(3)]);
@@ -394,7 +394,7 @@ fn draw_teams(seed: u64, nodes: usize, clients: &mut Vec<ClientPlan>) {
         client.mix = Mix { teams, team_percent, ..client.mix };
     }
     let mix = Mix { team_percent: 90, ..clients[0].mix };
-    clients.extend((0..nodes).map(|node| ClientPlan { node, mix, depth: 1 + random.index(4) }));
+    clients.extend((0..nodes).map(|node| ClientPlan { node, mix, depth: 1 + random.index(2) }));
 }
 
 /// The kinds of faults, in the order of [`Swarm::weights`].
