@@ -405,7 +405,8 @@ impl<M: Mapping> Shard<M> {
                     reach(Mark::ExpiredShrunk);
                 }
                 let to = self.append_copy(kind, stub.as_deref().unwrap_or(record.bytes))?;
-                self.store.relocate(hash, location, to);
+                let len = stub.map_or(record.padded_len(), |stub| stub.len());
+                self.store.relocate(hash, (location, record.padded_len()), (to, len));
                 to
             }
             Found::Held(held) => {
@@ -424,7 +425,7 @@ impl<M: Mapping> Shard<M> {
                 let winner = self.store.with_record(at, |winner| winner.bytes.to_vec());
                 let winner = RecordView::parse_trusted(&winner).expect("an entry names a verified record");
                 let to = self.append_copy(FrameKind::Compacted, winner.bytes)?;
-                self.store.relocate(hash, at, to);
+                self.store.relocate(hash, (at, winner.padded_len()), (to, winner.padded_len()));
                 self.store.stands_for_own(to.segment);
                 work.copied = true;
                 return Ok(winner.padded_len());

@@ -149,7 +149,7 @@ impl<M: Mapping> Store<M> {
         self.free.push(slot);
     }
 
-    /// Counts a record that is kept, with or without an entry.
+    /// Counts a record that is kept without an entry.
     pub fn pin(&mut self, location: Location) {
         let bytes = self.with_record(location, |record| record.padded_len() as u64);
         self.count_in(location.segment, bytes);
@@ -200,15 +200,16 @@ impl<M: Mapping> Store<M> {
         })
     }
 
-    /// A copy of the record at `from`, which an entry names, or its stub, was appended at `to`: that one counts now.
+    /// A copy of the record at `from`, which an entry names, or its stub, was appended at `to`: that one counts now. Lengths are with
+    /// padding; the old record is not looked at, since its segment may be in memory no more.
     ///
     /// # Panics
     /// If no entry names the record at `from`.
-    pub fn relocate(&mut self, hash: KeyHash, from: Location, to: Location) {
+    pub fn relocate(&mut self, hash: KeyHash, (from, from_len): (Location, usize), (to, to_len): (Location, usize)) {
         let (at, slot) = self.find_at(hash, from).expect("only a record that an entry names is moved");
-        self.unpin(from);
         self.index.replace(at, to, slot.version());
-        self.pin(to);
+        self.count_out(from.segment, from_len as u64);
+        self.count_in(to.segment, to_len as u64);
     }
 
     /// Forgets the key whose entry names the tombstone at `location`.
@@ -224,8 +225,8 @@ impl<M: Mapping> Store<M> {
 
     /// Recovery found the record that the key's entry names once more, in the copy at `to`: that one counts now.
     pub fn moved_to(&mut self, hash: KeyHash, record: &RecordView<'_>, to: Location) {
-        let Some((_, slot)) = self.find(hash, record.key) else { return };
-        self.relocate(hash, slot.location(), to);
+        let Some((_, slot, present)) = self.find_facts(hash, record.key) else { return };
+        self.relocate(hash, (slot.location(), present.padded_len as usize), (to, record.padded_len()));
     }
 
     /// The record that a key's entry names: where it lies, and what it is.
