@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use super::{FileJob, OsFile, Outcome, file_job};
@@ -60,6 +61,9 @@ pub trait Disk {
         files: &[Self::File],
         work: &(dyn Fn(usize, &[u8]) -> T + Sync),
     ) -> Vec<Result<T, DurableError>>;
+    /// Gives each of `items` to `work`, on as many threads as there are CPUs, up to eight; what it made of them, in their order. The
+    /// simulator takes one item after the other, on its own thread.
+    fn share_out<I: Send, T: Send>(&self, items: Vec<I>, work: &(dyn Fn(I) -> T + Sync)) -> Vec<T>;
     /// Does a file job here and now.
     ///
     /// # Errors
@@ -93,8 +97,8 @@ pub struct OsLock(#[expect(dead_code, reason = "closing it gives the lock up")] 
 
 /// Alignment that direct reads need at most (devices with 4 KiB sectors).
 const DIRECT_ALIGN: usize = 4096;
-/// Threads that read whole files at a time: enough for any one disk, and each holds a file in memory.
-const DURABLE_THREADS_MAX: usize = 8;
+/// Threads that work at a time: enough for any one disk, and each may hold a file in memory.
+const THREADS_MAX: usize = 8;
 /// Bytes per direct read.
 const DIRECT_BYTES: usize = 4 * 1024 * 1024;
 
@@ -159,9 +163,8 @@ impl Disk for OsDisk {
         files: &[OsFile],
         work: &(dyn Fn(usize, &[u8]) -> T + Sync),
     ) -> Vec<Result<T, DurableError>> {
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(DURABLE_THREADS_MAX).min(files.len());
         let next = AtomicUsize::new(0);
-        let take_turns = || {
+        on_threads(files.len(), &|| {
             let mut done = Vec::new();
             let mut memory = Vec::new();
             loop {
@@ -173,20 +176,21 @@ impl Disk for OsDisk {
                     .and_then(|()| read_whole(file, &mut memory).map_err(DurableError::Read));
                 done.push((index, range.map(|range| work(index, &memory[range]))));
             }
-        };
-        let mut done: Vec<(usize, Result<T, DurableError>)> = thread::scope(|scope| {
-            let others: Vec<_> = (1..threads).map(|_| scope.spawn(take_turns)).collect();
-            let mut done = take_turns();
-            for other in others {
-                match other.join() {
-                    Ok(more) => done.extend(more),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
+        })
+    }
+
+    fn share_out<I: Send, T: Send>(&self, items: Vec<I>, work: &(dyn Fn(I) -> T + Sync)) -> Vec<T> {
+        let count = items.len();
+        let items = Mutex::new(items.into_iter().enumerate());
+        on_threads(count, &|| {
+            let mut done = Vec::new();
+            loop {
+                // Nothing can panic while the lock is held.
+                let taken = items.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some((index, item)) = taken else { return done };
+                done.push((index, work(item)));
             }
-            done
-        });
-        done.sort_unstable_by_key(|(index, _)| *index);
-        done.into_iter().map(|(_, result)| result).collect()
+        })
     }
 
     fn run(&self, job: FileJob<OsFile>) -> io::Result<Outcome<OsFile>> {
@@ -201,6 +205,25 @@ impl Disk for OsDisk {
             Err(fs::TryLockError::Error(error)) => Err(error),
         }
     }
+}
+
+/// Runs `take_turns`, which does some of `count` pieces of work until none is left, on several threads, this one among them. All
+/// results, in the order of their numbers.
+fn on_threads<T: Send>(count: usize, take_turns: &(dyn Fn() -> Vec<(usize, T)> + Sync)) -> Vec<T> {
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX).min(count);
+    let mut done = thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(take_turns)).collect();
+        let mut done = take_turns();
+        for other in others {
+            match other.join() {
+                Ok(more) => done.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        done
+    });
+    done.sort_unstable_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 fn open_for_direct_reads(file: &OsFile) -> io::Result<File> {
@@ -327,6 +350,18 @@ mod tests {
         let found: Vec<_> = OsDisk.each_durable(&files, &work).into_iter().map(Result::unwrap).collect();
         assert_eq!(found, (0..9).map(|number| (number, 1_300_000 * number + number)).collect::<Vec<_>>());
         assert!(OsDisk.each_durable(&[], &work).is_empty());
+    }
+
+    #[test]
+    fn every_item_is_shared_out_once_and_the_results_keep_their_order() {
+        let mut counts = vec![0u32; 1000];
+        let found = OsDisk.share_out(counts.iter_mut().enumerate().collect(), &|(number, count)| {
+            *count += 1;
+            number
+        });
+        assert_eq!(found, (0..1000).collect::<Vec<_>>());
+        assert!(counts.iter().all(|count| *count == 1));
+        assert!(OsDisk.share_out(Vec::<u8>::new(), &|item| item).is_empty());
     }
 
     #[test]

@@ -121,6 +121,10 @@ impl Disk for SimDisk {
         files.iter().enumerate().map(one).collect()
     }
 
+    fn share_out<I: Send, T: Send>(&self, items: Vec<I>, work: &(dyn Fn(I) -> T + Sync)) -> Vec<T> {
+        items.into_iter().map(work).collect()
+    }
+
     fn run(&self, job: FileJob<SimFile>) -> io::Result<Outcome<SimFile>> {
         for step in 0.. {
             let mut inner = self.world.inner();
