@@ -201,8 +201,8 @@ fn run_on<I: OsIo>(config: &Config, stop: &StopFlag, name: &str, backend: Backen
     let time = Time { mono: Mono(0), unix_ms: unix_ms() };
     let mut random = OsRandom::new()
         .map_err(|source| DaemonError::Thread { what: "the random source of the system".into(), source })?;
-    let mut progress = |progress| say_progress(progress, began.elapsed());
-    let started = startup::start::<Os<I>, _>(&OsDisk, &settings, &mut || random.draw(), time, &mut progress)?;
+    let progress = |progress| say_progress(progress, began.elapsed());
+    let started = startup::start::<Os<I>, _>(&OsDisk, &settings, &mut || random.draw(), time, &progress)?;
     for line in &started.report {
         tracing::info!("recovery: {line}");
     }
@@ -230,6 +230,7 @@ fn run_on<I: OsIo>(config: &Config, stop: &StopFlag, name: &str, backend: Backen
 fn say_progress(progress: Progress, since_start: Duration) {
     let millis = u64::try_from(since_start.as_millis()).unwrap_or(u64::MAX);
     match progress {
+        Progress::Scanning { .. } | Progress::Indexing { .. } => {}
         Progress::Scanned { segments: 0, .. } | Progress::Indexed { records: 0 } => {}
         Progress::Scanned { segments, bytes } => tracing::info!(segments, bytes, millis, "segments read and verified"),
         Progress::Indexed { records } => tracing::info!(records, millis, "records indexed"),

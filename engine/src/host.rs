@@ -13,7 +13,7 @@ pub trait Host: 'static {
     /// Its file handle.
     type File: Clone + std::fmt::Debug + Send + 'static;
     /// How its files are mapped.
-    type Map: Mapping + Clone + std::fmt::Debug + 'static;
+    type Map: Mapping + Clone + std::fmt::Debug + Send + Sync + 'static;
 
     /// Maps `len` bytes of `file` for reading and writing.
     ///

@@ -6,18 +6,20 @@
 
 mod identity;
 mod retired;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use net::reactor::disk::{Disk, DurableError};
 use net::reactor::{FileJob, Outcome};
 use wal::marks::{Mark, reach};
 use wal::planted::{self, Fault};
-use wal::recovery::{RecoveredLog, RecoveryError, judge, scan_segment};
+use wal::recovery::{RecoveredLog, RecoveredSegment, RecoveryError, judge, scan_segment};
 use wal::{
-    Commit, CommitPath, ControlRecord, Cookie, CoreId, FrameKind, Incarnation, Lsn, Mapping, NodeId, RecordOp,
-    RecordView, Segment, SegmentHeader, SegmentNumber, Version,
+    Commit, CommitPath, ControlRecord, Cookie, CoreId, FrameKind, Incarnation, Lsn, NodeId, Segment, SegmentHeader,
+    SegmentNumber, Version,
 };
 
 use crate::clock::{Time, earliest_unix_ms, is_far_future, is_step};
@@ -28,17 +30,22 @@ use crate::replication::{log_id, to_wire};
 use crate::shard::{Copies, HeldKey, Shard, ShardIdentity, ShardSettings, WriteError};
 use crate::storage::NodeSecret;
 use crate::storage::index::{Location, SegmentSlot};
-use crate::storage::store::{Facts, Store, Verdict};
+use crate::storage::store::Store;
 
 use identity::identity;
 pub use identity::parse_identity;
 pub use retired::OldRun;
 use retired::RetiredSegment;
+use walk::{Walked, Walker};
 
 /// Held while a process owns the directory.
 const LOCK_FILE: &str = "LOCK";
 /// What direct I/O that a file system does not have gives: EINVAL.
 const INVALID_ARGUMENT: i32 = 22;
+
+/// Segments that are walked before their records go to the stores: as many as there are threads at most. Each record in them takes 40
+/// bytes of memory meanwhile.
+const ROUND_SEGMENTS: usize = 8;
 
 /// What start-up needs to know.
 #[derive(Clone, Debug)]
@@ -128,15 +135,29 @@ fn io_error(path: &Path, what: &'static str) -> impl FnOnce(std::io::Error) -> S
     move |source| StartError::Io { path, what, source }
 }
 
-/// What start-up has just finished, for whoever measures it.
+/// How far start-up is, for whoever waits for it or measures it. Told by any thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
+    /// One more segment was synced, read from the device and verified.
+    Scanning {
+        /// So many are, now or a moment ago.
+        done: usize,
+        /// Of so many.
+        segments: usize,
+    },
     /// Every segment was synced, read from the device and verified.
     Scanned {
         /// How many.
         segments: usize,
         /// Their bytes.
         bytes: u64,
+    },
+    /// More segments were indexed.
+    Indexing {
+        /// So many are.
+        done: usize,
+        /// Of so many.
+        segments: usize,
     },
     /// Every record was indexed.
     Indexed {
@@ -156,7 +177,7 @@ pub fn start<H: Host, D: Disk<File = H::File>>(
     settings: &StartSettings,
     random: &mut dyn FnMut() -> u64,
     time: Time,
-    progress: &mut dyn FnMut(Progress),
+    progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Started<H, D::Lock>, StartError> {
     let directory = &settings.data_dir;
     disk.create_dir_all(directory).map_err(io_error(directory, "cannot be created"))?;
@@ -197,6 +218,8 @@ struct RunCore {
     /// Copies that compaction made stand in it.
     has_copies: bool,
     segments: Vec<SegmentRef>,
+    /// The highest version that they originate.
+    originated: Version,
     marks: Vec<(Version, Lsn)>,
     end: Lsn,
 }
@@ -254,7 +277,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
     }
 
     /// Reads, judges and indexes what the directory holds.
-    fn read(&mut self, names: &[String], progress: &mut dyn FnMut(Progress)) -> Result<(), StartError> {
+    fn read(&mut self, names: &[String], progress: &(dyn Fn(Progress) + Sync)) -> Result<(), StartError> {
         let mut files: BTreeMap<String, H::File> = BTreeMap::new();
         for name in names {
             match wal::directory::file_kind(name) {
@@ -275,7 +298,12 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         let (names, handles): (Vec<&String>, Vec<H::File>) =
             files.iter().map(|(name, file)| (name, file.clone())).unzip();
         // A killed process's last frames may exist only in memory: they are made durable, then the disk is trusted.
-        let scan = |index: usize, bytes: &[u8]| (scan_segment(names[index], bytes), bytes.len() as u64);
+        let (done, segments) = (AtomicUsize::new(0), names.len());
+        let scan = |index: usize, bytes: &[u8]| {
+            let scan = (scan_segment(names[index], bytes), bytes.len() as u64);
+            progress(Progress::Scanning { done: done.fetch_add(1, Ordering::Relaxed) + 1, segments });
+            scan
+        };
         let scanned = self.disk.each_durable(&handles, &scan);
         let mut scans = Vec::new();
         let mut total_bytes = 0;
@@ -295,21 +323,19 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         progress(Progress::Scanned { segments: scans.len(), bytes: total_bytes });
         let recovery = judge(self.node, scans)?;
         self.report.extend(recovery.report.iter().map(ToString::to_string));
-        // Oldest first: what a later record says about a key is then usually newer, and merge order never matters.
         for log in &recovery.logs {
             self.ends.insert((log.incarnation, log.core), log.end);
             for segment in &log.segments {
-                let path = self.path(&segment.file_name);
-                let file = &files[&segment.file_name];
                 if let Some(seal) = segment.seal_block() {
                     reach(Mark::SegmentSealedAtStart);
                     // The cut becomes final: stale frames behind it never parse again.
-                    let job = FileJob::WriteSync { file: file.clone(), offset: wal::SEAL_OFFSET, bytes: seal };
-                    self.disk.run(job).map_err(io_error(&path, "cannot be sealed"))?;
+                    let file = files[&segment.file_name].clone();
+                    let job = FileJob::WriteSync { file, offset: wal::SEAL_OFFSET, bytes: seal };
+                    self.disk.run(job).map_err(io_error(&self.path(&segment.file_name), "cannot be sealed"))?;
                 }
             }
-            self.index_log(log, &files)?;
         }
+        self.index(&recovery.logs, &files, progress)?;
         progress(Progress::Indexed { records: self.records });
         for name in &recovery.recyclable {
             self.unlink(name)?;
@@ -323,125 +349,83 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         unlinked.map(|_| ()).map_err(io_error(&path, "cannot be removed"))
     }
 
-    fn index_log(&mut self, log: &RecoveredLog, files: &BTreeMap<String, H::File>) -> Result<(), StartError> {
-        if !self.runs.contains_key(&log.incarnation.0) {
-            self.order.push(log.incarnation.0);
-        }
-        let mut core = RunCore { end: log.end, ..RunCore::default() };
-        let mut before = Version::ZERO;
-        for segment in &log.segments {
-            let path = self.path(&segment.file_name);
-            let map = H::map(&files[&segment.file_name], segment.segment_bytes)
-                .map_err(io_error(&path, "cannot be mapped"))?;
-            let slots: Vec<_> = self.stores.iter_mut().map(|store| store.add_segment(None, map.clone())).collect();
-            let retired = RetiredSegment::new(log.core, segment, slots.clone());
-            self.retired.entry(log.incarnation.0).or_default().push(retired);
-            core.segments.push(SegmentRef {
-                core: log.core,
-                number: segment.number,
-                cookie: segment.cookie,
-                base: segment.base,
-                end: Some(segment.end),
-            });
-            let used = usize::try_from(segment.end.0 - segment.base.0).expect("64-bit target");
-            let bytes = map.bytes(wal::SEGMENT_HEADER_BYTES..used.max(wal::SEGMENT_HEADER_BYTES));
-            let start = Lsn(segment.base.0 + wal::SEGMENT_HEADER_BYTES as u64);
-            for frame in wal::frames(&bytes, start, segment.cookie) {
-                let frame = frame.map_err(|error| StartError::Record(format!("{}: {error}", path.display())))?;
-                // Whatever was shown lies in or below a group whose frames were sealed at this time.
-                if !planted::is(Fault::ClockBelowCeiling) {
-                    self.reached = self.reached.max(frame.hlc());
-                }
-                let due = core.marks.last().is_none_or(|(_, at)| frame.lsn().0 >= at.0 + 256 * 1024);
-                if due {
-                    core.marks.push((before, frame.lsn()));
-                }
-                core.has_copies |= frame.kind() == FrameKind::Compacted;
-                let payload = frame.payload();
-                let payload_at = payload.as_ptr() as usize - bytes.as_ptr() as usize;
-                let mut at = 0;
-                while at < payload.len() {
-                    let (record, len) = RecordView::parse_trusted_prefix(&payload[at..])
-                        .map_err(|error| StartError::Record(format!("{}: {error}", path.display())))?;
-                    let offset = wal::SEGMENT_HEADER_BYTES + payload_at + at;
-                    if frame.kind() == FrameKind::Originated {
-                        before = before.max(record.version);
-                    }
-                    self.index_record(log.incarnation, frame.kind(), &record, offset, &slots)?;
-                    at += len;
-                }
+    /// A round walks some segments at a time, then gives each store what is its own of them, all stores at a time. Oldest first: what
+    /// a later record says about a key is then usually newer, merge order never matters, and of copies the later one counts.
+    fn index(
+        &mut self,
+        logs: &[RecoveredLog],
+        files: &BTreeMap<String, H::File>,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<(), StartError> {
+        let cores = self.settings.cores;
+        let walker = Walker { node: self.node, secret: self.secret, cores, time: self.time };
+        let segments: Vec<_> =
+            logs.iter().flat_map(|log| log.segments.iter().map(move |segment| (log, segment))).collect();
+        for (round, segments_of_round) in segments.chunks(ROUND_SEGMENTS).enumerate() {
+            let mut found = Vec::new();
+            for (_, segment) in segments_of_round {
+                let path = self.path(&segment.file_name);
+                let map = H::map(&files[&segment.file_name], segment.segment_bytes)
+                    .map_err(io_error(&path, "cannot be mapped"))?;
+                found.push((map, *segment));
             }
+            let walked = self.disk.share_out(found.clone(), &|(map, segment)| walker.walk(&map, segment));
+            let mut ready = Vec::new();
+            for (((log, segment), (map, _)), walked) in segments_of_round.iter().zip(found).zip(walked) {
+                let mut walked = walked?;
+                let slots: Vec<_> = self.stores.iter_mut().map(|store| store.add_segment(None, map.clone())).collect();
+                self.take(log, segment, &mut walked, &slots);
+                ready.push((walked, slots));
+            }
+            let stores = (0..cores).zip(&mut self.stores).collect();
+            let indexed = self.disk.share_out(stores, &|(core, store): (u16, &mut Store<H::Map>)| {
+                ready.iter().try_for_each(|(walked, slots)| walked.index(core, store, slots[usize::from(core)]))
+            });
+            indexed.into_iter().collect::<Result<(), _>>()?;
+            let done = round * ROUND_SEGMENTS + segments_of_round.len();
+            progress(Progress::Indexing { done, segments: segments.len() });
         }
-        self.runs.entry(log.incarnation.0).or_default().cores.insert(log.core.0, core);
         Ok(())
     }
 
-    fn index_record(
-        &mut self,
-        incarnation: Incarnation,
-        kind: FrameKind,
-        record: &RecordView<'_>,
-        offset: usize,
-        slots: &[SegmentSlot],
-    ) -> Result<(), StartError> {
-        self.records += 1;
-        let far_future = is_far_future(record.version, self.time);
-        let is_own = kind == FrameKind::Originated || kind == FrameKind::Compacted && record.origin == self.node;
-        if is_own {
-            let run = self.runs.entry(incarnation.0).or_default();
-            if kind == FrameKind::Originated {
-                run.highest = run.highest.max(record.version);
-            }
-            run.data |= record.op != RecordOp::Control;
-            self.reached = self.reached.max(record.version);
+    /// What a segment of `log` says, but for its keys.
+    fn take(&mut self, log: &RecoveredLog, segment: &RecoveredSegment, walked: &mut Walked, slots: &[SegmentSlot]) {
+        let incarnation = log.incarnation;
+        if !self.runs.contains_key(&incarnation.0) {
+            self.order.push(incarnation.0);
         }
-        if !far_future {
-            self.floor = self.floor.max(record.version);
+        let retired = RetiredSegment::new(log.core, segment, slots.to_vec());
+        self.retired.entry(incarnation.0).or_default().push(retired);
+        self.records += walked.records;
+        self.floor = self.floor.max(walked.floor);
+        self.reached = self.reached.max(walked.reached);
+        self.held.extend(walked.held.iter().map(|held| {
+            let core = usize::from(held.core);
+            (core, held.key, held.location(slots[core]))
+        }));
+        let run = self.runs.entry(incarnation.0).or_default();
+        run.highest = run.highest.max(walked.originated);
+        run.data |= walked.data;
+        let core = run.cores.entry(log.core.0).or_default();
+        core.end = log.end;
+        core.segments.push(SegmentRef {
+            core: log.core,
+            number: segment.number,
+            cookie: segment.cookie,
+            base: segment.base,
+            end: Some(segment.end),
+        });
+        let before = core.originated;
+        core.marks.extend(walked.marks.iter().map(|(version, at)| (before.max(*version), *at)));
+        core.originated = before.max(walked.originated);
+        core.has_copies |= walked.has_copies;
+        for (kind, control) in std::mem::take(&mut walked.controls) {
+            self.take_control(incarnation, kind, control);
         }
-        if record.op == RecordOp::Control {
-            // What another node's log says of itself changes nothing here, and may be of a kind that only its program knows.
-            return if kind == FrameKind::Followed { Ok(()) } else { self.index_control(incarnation, kind, record) };
-        }
-        if record.op == RecordOp::Delete && planted::is(Fault::TombstonesForgotten) {
-            return Ok(());
-        }
-        let hash = self.secret.hash(record.key);
-        let core = usize::from(hash.core(self.settings.cores));
-        let location = Location {
-            segment: slots[core],
-            offset: u32::try_from(offset).expect("offsets inside a segment fit 32 bits"),
-            len_max: u32::try_from(record.bytes.len()).expect("records fit a segment"),
-        };
-        // What this node acknowledged is never held back, whatever its clock says now.
-        if far_future && !is_own {
-            self.held.push((core, HeldKey::of(record, hash), location));
-            return Ok(());
-        }
-        let store = &mut self.stores[core];
-        if kind == FrameKind::Compacted && !is_own {
-            store.stands_for_own(location.segment);
-        }
-        let verdict = match store.judge(hash, record) {
-            // A copy: the later one counts, so that the segment it was made of can go.
-            Verdict::Same if kind.is_compacted() => {
-                store.moved_to(hash, record, location);
-                return Ok(());
-            }
-            verdict => verdict,
-        };
-        store.install(hash, verdict, location, Facts::of(record));
-        Ok(())
     }
 
     /// A control record of this node's own: each kind counts only in the frames where it belongs.
-    fn index_control(
-        &mut self,
-        incarnation: Incarnation,
-        kind: FrameKind,
-        record: &RecordView<'_>,
-    ) -> Result<(), StartError> {
-        let control =
-            ControlRecord::decode(record.key, record.value).map_err(|error| StartError::Record(error.to_string()))?;
+    fn take_control(&mut self, incarnation: Incarnation, kind: FrameKind, control: ControlRecord) {
         match (kind, control) {
             // A local one repeats it, for a log whose first segment is gone.
             (
@@ -466,7 +450,6 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             }
             _ => {}
         }
-        Ok(())
     }
 
     /// Decides where time begins. Monotonic time had brought the earlier runs that far; a wall clock behind it is wrong, or was wrong

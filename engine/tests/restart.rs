@@ -46,7 +46,7 @@ impl Node {
             *drawn = drawn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             *drawn
         };
-        start::<Host, _>(&OsDisk, &self.settings, &mut random, time, &mut |_| {}).expect("a start")
+        start::<Host, _>(&OsDisk, &self.settings, &mut random, time, &|_| {}).expect("a start")
     }
 }
 

@@ -13,7 +13,7 @@ use crate::shard::{Copies, DurableFrame, Removable, SegmentId};
 pub const RECENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// A place to start reading is remembered once per this many log bytes.
-const MARK_EVERY_BYTES: u64 = 256 * 1024;
+pub(crate) const MARK_EVERY_BYTES: u64 = 256 * 1024;
 
 /// One segment file of an own log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

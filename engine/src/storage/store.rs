@@ -367,6 +367,12 @@ impl<M: Mapping> Store<M> {
         Some((value, self.end_lsn(location, record_len.next_multiple_of(8)).unwrap_or(Lsn(0))))
     }
 
+    /// Whether no entry can be of a key with this hash, as the index alone can tell.
+    #[must_use]
+    pub fn lacks(&self, hash: KeyHash) -> bool {
+        self.index.find(hash.0, |_| true).is_none()
+    }
+
     /// Compares an incoming record with the present one.
     #[must_use]
     pub fn judge(&self, hash: KeyHash, incoming: &RecordView<'_>) -> Verdict {

@@ -132,8 +132,7 @@ impl Node {
         };
         let time = Time { mono: world.node_now(settings.machine), unix_ms: control_io.wall_unix_ms() };
         let disk = world.startup_disk(settings.machine);
-        let started =
-            startup::start::<SimHost, _>(&disk, &start, &mut || world.random_below(u64::MAX), time, &mut |_| {})?;
+        let started = startup::start::<SimHost, _>(&disk, &start, &mut || world.random_below(u64::MAX), time, &|_| {})?;
 
         let gauges: Vec<Arc<CoreGauges>> = (0..cores).map(|_| Arc::default()).collect();
         let facts = Arc::new(NodeFacts {
