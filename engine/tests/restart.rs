@@ -1,12 +1,16 @@
 //! What a restart makes of what the run before it left.
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
 use engine::clock::Time;
 use engine::daemon::Os;
-use engine::startup::{StartSettings, Started, start};
+use engine::startup::{Progress, StartSettings, Started, start};
 use net::ids::{Incarnation, LogId, NodeId, Version};
 use net::reactor::Mono;
 use net::reactor::disk::{Disk, OsDisk};
 use net::reactor::epoll::EpollIo;
+use proptest::prelude::*;
 use wal::{CommitPath, ControlRecord, EPOCH_2020_UNIX_MS, RecordDraft, RecordOp, RecordView};
 
 type Host = Os<EpollIo>;
@@ -39,6 +43,10 @@ impl Node {
     }
 
     fn start(&mut self) -> Running {
+        self.start_telling(&|_| {})
+    }
+
+    fn start_telling(&mut self, progress: &(dyn Fn(Progress) + Sync)) -> Running {
         self.unix_ms += 1_000;
         let time = self.time();
         let drawn = &mut self.drawn;
@@ -46,16 +54,17 @@ impl Node {
             *drawn = drawn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             *drawn
         };
-        start::<Host, _>(&OsDisk, &self.settings, &mut random, time, &|_| {}).expect("a start")
+        start::<Host, _>(&OsDisk, &self.settings, &mut random, time, progress).expect("a start")
     }
 }
 
 fn sync(running: &mut Running) {
-    let (shard, _, file) = &mut running.shards[0];
-    shard.seal_group().unwrap();
-    while shard.next_commit().is_some() {
-        OsDisk.sync(file).unwrap();
-        shard.sync_done();
+    for (shard, _, file) in &mut running.shards {
+        shard.seal_group().unwrap();
+        while shard.next_commit().is_some() {
+            OsDisk.sync(file).unwrap();
+            shard.sync_done();
+        }
     }
 }
 
@@ -128,4 +137,156 @@ fn own_writes_stay_visible_when_the_wall_clock_is_put_back_between_runs() {
     let time = node.time();
     let (found, _) = again.shards[0].0.read(hash, b"k", time, |record| record.value.to_vec());
     assert_eq!(found.as_deref(), Some(&b"v"[..]));
+}
+
+/// What a client, or another node, does to a key.
+#[derive(Clone, Debug)]
+enum Change {
+    Put {
+        expires: bool,
+    },
+    Delete,
+    /// A record of another node, in the log of the core that owns the key, or in that of the one after it.
+    Follow {
+        version: u64,
+        value: u8,
+        astray: bool,
+    },
+    /// A record of another node that is not due for hours.
+    FollowEarly,
+}
+
+fn changes() -> impl Strategy<Value = Vec<(u8, Change)>> {
+    let change = prop_oneof![
+        4 => any::<bool>().prop_map(|expires| Change::Put { expires }),
+        1 => Just(Change::Delete),
+        4 => (1u64..6, 0u8..3, any::<bool>())
+            .prop_map(|(version, value, astray)| Change::Follow { version, value, astray }),
+        1 => Just(Change::FollowEarly),
+    ];
+    prop::collection::vec((0u8..30, change), 0..60)
+}
+
+/// The record that counts, by key, in the order in which records win.
+#[derive(Default)]
+struct Model(BTreeMap<Vec<u8>, (wal::Version, u32, Vec<u8>)>);
+
+impl Model {
+    fn merge(&mut self, bytes: &[u8]) {
+        let record = RecordView::parse_trusted(bytes).unwrap();
+        let incoming = (record.version, record.crc(), record.bytes.to_vec());
+        let present = self.0.entry(record.key.to_vec()).or_insert_with(|| incoming.clone());
+        if incoming > *present {
+            *present = incoming;
+        }
+    }
+
+    fn live(&self, unix_ms: u64) -> u64 {
+        let is_live = |bytes: &[u8]| {
+            let record = RecordView::parse_trusted(bytes).unwrap();
+            record.op == RecordOp::Put && record.expiry.is_none_or(|expiry| expiry > unix_ms)
+        };
+        self.0.values().filter(|(.., bytes)| is_live(bytes)).count() as u64
+    }
+}
+
+fn apply(node: &Node, running: &mut Running, model: &mut Model, key: u8, change: &Change) {
+    let (key, time, cores) = ([b'k', key], node.time(), node.settings.cores);
+    let hash = running.secret.hash(&key);
+    let owner = hash.core(cores);
+    match change {
+        Change::Put { expires } => {
+            let expiry = expires.then_some(node.unix_ms + 2_500);
+            running.shards[usize::from(owner)].0.put(hash, &key, &[b'v'; 100], expiry, time).unwrap();
+        }
+        Change::Delete => {
+            running.shards[usize::from(owner)].0.delete(hash, &key, time).unwrap();
+        }
+        Change::Follow { version, value, astray } => {
+            let version = wal::Version::new(9_997_000 + version * 900, 1, 5);
+            let bytes = record(RecordOp::Put, version.0, &key, &vec![*value; 20 + usize::from(*value)]);
+            let core = usize::from(if *astray { (owner + 1) % cores } else { owner });
+            running.shards[core].0.follow(&RecordView::parse(&bytes).unwrap().0, time).unwrap();
+            model.merge(&bytes);
+            return;
+        }
+        Change::FollowEarly => {
+            let bytes = record(RecordOp::Put, wal::Version::new(20_000_000, 1, 5).0, &key, b"early");
+            running.shards[usize::from(owner)].0.follow(&RecordView::parse(&bytes).unwrap().0, time).unwrap();
+            return;
+        }
+    }
+    let store = running.shards[usize::from(owner)].0.store();
+    if let Some((bytes, ..)) = store.read(hash, &key, |record| record.bytes.to_vec()) {
+        model.merge(&bytes);
+    }
+}
+
+fn check(node: &Node, running: &mut Running, model: &Model) {
+    let (secret, cores) = (running.secret, node.settings.cores);
+    let mut live = 0;
+    for (core, (shard, ..)) in (0..cores).zip(&mut running.shards) {
+        let store = shard.store();
+        let own: Vec<_> = model.0.iter().filter(|(key, _)| secret.hash(key).core(cores) == core).collect();
+        assert_eq!(store.entries(), own.len(), "entries of core {core} of {cores}");
+        for (key, (version, _, bytes)) in own {
+            let found = store.read(secret.hash(key), key, |record| record.bytes.to_vec());
+            let (found, found_version, _) = found.unwrap_or_else(|| panic!("{key:?} is not on core {core}"));
+            assert_eq!((found_version, &found), (*version, bytes));
+        }
+        let padded: usize = model
+            .0
+            .iter()
+            .filter(|(key, _)| secret.hash(key).core(cores) == core)
+            .map(|(_, (.., bytes))| bytes.len().next_multiple_of(8))
+            .sum();
+        // Records that are held back count as well.
+        assert!(store.live_bytes() >= padded as u64);
+        live += store.live(node.unix_ms);
+    }
+    assert_eq!(live, model.live(node.unix_ms));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Every run may have another number of cores, and a key's records lie in the logs of many.
+    #[test]
+    fn whatever_runs_wrote_each_key_has_its_record_on_its_core(
+        runs in prop::collection::vec((1u16..5, changes()), 1..7),
+        last_cores in 1u16..5,
+    ) {
+        let (mut node, mut model) = (Node::new(), Model::default());
+        for (cores, changes) in runs {
+            node.settings.cores = cores;
+            let mut running = node.start();
+            check(&node, &mut running, &model);
+            for (key, change) in &changes {
+                apply(&node, &mut running, &mut model, *key, change);
+            }
+            sync(&mut running);
+        }
+        node.settings.cores = last_cores;
+        let mut running = node.start();
+        check(&node, &mut running, &model);
+    }
+}
+
+/// Each segment is told of once when it was read, and all of them when they were indexed.
+#[test]
+fn a_start_tells_how_far_it_is() {
+    let mut node = Node::new();
+    node.settings.cores = 3;
+    for _ in 0..4 {
+        let mut running = node.start();
+        sync(&mut running);
+    }
+    let told = Mutex::new(Vec::new());
+    node.start_telling(&|progress| told.lock().unwrap().push(progress));
+    let told = told.into_inner().unwrap();
+    let read = told.iter().filter(|progress| matches!(progress, Progress::Scanning { segments: 12, .. })).count();
+    assert_eq!(read, 12);
+    let last = told.iter().rev().find(|progress| matches!(progress, Progress::Indexing { .. }));
+    let Some(Progress::Indexing { done, segments }) = last else { panic!("nothing was told of the index") };
+    assert_eq!(done, segments);
 }
