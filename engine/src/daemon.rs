@@ -29,9 +29,9 @@ use crate::core::{CoreLoop, CoreParts};
 use crate::host::Host;
 use crate::mailbox::{Mailbox, Outbox, Receiver};
 use crate::messages::{MAILBOX_MESSAGES, ToControl, ToCore};
-use crate::monitor::http;
+use crate::monitor::http::{self, Monitor};
 use crate::node::{CoreGauges, NodeFacts};
-use crate::startup::{self, Progress, StartError, StartSettings, Started};
+use crate::startup::{self, StartError, StartSettings, Started};
 use crate::storage::index::TABLE_BITS;
 
 /// How long the threads have to finish after a stop was asked for.
@@ -201,8 +201,12 @@ fn run_on<I: OsIo>(config: &Config, stop: &StopFlag, name: &str, backend: Backen
     let time = Time { mono: Mono(0), unix_ms: unix_ms() };
     let mut random = OsRandom::new()
         .map_err(|source| DaemonError::Thread { what: "the random source of the system".into(), source })?;
-    let progress = |progress| say_progress(progress, began.elapsed());
+    let monitor = Monitor::default();
+    let helper = spawn_helper(config, backend, &monitor);
+    let progress = |progress| monitor.start().tell(progress, began.elapsed());
     let started = startup::start::<Os<I>, _>(&OsDisk, &settings, &mut || random.draw(), time, &progress)?;
+    // Whoever has the address may have had the directory, which start-up explains better.
+    let helper = helper.or_else(|_| spawn_helper(config, backend, &monitor))?;
     for line in &started.report {
         tracing::info!("recovery: {line}");
     }
@@ -214,7 +218,7 @@ fn run_on<I: OsIo>(config: &Config, stop: &StopFlag, name: &str, backend: Backen
         backend = name,
         "recovered"
     );
-    let node = Node::<I>::assemble(config, started, name, backend)?;
+    let node = Node::<I>::assemble(config, started, name, &monitor, helper)?;
     let ports = &config.ports;
     tracing::info!(
         addresses = ?config.bind_addresses,
@@ -225,16 +229,6 @@ fn run_on<I: OsIo>(config: &Config, stop: &StopFlag, name: &str, backend: Backen
         "serving"
     );
     node.run(stop)
-}
-
-fn say_progress(progress: Progress, since_start: Duration) {
-    let millis = u64::try_from(since_start.as_millis()).unwrap_or(u64::MAX);
-    match progress {
-        Progress::Scanning { .. } | Progress::Indexing { .. } => {}
-        Progress::Scanned { segments: 0, .. } | Progress::Indexed { records: 0 } => {}
-        Progress::Scanned { segments, bytes } => tracing::info!(segments, bytes, millis, "segments read and verified"),
-        Progress::Indexed { records } => tracing::info!(records, millis, "records indexed"),
-    }
 }
 
 /// The threads of a running node.
@@ -261,7 +255,8 @@ impl<I: OsIo> Node<I> {
         config: &Config,
         started: Started<Os<I>, L>,
         backend_name: &str,
-        backend: Backend,
+        monitor: &Monitor,
+        helper: Helper,
     ) -> Result<Node<I>, DaemonError> {
         let cores = config.cores;
         let gauges: Vec<Arc<CoreGauges>> = (0..cores).map(|_| Arc::default()).collect();
@@ -278,11 +273,7 @@ impl<I: OsIo> Node<I> {
             slow_log: Default::default(),
         });
         let status = StatusBoard::default();
-        let admin = admin_listeners(config)?;
-        let router = http::router(Arc::clone(&facts), status.clone());
-        let helper = Helper::spawn(backend, move || Box::pin(http::serve(admin, router, std::future::pending::<()>())))
-            .map_err(|source| DaemonError::Thread { what: "the helper thread".into(), source })?;
-
+        monitor.run(Arc::clone(&facts), status.clone());
         let (ended_sender, ended) = crossbeam::channel::unbounded();
         let core_boxes: Vec<Mailbox<ToCore>> = (0..cores).map(|_| Mailbox::new(MAILBOX_MESSAGES)).collect();
         let control_box: Mailbox<ToControl> = Mailbox::new(MAILBOX_MESSAGES);
@@ -529,6 +520,13 @@ fn control_thread<I: OsIo>(
         }
     }
     Ok(())
+}
+
+/// The helper thread, which serves the admin port from the beginning of a start.
+fn spawn_helper(config: &Config, backend: Backend, monitor: &Monitor) -> Result<Helper, DaemonError> {
+    let (admin, router) = (admin_listeners(config)?, monitor.router());
+    Helper::spawn(backend, move || Box::pin(http::serve(admin, router, std::future::pending::<()>())))
+        .map_err(|source| DaemonError::Thread { what: "the helper thread".into(), source })
 }
 
 fn admin_listeners(config: &Config) -> Result<Vec<TcpListener>, DaemonError> {

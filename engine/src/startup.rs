@@ -9,6 +9,7 @@ mod retired;
 mod walk;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -164,6 +165,22 @@ pub enum Progress {
         /// How many.
         records: u64,
     },
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = |done: usize, segments: usize| done * 100 / segments.max(1);
+        match *self {
+            Progress::Scanning { done, segments } => {
+                write!(f, "{} % of {segments} segments verified", percent(done, segments))
+            }
+            Progress::Scanned { segments, .. } => write!(f, "{segments} segments verified"),
+            Progress::Indexing { done, segments } => {
+                write!(f, "{} % of {segments} segments indexed", percent(done, segments))
+            }
+            Progress::Indexed { records } => write!(f, "{records} records indexed"),
+        }
+    }
 }
 
 /// Recovers the directory and opens a new incarnation in it.

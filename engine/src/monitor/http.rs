@@ -9,7 +9,7 @@ use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
 use super::metrics;
+use super::starting::StartBoard;
 use crate::control::status::{Status, StatusBoard};
 use crate::node::{GODWIT_VERSION, NodeFacts};
 
@@ -42,7 +43,17 @@ const CONNECTION_LIFE: Duration = Duration::from_secs(10);
 /// The content type of OpenMetrics 1.0.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// What the admin port answers from: at first how far the start is, then the running node.
+#[derive(Clone, Default)]
+pub struct Monitor(Arc<Shared>);
+
+#[derive(Default)]
 struct Shared {
+    start: StartBoard,
+    running: OnceLock<Running>,
+}
+
+struct Running {
     facts: Arc<NodeFacts>,
     status: StatusBoard,
     registry: Registry,
@@ -75,16 +86,37 @@ pub struct StatusReply {
     pub status: Status,
 }
 
-/// The routes over a node's facts and status.
-pub fn router(facts: Arc<NodeFacts>, status: StatusBoard) -> Router {
-    let registry = metrics::registry(Arc::clone(&facts), status.clone());
-    Router::new()
-        .route("/metrics", get(metrics_text))
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .route("/api/status", get(api_status))
-        .layer(map_response(close_after))
-        .with_state(Arc::new(Shared { facts, status, registry }))
+impl Monitor {
+    /// How far the start is.
+    #[must_use]
+    pub fn start(&self) -> &StartBoard {
+        &self.0.start
+    }
+
+    /// From now on the answers are those of a node with these facts and this status.
+    pub fn run(&self, facts: Arc<NodeFacts>, status: StatusBoard) {
+        let registry = metrics::registry(Arc::clone(&facts), status.clone());
+        // A process runs one node.
+        let _ = self.0.running.set(Running { facts, status, registry });
+    }
+
+    /// The routes.
+    pub fn router(&self) -> Router {
+        Router::new()
+            .route("/metrics", get(metrics_text))
+            .route("/livez", get(livez))
+            .route("/readyz", get(readyz))
+            .route("/api/status", get(api_status))
+            .layer(map_response(close_after))
+            .with_state(Arc::clone(&self.0))
+    }
+}
+
+impl Shared {
+    /// What to answer while there is no running node.
+    fn starting(&self) -> Response {
+        unavailable(&self.start.text())
+    }
 }
 
 /// Serves `router` on every listener until `end` resolves.
@@ -175,8 +207,9 @@ impl AsyncWrite for Mortal {
 }
 
 async fn metrics_text(State(shared): State<Arc<Shared>>) -> Response {
+    let Some(running) = shared.running.get() else { return shared.starting() };
     let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, &shared.registry) {
+    match prometheus_client::encoding::text::encode(&mut text, &running.registry) {
         Ok(()) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
         Err(error) => {
             (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics cannot be encoded: {error}\n")).into_response()
@@ -184,9 +217,10 @@ async fn metrics_text(State(shared): State<Arc<Shared>>) -> Response {
     }
 }
 
-/// Whether the process still does its work. A failed log ends the process, so a 503 here is rare and short.
+/// Whether the process still does its work, of which a start is part. A failed log ends the process, so a 503 here is rare and short.
 async fn livez(State(shared): State<Arc<Shared>>) -> Response {
-    match (shared.status.read().failed, shared.status.age()) {
+    let Some(running) = shared.running.get() else { return "ok\n".into_response() };
+    match (running.status.read().failed, running.status.age()) {
         (Some(failed), _) => unavailable(&format!("the log failed: {failed}")),
         (None, Some(age)) if age > STUCK_AFTER => {
             unavailable(&format!("the control thread has not moved for {} s", age.as_secs()))
@@ -197,7 +231,8 @@ async fn livez(State(shared): State<Arc<Shared>>) -> Response {
 
 /// Whether clients should be sent here.
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
-    let status = shared.status.read();
+    let Some(running) = shared.running.get() else { return shared.starting() };
+    let status = running.status.read();
     match status.failed {
         Some(failed) => unavailable(&format!("the log failed: {failed}")),
         None if !status.ready => unavailable("the log is not open yet"),
@@ -210,7 +245,7 @@ fn unavailable(reason: &str) -> Response {
 }
 
 async fn api_status(State(shared): State<Arc<Shared>>) -> Response {
-    let facts = &shared.facts;
+    let Some(Running { facts, status, .. }) = shared.running.get() else { return shared.starting() };
     let reply = StatusReply {
         version: GODWIT_VERSION.to_owned(),
         pid: std::process::id(),
@@ -222,7 +257,7 @@ async fn api_status(State(shared): State<Arc<Shared>>) -> Response {
         live_keys: facts.sum(|core| &core.live_keys),
         originated: facts.sum(|core| &core.originated),
         followed: facts.sum(|core| &core.followed),
-        status: shared.status.read(),
+        status: status.read(),
     };
     match serde_json::to_string(&reply) {
         Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
