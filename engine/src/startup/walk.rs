@@ -4,9 +4,7 @@
 use bytes::Bytes;
 use wal::planted::{self, Fault};
 use wal::recovery::RecoveredSegment;
-use wal::{
-    ControlRecord, FrameKind, Lsn, Mapping, NodeId, Populate, RecordOp, RecordView, SEGMENT_HEADER_BYTES, Version,
-};
+use wal::{ControlRecord, FrameKind, Lsn, Mapping, NodeId, RecordOp, RecordView, SEGMENT_HEADER_BYTES, Version};
 
 use super::StartError;
 use crate::clock::{Time, is_far_future};
@@ -85,8 +83,6 @@ impl Walker {
     pub(super) fn walk<M: Mapping>(&self, map: &M, segment: &RecoveredSegment) -> Result<Walked, StartError> {
         let unusable = |error: &dyn std::fmt::Display| StartError::Record(format!("{}: {error}", segment.file_name));
         let used = usize::try_from(segment.end.0 - segment.base.0).expect("64-bit target");
-        // At once, instead of a fault for every few pages.
-        map.populate(0..used, Populate::Reading);
         let bytes = map.bytes(SEGMENT_HEADER_BYTES..used.max(SEGMENT_HEADER_BYTES));
         let mut walked = Walked::new(bytes.clone(), self.cores);
         let start = Lsn(segment.base.0 + SEGMENT_HEADER_BYTES as u64);
