@@ -59,7 +59,7 @@ pub(super) struct Held {
 pub(super) struct Walked {
     /// The segment behind its header, for keys that have to be compared.
     bytes: Bytes,
-    /// By core of this run, in the order of the log.
+    /// By core of this run; those of one key in the order of the log.
     entries: Vec<Vec<Entry>>,
     pub(super) held: Vec<Held>,
     /// Those of this node's own frames, in the order of the log.
@@ -103,6 +103,9 @@ impl Walker {
                 self.take(&mut walked, frame.kind(), &record, narrow(payload_at + at))?;
                 at += len;
             }
+        }
+        for entries in &mut walked.entries {
+            sort(entries);
         }
         Ok(walked)
     }
@@ -237,6 +240,14 @@ impl Entry {
 impl Held {
     pub(super) fn location(&self, segment: SegmentSlot) -> Location {
         Location { segment, offset: self.offset, len_max: self.len }
+    }
+}
+
+/// Puts records in the order of the index's tables: a store that took them as they come would wait for memory at each of them.
+/// Records that stand for others count from where they stand: where there are some, all keep their places.
+fn sort(entries: &mut [Entry]) {
+    if !entries.iter().any(|entry| entry.stands_for_own) {
+        entries.sort_unstable_by_key(|entry| (entry.hash.0, entry.offset));
     }
 }
 
