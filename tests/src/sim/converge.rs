@@ -32,7 +32,8 @@ impl Mesh {
 
     /// In a world that lost a disk: something that a node has to have and has not.
     fn missing(&mut self) -> Option<Violation> {
-        let nodes = self.nodes.iter_mut().filter_map(|state| Some((state.name.as_str(), state.node.as_mut()?)));
+        let nodes = self.nodes.iter_mut().enumerate();
+        let nodes = nodes.filter_map(|(index, state)| Some((index, state.name.as_str(), state.node.as_mut()?)));
         self.checks.losses.missing(nodes)
     }
 

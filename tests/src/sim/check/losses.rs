@@ -10,8 +10,8 @@
 //! members relay for each other, what only one other node got of it stays there. What holds still: every node keeps what it
 //! has, and gets whatever the others have originated and still hold.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use net::reactor::sim::SimDisk;
@@ -56,6 +56,9 @@ pub struct Losses {
     held: Vec<Newest>,
     /// By node, since it last started.
     damaged: BTreeMap<usize, Damaged>,
+    /// Nodes whose disk, or the one before it, was damaged at some time. Where rot took the end of a log for a torn tail, it may have taken copies that
+    /// compaction made of what such a node claims; until members repair each other, nothing tells.
+    may_lack: BTreeSet<usize>,
     any: bool,
 }
 
@@ -91,6 +94,7 @@ impl Losses {
     /// # Errors
     /// If a segment on it cannot be read before the first damage.
     pub fn damaging(&mut self, node: usize, disk: &SimDisk, damage: Damage) -> Result<(), String> {
+        self.may_lack.insert(node);
         let damaged = match self.damaged.entry(node) {
             Entry::Occupied(damaged) => damaged.into_mut(),
             Entry::Vacant(vacant) => vacant.insert(Damaged { whole: device::segments(disk)?, ..Damaged::default() }),
@@ -105,6 +109,12 @@ impl Losses {
     #[must_use]
     pub fn is_damaged(&self, node: usize) -> bool {
         self.damaged.contains_key(&node)
+    }
+
+    /// Whether the disk of a node was damaged at some time: it may lack what it claims.
+    #[must_use]
+    pub fn may_lack(&self, node: usize) -> bool {
+        self.may_lack.contains(&node)
     }
 
     /// A node has started, and its device holds `newest`.
@@ -123,11 +133,12 @@ impl Losses {
     }
 
     /// Something that a node has to have in a world that lost a disk, and has not.
-    pub fn missing<'a>(&self, nodes: impl Iterator<Item = (&'a str, &'a mut Node)>) -> Option<Violation> {
-        let all: Vec<(&str, wal::NodeId, Newest)> = nodes.map(|(name, node)| (name, node.id, stored(node))).collect();
-        for (source, id, originated) in &all {
+    pub fn missing<'a>(&self, nodes: impl Iterator<Item = (usize, &'a str, &'a mut Node)>) -> Option<Violation> {
+        let all: Vec<(usize, &str, wal::NodeId, Newest)> =
+            nodes.map(|(index, name, node)| (index, name, node.id, stored(node))).collect();
+        for (_, source, id, originated) in &all {
             for record in originated.values().filter(|record| record.origin == *id) {
-                for (target, _, held) in &all {
+                for (_, target, _, held) in all.iter().filter(|(index, ..)| !self.may_lack(*index)) {
                     let found = held.get(&record.key);
                     if found.is_none_or(|found| found.rank() < record.rank()) {
                         let text = format!("{target} has {found:?}, but {source} still holds its own {record:?}");

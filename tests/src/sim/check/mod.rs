@@ -283,8 +283,9 @@ impl Checks {
         self.views[region].take(node, kind, record, rolled_back)?;
         if kind == FrameKind::Originated && self.history.originated(log, core, record)? {
             if !self.rolled_back.contains(&log) {
-                let views = self.regions.iter().map(|(name, _)| name.as_str()).zip(&self.views);
-                claims::turned_up(views, log, record)?;
+                let views = self.regions.iter().map(|(name, _)| name.as_str()).zip(&self.views).enumerate();
+                let judged = views.filter(|(at, _)| !self.losses.may_lack(*at)).map(|(_, view)| view);
+                claims::turned_up(judged, log, record)?;
             }
             if !record.is_control() {
                 self.ledger.durable(record)?;
@@ -315,7 +316,9 @@ impl Checks {
         view.said.extend(said());
         for at in 0..view.said.len() {
             let (log, claimed) = view.said[at];
-            if view.claims.get(&log) != Some(&claimed) && !self.rolled_back.contains(&log) {
+            if self.losses.may_lack(region) {
+                view.claims.insert(log, claimed);
+            } else if view.claims.get(&log) != Some(&claimed) && !self.rolled_back.contains(&log) {
                 claims::claim(name, &self.history, view, log, claimed)?;
             }
         }
