@@ -208,7 +208,7 @@ fn disk_bytes(daemon: &Daemon) -> u64 {
 
 #[test]
 fn a_store_that_is_overwritten_ten_times_takes_little_more_than_twice_what_counts() {
-    const KEYS: usize = 1_600;
+    const KEYS: usize = 3_200;
     const VALUE_BYTES: usize = 10_000;
     let mut daemon = Daemon::new(DAEMON);
     daemon.set("SEGMENT_BYTES", "1MiB").set("CORES", 2).start();

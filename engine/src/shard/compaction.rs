@@ -212,11 +212,12 @@ impl<M: Mapping> Shard<M> {
         bytes + behind * self.log.segment_bytes()
     }
 
-    /// What they should be at most: twice what counts, and a segment. On a full disk it is worth the work to give back more.
+    /// What they should be at most: what counts, garbage of seven eighths of that, and a segment. On a full disk it is worth the work
+    /// to give back more.
     #[must_use]
     pub fn compactable_bytes_wanted(&self) -> u64 {
         let live = self.store.live_bytes();
-        let garbage = if self.trouble == Some(DiskTrouble::Full) { live / 8 } else { live };
+        let garbage = if self.trouble == Some(DiskTrouble::Full) { live / 8 } else { live - live / 8 };
         live + garbage + self.log.segment_bytes()
     }
 
@@ -232,7 +233,7 @@ impl<M: Mapping> Shard<M> {
         self.compaction.work.as_ref().map_or(0, |work| self.store.live_bytes_in(work.slot))
     }
 
-    /// Begins to compact a segment, if one is due: when files in which something counts take more than twice what counts.
+    /// Begins to compact a segment, if one is due: when there is more than [what is wanted](Self::compactable_bytes_wanted).
     pub fn begin_compaction(&mut self) {
         if self.compaction.work.is_some() || self.log.is_dead() {
             return;
