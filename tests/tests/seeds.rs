@@ -22,3 +22,8 @@ fn seed_907_a_record_that_was_due_but_still_held_was_appended_again() {
 fn seed_384_a_transaction_that_only_reads_was_refused_on_a_full_disk() {
     holds(384);
 }
+
+#[test]
+fn seed_531_a_log_without_its_beginning_was_read_from_behind_the_copies() {
+    holds(531);
+}

@@ -163,8 +163,8 @@ impl Sender {
                 .cores
                 .iter()
                 .map(|core| Cursor {
-                    // Copies of what earlier runs held may stand before the first version of this one.
-                    next: if from < log.first { core.begin() } else { core.start_for(from) },
+                    // Copies may stand anywhere: marks say nothing of versions whose originals are gone.
+                    next: if from < core.copies.below { core.begin() } else { core.start_for(from) },
                     wants_copies: from < core.copies.below && !planted::is(Fault::CopiesNotSent),
                     shipped: from,
                     pieces: VecDeque::new(),
