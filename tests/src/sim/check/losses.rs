@@ -21,6 +21,7 @@ use super::Violation;
 use super::device::{self, Record};
 use super::finals::C1;
 use super::recovery::stored;
+use super::view::View;
 use crate::sim::node::Node;
 
 /// Checker D2, at every start.
@@ -133,11 +134,17 @@ impl Losses {
     }
 
     /// Something that a node has to have in a world that lost a disk, and has not.
-    pub fn missing<'a>(&self, nodes: impl Iterator<Item = (usize, &'a str, &'a mut Node)>) -> Option<Violation> {
+    pub fn missing<'a>(
+        &self,
+        views: &[View],
+        nodes: impl Iterator<Item = (usize, &'a str, &'a mut Node)>,
+    ) -> Option<Violation> {
         let all: Vec<(usize, &str, wal::NodeId, Newest)> =
             nodes.map(|(index, name, node)| (index, name, node.id, stored(node))).collect();
-        for (_, source, id, originated) in &all {
-            for record in originated.values().filter(|record| record.origin == *id) {
+        for (at, source, id, originated) in &all {
+            // What it was given back after its disk was rolled back stands in none of its logs.
+            let ships = |record: &&Record| !views[*at].given_back.contains(&record.rank());
+            for record in originated.values().filter(|record| record.origin == *id).filter(ships) {
                 for (_, target, _, held) in all.iter().filter(|(index, ..)| !self.may_lack(*index)) {
                     let found = held.get(&record.key);
                     if found.is_none_or(|found| found.rank() < record.rank()) {

@@ -1,6 +1,6 @@
 //! What one node holds durably, as the checkers saw it on its device, and what the node claims.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use net::ids::LogId;
 use wal::{FrameKind, NodeId, Version};
@@ -25,6 +25,8 @@ pub struct View {
     pub tails: Vec<Tail>,
     /// By core, the promise it gave at its last tick.
     pub complete: Vec<Version>,
+    /// Records of its own that it was given back: none of its logs has them.
+    pub given_back: HashSet<(Version, u32)>,
     /// Every record that lay here since the node started, and whether it was more than a copy that compaction made. The checksum
     /// covers the key, the origin and the value.
     appended: HashMap<(Version, u32), bool>,
@@ -48,6 +50,9 @@ impl View {
             FrameKind::Compacted => true,
             FrameKind::Local => false,
         };
+        if record.origin == node && matches!(kind, FrameKind::Followed | FrameKind::CompactedFollowed) {
+            self.given_back.insert((record.version, record.crc));
+        }
         if !fits {
             return Err(Violation::new(C4, format!("node {node} has {record:?} in a frame of kind {kind:?}")));
         }
