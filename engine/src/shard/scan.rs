@@ -13,7 +13,7 @@ impl<M: Mapping> Shard<M> {
         self.clock.last()
     }
 
-    /// Visits visible records in index order; see [`Store::scan`].
+    /// Visits visible records in index order; see [`Store::scan`](crate::storage::store::Store::scan).
     pub fn scan(
         &self,
         from: ScanPosition,
