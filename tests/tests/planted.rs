@@ -67,7 +67,6 @@ const CAUGHT: &[(Fault, Run)] = &[
     (Fault::NoOriginFilter, Seed(1)),
     (Fault::ClaimBeforeSlowestCore, Seed(1)),
     (Fault::HaveItBeforeSync, Seed(1)),
-    (Fault::ClaimBeforeReplaced, Seed(58)),
     (Fault::WatchIgnored, Seed(8)),
     (Fault::CoresNotHeld, Seed(3)),
     (Fault::BatchInSeveralFrames, Seed(29)),
@@ -86,6 +85,10 @@ const NOT_YET_CAUGHT: &[(Fault, &str)] = &[
     (Fault::WatermarkRestsOnNothing, "needs a disk that loses what was durable"),
     (Fault::RemoteEntriesForwarded, "its receiver refuses what is forwarded; needs a checker of what is sent"),
     (Fault::AnyAddressAccepted, "needs a peer that registers addresses it must not, and a checker of lists"),
+    (
+        Fault::ClaimBeforeReplaced,
+        "claims wait for compaction's copies where most logs lose their beginning; needs a scenario without any",
+    ),
     (
         Fault::RemoveBeforeReplaced,
         "needs more seeds than 200, or a scenario: the death has to meet the moment between two syncs",
