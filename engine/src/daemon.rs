@@ -286,7 +286,7 @@ impl<I: OsIo> Node<I> {
         for (index, (shard, number, file)) in started.shards.into_iter().enumerate() {
             let core = u16::try_from(index).expect("a node has at most 64 cores");
             let (facts, data_dir) = (Arc::clone(&facts), config.data_dir.clone());
-            let segment_bytes = u64::from(config.segment_bytes);
+            let (segment_bytes, memory_bytes_max) = (u64::from(config.segment_bytes), config.memory_bytes_of_core());
             let mailbox: Receiver<ToCore> = core_boxes[index].receiver();
             let parts: CorePartsSeed<I> = Box::new(move |cores, control| CoreParts {
                 core,
@@ -297,6 +297,7 @@ impl<I: OsIo> Node<I> {
                 mailbox,
                 cores,
                 control,
+                memory_bytes_max,
                 ships,
             });
             seeds.push(CoreSeed { parts, file: (number, file), listen: listen.clone(), shared: cores > 1 });

@@ -74,6 +74,20 @@ pub struct CoreGauges {
     pub compacted_bytes: AtomicU64,
     /// Segments that could not be read back.
     pub compaction_stopped: AtomicU64,
+    /// Bytes of memory that count against the limit; zero without a limit, as the next four are.
+    pub memory_bytes: AtomicU64,
+    /// Bytes of segments in memory.
+    pub mapped_bytes: AtomicU64,
+    /// Bytes of fetched records in memory.
+    pub fetched_bytes: AtomicU64,
+    /// Segments that are not in memory.
+    pub cold_segments: AtomicU64,
+    /// Bytes of segments that left memory while something of them was being sent.
+    pub pinned_bytes: AtomicU64,
+    /// Reads of records that were not in memory.
+    pub fetches: AtomicU64,
+    /// Records that could not be read.
+    pub unreadable: AtomicU64,
     /// Latencies of group commit.
     pub stages: StageLatencies,
 }

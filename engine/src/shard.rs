@@ -8,6 +8,7 @@ mod batch;
 mod compaction;
 mod error;
 mod held;
+mod memory;
 mod scan;
 mod segments;
 
@@ -23,7 +24,7 @@ use wal::{
 
 use crate::clock::{AHEAD_MS_MAX, Hlc, Time, due_in_ms, is_far_future};
 use crate::storage::index::Location;
-use crate::storage::store::{Facts, Store, Verdict};
+use crate::storage::store::{Facts, Fetch, Store, Verdict};
 use crate::storage::{KeyHash, NodeSecret};
 
 use batch::Batch;
@@ -33,6 +34,7 @@ pub use batch::{BATCH_KEYS_MAX, Presence};
 pub use compaction::{CompactionCounters, CompactionRead, Copies, OldSegment, SegmentId};
 pub use error::{DiskTrouble, WriteError};
 pub use held::HeldKey;
+pub use memory::ImmutableSegment;
 pub use segments::Removable;
 use segments::RunSegment;
 
@@ -126,6 +128,8 @@ pub struct Shard<M: Mapping> {
     cores: u16,
     value_bytes_max: usize,
     trouble: Option<DiskTrouble>,
+    /// Records to fetch for those who wait for them.
+    wanted: Vec<Fetch>,
     /// While there is one, writes are collected in it and reads look there first.
     batch: Option<Batch>,
     counters: ShardCounters,
@@ -164,6 +168,7 @@ impl<M: Mapping> Shard<M> {
             cores: settings.cores,
             value_bytes_max: settings.value_bytes_max,
             trouble: None,
+            wanted: Vec::new(),
             batch: None,
             counters: ShardCounters::default(),
         }
@@ -285,6 +290,7 @@ impl<M: Mapping> Shard<M> {
         if self.batch.is_some() {
             return self.collect(hash, op, key, value, expiry);
         }
+        self.ready(hash)?;
         let version = self.clock.tick(time).map_err(|_| WriteError::Throttled)?;
         // First, so that a write that found room is never held up by a ceiling that did not.
         self.raise_ceiling(version)?;
@@ -412,6 +418,7 @@ impl<M: Mapping> Shard<M> {
             return Ok(());
         }
         let hash = self.identity.secret.hash(record.key);
+        self.ready(hash)?;
         let verdict = self.store.judge(hash, record);
         let far_future = is_far_future(record.version, time) && !planted::is(Fault::FarFutureBelieved);
         let is_over = |expiry: Option<u64>| expiry.is_some_and(|expiry| expiry <= time.unix_ms);
@@ -457,12 +464,12 @@ impl<M: Mapping> Shard<M> {
         Ok(())
     }
 
-    /// Keeps a far-future record out of sight until it is due (also used by recovery).
+    /// Keeps a far-future record out of sight until it is due (also used by recovery). `location` knows its exact length.
     pub fn hold(&mut self, key: HeldKey, location: Location) {
         if let std::collections::btree_map::Entry::Vacant(vacant) = self.held.entry(key) {
             reach(Mark::FarFutureHeld);
             vacant.insert(location);
-            self.store.pin(location);
+            self.store.pin(location.segment, wal::padded_record_bytes(location.len_max as usize));
         }
         self.counters.held_back += 1;
     }
@@ -474,12 +481,15 @@ impl<M: Mapping> Shard<M> {
             if is_far_future(key.version(), time) || !self.raise(key.version()) {
                 break;
             }
+            let hash = key.hash();
+            if self.ready_at(location).and_then(|()| self.ready(hash)).is_err() {
+                break;
+            }
             reach(Mark::FarFutureReleased);
             self.held.pop_first();
-            let hash = key.hash();
             let (verdict, facts) = self.store.judge_at(hash, location);
             self.store.install(hash, verdict, location, facts);
-            self.store.unpin(location);
+            self.store.unpin(location.segment, facts.padded_len as usize);
         }
     }
 
@@ -586,7 +596,8 @@ impl<M: Mapping> Shard<M> {
     /// The record bytes of a sealed frame.
     #[must_use]
     pub fn payload(&self, frame: &FrameRef) -> Bytes {
-        let map = &self.segment(frame.segment).expect("a sealed frame lies in a segment of this run").map;
+        let segment = self.segment(frame.segment).expect("a sealed frame lies in a segment of this run");
+        let map = segment.map.as_ref().expect("what was not shipped yet lies in a segment that is in memory");
         let start = frame.offset as usize + wal::FRAME_HEADER_BYTES;
         map.bytes(start..start + frame.payload_len as usize)
     }

@@ -190,22 +190,22 @@ fn a_clock_that_is_ahead_holds_a_batch_up_and_gives_it_nothing() {
 fn a_change_of_any_kind_shows_and_one_that_is_none_does_not() {
     let mut shard = shard(1 << 20);
     let hash = SECRET.hash(b"k");
-    let look = |shard: &Shard<MemoryMap>, ms: u64| shard.presence(hash, b"k", at(ms)).0;
-    let nothing = look(&shard, 0);
-    assert!(!nothing.changed(&look(&shard, 0)));
+    let look = |shard: &mut Shard<MemoryMap>, ms: u64| shard.presence(hash, b"k", at(ms)).unwrap().0;
+    let nothing = look(&mut shard, 0);
+    assert!(!nothing.changed(&look(&mut shard, 0)));
     put(&mut shard, b"k", b"v", 0).unwrap();
-    let first = look(&shard, 0);
-    assert!(nothing.changed(&first) && !first.changed(&look(&shard, 0)));
+    let first = look(&mut shard, 0);
+    assert!(nothing.changed(&first) && !first.changed(&look(&mut shard, 0)));
     put(&mut shard, b"k", b"v", 0).unwrap();
-    assert!(first.changed(&look(&shard, 0)), "the same value again");
-    let second = look(&shard, 0);
+    assert!(first.changed(&look(&mut shard, 0)), "the same value again");
+    let second = look(&mut shard, 0);
     shard.delete(hash, b"k", at(0)).unwrap();
-    let deleted = look(&shard, 0);
-    assert!(second.changed(&deleted) && nothing.changed(&deleted) && !deleted.changed(&look(&shard, 0)));
+    let deleted = look(&mut shard, 0);
+    assert!(second.changed(&deleted) && nothing.changed(&deleted) && !deleted.changed(&look(&mut shard, 0)));
     shard.put(hash, b"k", b"v", Some(at(10).unix_ms), at(0)).unwrap();
-    let expiring = look(&shard, 0);
-    assert!(!expiring.changed(&look(&shard, 9)) && expiring.changed(&look(&shard, 10)));
-    assert!(!look(&shard, 10).changed(&look(&shard, 11)), "it had expired before");
+    let expiring = look(&mut shard, 0);
+    assert!(!expiring.changed(&look(&mut shard, 9)) && expiring.changed(&look(&mut shard, 10)));
+    assert!(!look(&mut shard, 10).changed(&look(&mut shard, 11)), "it had expired before");
     // Another node's record of the same version.
     let version = expiring.version;
     let draft = |value: u8| {
@@ -221,7 +221,7 @@ fn a_change_of_any_kind_shows_and_one_that_is_none_does_not() {
     };
     let winner = (0..).map(draft).find(|bytes| RecordView::parse(bytes).unwrap().0.crc() > expiring.crc).unwrap();
     shard.follow(&RecordView::parse(&winner).unwrap().0, at(0)).unwrap();
-    let tied = look(&shard, 0);
+    let tied = look(&mut shard, 0);
     assert!(tied.version == expiring.version && expiring.changed(&tied));
 }
 

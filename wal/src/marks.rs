@@ -53,6 +53,20 @@ named! {
         /// A segment of an earlier run was removed while the node ran.
         OldSegmentRemoved = "old-segment-removed",
 
+        // ---- segments outside memory
+        /// A segment left memory.
+        SegmentLeftMemory = "segment-left-memory",
+        /// A segment came back into memory.
+        SegmentEnteredMemory = "segment-entered-memory",
+        /// Something waited for a record that was not in memory.
+        RecordNotInMemory = "record-not-in-memory",
+        /// A record came when its segment had left or had been removed.
+        FetchedTooLate = "fetched-too-late",
+        /// A record could not be read from the disk.
+        RecordUnreadable = "record-unreadable",
+        /// A command of another core waited for a record, and others overtook it.
+        GuestCommandWaitsForRecord = "guest-command-waits-for-record",
+
         // ---- the disk
         /// A sync of the log failed.
         SyncFailed = "sync-failed",

@@ -9,6 +9,7 @@ mod addresses;
 pub mod command;
 pub mod env_file;
 pub mod interfaces;
+mod memory;
 mod origin;
 pub mod settings;
 pub mod values;
@@ -167,6 +168,8 @@ pub struct Config {
     pub segment_bytes: u32,
     /// Bytes of the largest value; at most a quarter of a segment.
     pub value_bytes_max: u32,
+    /// Bytes of memory that the node may take, where there is a bound.
+    pub memory_limit: Option<u64>,
     /// Bytes that a follower may be behind and still hold segments that nobody else needs.
     pub wal_retain_bytes: u64,
     /// The least important messages that are logged.
@@ -212,6 +215,8 @@ impl Config {
         refuse_self(&given, &discovery_peers, &[advertise.value], ports)?;
 
         let (segment_bytes, value_bytes_max) = sizes(&given)?;
+        let cores = given.parsed(Setting::Cores, values::cores)?.unwrap_or_else(|| cores_default(around.cpus));
+        let memory_limit = memory_limit(&mut given, around, cores, segment_bytes)?;
         let durability =
             given.parsed(Setting::Durability, |text| values::choice(text, DURABILITIES))?.unwrap_or(Durability::Fsync);
         let lab_link_delays =
@@ -226,7 +231,7 @@ impl Config {
             advertise_address: advertise.value,
             mesh_interface,
             data_dir: given.text(Setting::DataDir).unwrap_or(Setting::DataDir.row().default).into(),
-            cores: given.parsed(Setting::Cores, values::cores)?.unwrap_or_else(|| cores_default(around.cpus)),
+            cores,
             io_backend: given.parsed(Setting::IoBackend, |text| values::choice(text, IO_BACKENDS))?.unwrap_or_default(),
             durability,
             commit_path: given
@@ -241,11 +246,18 @@ impl Config {
             ports,
             segment_bytes,
             value_bytes_max,
+            memory_limit,
             wal_retain_bytes: given.parsed(Setting::WalRetain, values::bytes)?.unwrap_or(WAL_RETAIN_BYTES),
             log_level: given.parsed(Setting::LogLevel, |text| values::choice(text, LOG_LEVELS))?.unwrap_or(Level::INFO),
             lab_link_delays: lab_link_delays.unwrap_or_default(),
             origins: given.into_origins(),
         })
+    }
+
+    /// Bytes of memory that each core may count, where there is a bound.
+    #[must_use]
+    pub fn memory_bytes_of_core(&self) -> Option<u64> {
+        self.memory_limit.map(|limit| memory::of_each_core(limit, self.cores))
     }
 
     /// Where the value of a setting was written.
@@ -275,6 +287,7 @@ impl Config {
             Setting::AdminPort => self.ports.admin.to_string(),
             Setting::SegmentBytes => self.segment_bytes.to_string(),
             Setting::ValueBytesMax => self.value_bytes_max.to_string(),
+            Setting::MemoryLimit => self.memory_limit.map(|bytes| bytes.to_string()).unwrap_or_default(),
             Setting::WalRetain => self.wal_retain_bytes.to_string(),
             Setting::LogLevel => word(LOG_LEVELS, self.log_level),
             Setting::LabLinkDelays => {
@@ -382,6 +395,30 @@ fn sizes(given: &Given) -> Result<(u32, u32), ConfigError> {
         }
     })?;
     Ok((segment, value.unwrap_or(most)))
+}
+
+fn memory_limit(
+    given: &mut Given,
+    around: &Surroundings<'_>,
+    cores: u16,
+    segment_bytes: u32,
+) -> Result<Option<u64>, ConfigError> {
+    let least = memory::least(cores, segment_bytes);
+    let written = given.parsed(Setting::MemoryLimit, |text| {
+        let limit = values::bytes(text)?;
+        let mib = least.div_ceil(1 << 20);
+        if limit >= least {
+            Ok(limit)
+        } else {
+            Err(format!("with CORES={cores} and SEGMENT_BYTES={segment_bytes} a node needs {mib}MiB; write at least that, or less for one of the two"))
+        }
+    })?;
+    if written.is_some() {
+        return Ok(written);
+    }
+    let Some((half, because)) = memory::half_of_machine(around) else { return Ok(None) };
+    given.derived(Setting::MemoryLimit, Some(because.to_owned()));
+    Ok(Some(half.max(least)))
 }
 
 /// A node that is its own peer would replicate to itself for ever.

@@ -21,6 +21,7 @@ pub enum Setting {
     AdminPort,
     SegmentBytes,
     ValueBytesMax,
+    MemoryLimit,
     WalRetain,
     LogLevel,
     LabLinkDelays,
@@ -44,7 +45,7 @@ pub struct Row {
 }
 
 /// All settings, in the order of [`Setting`].
-pub const SETTINGS: [Row; 20] = [
+pub const SETTINGS: [Row; 21] = [
     Row {
         setting: Setting::Region,
         key: "REGION",
@@ -180,6 +181,14 @@ pub const SETTINGS: [Row; 20] = [
         form: "BYTES",
         default: "8MiB or a quarter of SEGMENT_BYTES, whichever is less",
         help: "Largest value accepted: from 1KiB to 8MiB and at most a quarter of SEGMENT_BYTES",
+    },
+    Row {
+        setting: Setting::MemoryLimit,
+        key: "MEMORY_LIMIT",
+        flag: "memory-limit",
+        form: "BYTES",
+        default: "half of the machine's memory, or of its control group's",
+        help: "Memory of the node: index, buffers, and the log segments that are read from memory; others are read from the disk",
     },
     Row {
         setting: Setting::WalRetain,

@@ -11,7 +11,7 @@ use wal::{Lsn, Mapping};
 
 use super::CoreLoop;
 use super::ops::Context;
-use super::scan::scan_hop;
+use super::scan::scan_from;
 use crate::clock::Time;
 use crate::frontend::replies::{Merge, ReplyQueue};
 use crate::frontend::resp::keys::KeyCommand;
@@ -64,6 +64,8 @@ pub(super) struct Connection {
     pub(super) runnable: bool,
     /// A command waits for the log; not closed before it was answered.
     stalled: bool,
+    /// Its next command waits for a record that is being read from the disk.
+    pub(super) fetching: bool,
     /// Between `MULTI` and `EXEC`.
     pub(super) multi: Multi,
     /// Answers of other cores without which its next command cannot be run.
@@ -231,6 +233,7 @@ impl<H: Host> CoreLoop<H> {
             close_submitted: false,
             runnable: false,
             stalled: false,
+            fetching: false,
             multi: Multi::default(),
             owed: 0,
             parts_done: Vec::new(),
@@ -312,7 +315,7 @@ impl<H: Host> CoreLoop<H> {
                 consumed = input.len();
                 break;
             }
-            if connection.awaited.is_some() || connection.owed > 0 {
+            if connection.awaited.is_some() || connection.owed > 0 || connection.fetching {
                 break;
             }
             if connection.replies.bytes() > REPLY_BYTES_MAX || connection.replies.gaps() >= GAPS_MAX {
@@ -329,9 +332,16 @@ impl<H: Host> CoreLoop<H> {
                     let args = parser.args(&input[consumed..]);
                     if !args.is_empty() {
                         connection.session.request_bytes = len;
-                        if self.run_answered(index, args).is_err() {
-                            stalled = true;
-                            break;
+                        match self.run_answered(index, args) {
+                            Ok(()) => {}
+                            Err(WriteError::NotInMemory) => {
+                                self.want_pipelined(index, &input[consumed + len..]);
+                                break;
+                            }
+                            Err(_) => {
+                                stalled = true;
+                                break;
+                            }
                         }
                         self.clients.commands += 1;
                         last = consumed;
@@ -434,7 +444,7 @@ impl<H: Host> CoreLoop<H> {
             Kind::Crossing(_) => return self.run_crossing(index, command, args),
             Kind::Transaction(verb) => return self.run_transaction_verb(index, verb, args),
             Kind::Everywhere(verb) => self.run_everywhere(index, verb, command, args),
-            Kind::Session(SessionVerb::Scan) => self.run_scan(index, args),
+            Kind::Session(SessionVerb::Scan) => return self.run_scan(index, args),
             Kind::Session(verb) => {
                 if verb == SessionVerb::Reset {
                     self.clients.forget_transaction(index);
@@ -519,6 +529,9 @@ impl<H: Host> CoreLoop<H> {
             let part_args = part_args.first(1 + step);
             let mut command = KeyCommand { shard: &mut self.shard, time: self.time, protocol, hash };
             if let Err(error) = command.run(key_verb, part_args, &mut replies) {
+                if error == WriteError::NotInMemory {
+                    self.want_parts(args, (part + 1..parts, step));
+                }
                 self.clients.connections[index as usize].parts_done = own;
                 return Err(error);
             }
@@ -582,7 +595,7 @@ impl<H: Host> CoreLoop<H> {
     /// Starts, stops or ends receiving, and closes the stream when nothing is in flight.
     fn regulate(&mut self, key: ConnectionKey) {
         let Some(connection) = self.clients.connections.get_mut(key.index as usize) else { return };
-        let waiting = connection.stalled || connection.runnable || connection.awaited.is_some();
+        let waiting = connection.stalled || connection.runnable || connection.fetching || connection.awaited.is_some();
         let answered = connection.replies.is_empty() && !connection.sending && !waiting;
         let done = connection.broken || connection.closing && answered;
         if done {
@@ -634,8 +647,7 @@ pub(super) fn run_encoded<M: Mapping>(
         Some(Kind::Many(verb)) => verb.part().verb,
         Some(Kind::Session(SessionVerb::Scan)) => {
             let cores = args.get(2).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()).unwrap_or(1);
-            scan_hop(shard, args, (core, cores), time, replies);
-            return Ok(());
+            return scan_from(shard, &args[1], args.from(3), (core, cores), time, replies);
         }
         _ => {
             replies.reply(Lsn(0), |out| reply::error(out, "ERR internal: a hop carried a command without a key"));

@@ -17,7 +17,7 @@ use crate::frontend::resp::scan::glob;
 use crate::frontend::resp::table::{self, Command, EveryVerb, Kind};
 use crate::host::Host;
 use crate::messages::{ConnectionKey, ToCore};
-use crate::shard::WriteError;
+use crate::shard::{Shard, WriteError};
 use crate::storage::KeyHash;
 use crate::storage::index::ScanPosition;
 
@@ -193,8 +193,8 @@ impl<H: Host> CoreLoop<H> {
             let Some(mut part) = self.parts.walking.pop_front() else { return };
             let began = self.io.now();
             let slice = match part.walk {
-                Walk::Keys { .. } => Ok(self.walk_keys(&mut part)),
-                Walk::Random { .. } => Ok(self.walk_random(&mut part)),
+                Walk::Keys { .. } => self.walk_keys(&mut part),
+                Walk::Random { .. } => self.walk_random(&mut part),
                 Walk::Flush { .. } => self.walk_flush(&mut part),
             };
             part.busy_ns += self.io.now().since(began);
@@ -226,18 +226,20 @@ impl<H: Host> CoreLoop<H> {
         }
     }
 
-    fn walk_keys(&mut self, part: &mut Part) -> Slice {
-        let Walk::Keys { pattern, found } = &mut part.walk else { return Slice::Last };
+    /// # Errors
+    /// Transient ones: nothing was done, run it again later.
+    fn walk_keys(&mut self, part: &mut Part) -> Result<Slice, WriteError> {
+        let Walk::Keys { pattern, found } = &mut part.walk else { return Ok(Slice::Last) };
         let replies = &mut part.replies;
         let next = self.shard.scan(part.position, ENTRIES_PER_SLICE, self.time, |record| {
             if pattern.as_slice() == b"*" || glob(pattern, record.key) {
                 reply::bulk(found, record.key);
                 replies.sum += 1;
             }
-        });
+        })?;
         if let Some(next) = next {
             part.position = next;
-            return Slice::MoreFollows;
+            return Ok(Slice::MoreFollows);
         }
         // Names of keys whose records are not durable yet are shown once they are.
         replies.wait_for(self.shard.log().staged());
@@ -245,19 +247,21 @@ impl<H: Host> CoreLoop<H> {
         if !found.is_empty() {
             replies.run(barrier, std::mem::take(found).into());
         }
-        Slice::Last
+        Ok(Slice::Last)
     }
 
-    fn walk_random(&mut self, part: &mut Part) -> Slice {
-        let Walk::Random { start, wrapped, found, protocol } = &mut part.walk else { return Slice::Last };
+    /// # Errors
+    /// Transient ones: nothing was done, run it again later.
+    fn walk_random(&mut self, part: &mut Part) -> Result<Slice, WriteError> {
+        let Walk::Random { start, wrapped, found, protocol } = &mut part.walk else { return Ok(Slice::Last) };
         let next = self.shard.scan(part.position, ENTRIES_PER_SLICE.min(4 * RANDOM_KEYS), self.time, |record| {
             found.push(record.key.to_vec());
-        });
+        })?;
         let around = *wrapped && next.is_none_or(|next| next >= *start);
         *wrapped |= next.is_none();
         part.position = next.unwrap_or_default();
         if found.len() < RANDOM_KEYS && !around {
-            return Slice::MoreFollows;
+            return Ok(Slice::MoreFollows);
         }
         let len = found.len() as u64;
         let chosen = self.io.random().checked_rem(len).and_then(|at| found.get(usize::try_from(at).ok()?));
@@ -268,7 +272,7 @@ impl<H: Host> CoreLoop<H> {
             Some(key) => reply::bulk(out, key),
             None => reply::null(out, *protocol),
         });
-        Slice::Last
+        Ok(Slice::Last)
     }
 
     /// # Errors
@@ -282,15 +286,16 @@ impl<H: Host> CoreLoop<H> {
                 if record.version <= *upto {
                     doomed.push((secret.hash(record.key), record.key.to_vec()));
                 }
-            });
+            })?;
         }
         while let Some((hash, key)) = doomed.pop() {
+            let ready = self.shard.ready(hash);
             // It may have been written again while it waited.
-            let (version, _) = self.shard.read(hash, &key, self.time, |record| record.version);
-            if version.is_none_or(|version| version > *upto) {
+            let version = |shard: &Shard<H::Map>| shard.read(hash, &key, self.time, |record| record.version).0;
+            if ready.is_ok() && version(&self.shard).is_none_or(|version| version > *upto) {
                 continue;
             }
-            match self.shard.delete(hash, &key, self.time) {
+            match ready.and_then(|()| self.shard.delete(hash, &key, self.time)) {
                 Ok(position) => *end = (*end).max(position),
                 Err(error) if error.is_transient() => {
                     doomed.push((hash, key));

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use net::resp::{Protocol, reply};
+use net::resp::{Parser, Protocol, reply};
 use wal::marks::{Mark, reach};
 use wal::planted::{self, Fault};
 use wal::{Lsn, Mapping};
@@ -160,6 +160,7 @@ impl<H: Host> CoreLoop<H> {
                 // It gave up before this core was its own.
                 let asks = |message: &ToCore| matches!(message, ToCore::Hold { ticket: asked, .. } if *asked == ticket);
                 self.stalled_commands.retain(|message| !asks(message));
+                self.fetches.forget(asks);
                 self.holds.farewells.push(Farewell { ticket, results: Results::default() });
             }
         }
@@ -207,10 +208,11 @@ impl<H: Host> CoreLoop<H> {
 
 /// Runs what is left of the transaction's pieces. A piece that has to wait is run again.
 fn run_pieces<M: Mapping>(hold: &mut Hold, shard: &mut Shard<M>, core: u16) -> Result<(), Refusal> {
-    let watched = std::mem::take(&mut hold.watched);
-    if !unchanged(shard, &watched, hold.time, &mut hold.results) {
+    all_ready(shard, hold.pieces.iter()).map_err(Refusal::Failed)?;
+    if !unchanged(shard, &hold.watched, hold.time, &mut hold.results).map_err(Refusal::Failed)? {
         return Err(Refusal::Changed);
     }
+    hold.watched.clear();
     while let Some(piece) = hold.pieces.front() {
         run_piece(shard, piece, hold.time, hold.protocol, core, &mut hold.results).map_err(Refusal::Failed)?;
         hold.pieces.pop_front();
@@ -231,7 +233,12 @@ pub(super) fn run_alone<M: Mapping>(
     core: u16,
 ) -> Result<Outcome, WriteError> {
     let mut results = Results::default();
-    if !unchanged(shard, watched, time, &mut results) {
+    let unchanged = match unchanged(shard, watched, time, &mut results) {
+        Err(error) if error.is_transient() => return Err(error),
+        Err(error) => return Ok((Err(Refusal::Failed(error)), Lsn(0))),
+        Ok(unchanged) => unchanged,
+    };
+    if !unchanged {
         return Ok((Err(Refusal::Changed), results.barrier));
     }
     shard.begin_batch();
@@ -258,6 +265,7 @@ fn run_stages<M: Mapping>(
     results: &mut Results,
 ) -> Result<(), WriteError> {
     while let Some(stage) = script.next_stage(std::mem::take(&mut results.found)) {
+        all_ready(shard, stage.values().flatten())?;
         for piece in stage.values().flatten() {
             run_piece(shard, piece, time, protocol, core, results)?;
         }
@@ -266,13 +274,49 @@ fn run_stages<M: Mapping>(
 }
 
 /// Whether none of the keys changed since they were watched. That one did may be shown once it is durable.
-fn unchanged<M: Mapping>(shard: &Shard<M>, watched: &[Watched], time: Time, results: &mut Results) -> bool {
-    watched.iter().all(|watched| {
+///
+/// # Errors
+/// Those of [`Shard::presence`].
+fn unchanged<M: Mapping>(
+    shard: &mut Shard<M>,
+    watched: &[Watched],
+    time: Time,
+    results: &mut Results,
+) -> Result<bool, WriteError> {
+    for watched in watched {
         let hash = shard.identity().secret.hash(&watched.key);
-        let (now, barrier) = shard.presence(hash, &watched.key, time);
+        let (now, barrier) = shard.presence(hash, &watched.key, time)?;
         results.barrier = results.barrier.max(barrier);
-        !watched.presence.changed(&now) || planted::is(Fault::WatchIgnored)
-    })
+        if watched.presence.changed(&now) && !planted::is(Fault::WatchIgnored) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether all records are in memory at which the pieces look. What cannot be read takes the whole transaction along.
+///
+/// # Errors
+/// Those of [`Shard::ready`]; what is missing for any of them is wanted.
+pub(super) fn all_ready<'a, M: Mapping>(
+    shard: &mut Shard<M>,
+    pieces: impl Iterator<Item = &'a Piece>,
+) -> Result<(), WriteError> {
+    if !shard.store().has_cold() {
+        return Ok(());
+    }
+    let mut parser = Parser::new(clients::limits_for(shard.value_bytes_max()));
+    let secret = shard.identity().secret;
+    let hash = |piece: &Piece| match &piece.work {
+        // Cores name commands to each other with the key first.
+        Work::Command(encoded) => match parser.next(encoded) {
+            Ok(Some(_)) => Some(secret.hash(parser.args(encoded).get(1).unwrap_or_default())),
+            _ => None,
+        },
+        Work::Look(look) => Some(secret.hash(&look.key)),
+        Work::Effect(effect) => Some(secret.hash(effect.key())),
+    };
+    shard.all_ready(pieces.filter_map(hash))
 }
 
 fn run_piece<M: Mapping>(

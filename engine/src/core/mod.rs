@@ -7,8 +7,10 @@ mod clients;
 mod commit;
 mod compaction;
 mod everywhere;
+mod fetch;
 mod holds;
 pub(crate) mod ops;
+mod residency;
 mod scan;
 mod segments;
 mod slow;
@@ -33,8 +35,10 @@ use self::clients::Clients;
 use self::commit::Commit;
 use self::compaction::Compactor;
 use self::everywhere::Parts;
+use self::fetch::Fetches;
 use self::holds::Holds;
 use self::ops::{Context, Ops};
+use self::residency::Residency;
 use self::segments::Segments;
 use self::transactions::Leads;
 use crate::clock::{PhysicalClock, Time};
@@ -43,7 +47,7 @@ use crate::host::Host;
 use crate::mailbox::{Outbox, Receiver};
 use crate::messages::{ConnectionKey, CoreEvent, ToControl, ToCore};
 use crate::node::{CoreGauges, Durability, NodeFacts};
-use crate::shard::Shard;
+use crate::shard::{Shard, WriteError};
 
 /// Messages handled per tick, so that clients and peers take turns.
 const MESSAGES_PER_TICK: usize = 1024;
@@ -70,6 +74,8 @@ pub struct CoreParts<H: Host> {
     pub cores: Vec<Outbox<ToCore>>,
     /// The control thread's mailbox.
     pub control: Outbox<ToControl>,
+    /// Bytes of memory that this core may take, where there is a bound.
+    pub memory_bytes_max: Option<u64>,
     /// Whether other regions follow this node: durable frames are handed to the control thread.
     pub ships: bool,
 }
@@ -97,6 +103,8 @@ pub struct CoreLoop<H: Host> {
     shard: Shard<H::Map>,
     commit: Commit<H>,
     compactor: Compactor<H::File>,
+    residency: Residency<H>,
+    fetches: Fetches,
     clients: Clients,
     mailbox: Receiver<ToCore>,
     cores: Vec<Outbox<ToCore>>,
@@ -137,6 +145,8 @@ impl<H: Host> CoreLoop<H> {
             shard: parts.shard,
             commit: Commit::new(Segments::new(parts.data_dir, parts.segment_bytes)),
             compactor: Compactor::default(),
+            residency: Residency::new(parts.memory_bytes_max),
+            fetches: Fetches::default(),
             clients,
             mailbox: parts.mailbox,
             cores: parts.cores,
@@ -211,6 +221,8 @@ impl<H: Host> CoreLoop<H> {
         self.answer_guests();
         self.receive_own();
         self.send_replies();
+        self.fetch();
+        self.tend_memory();
         self.commit.clock.told(|| self.io.now(), &self.gauges.stages);
         self.ops.resubmit(&mut self.io);
         self.publish();
@@ -257,12 +269,15 @@ impl<H: Host> CoreLoop<H> {
             Context::Close(connection) => self.clients.closed(connection),
             Context::CloseRefused => {}
             Context::Compaction => self.compaction_completed(completion),
+            Context::Fetch(fetch) => self.fetch_completed(fetch, completion),
+            Context::Move => self.moved(completion),
             context => self.disk_completed(context, completion),
         }
     }
 
     fn receive(&mut self) {
         self.retry_stalled();
+        self.retry_fetched();
         for _ in 0..MESSAGES_PER_TICK {
             let Some(message) = self.mailbox.receive() else { break };
             self.take(message);
@@ -286,8 +301,15 @@ impl<H: Host> CoreLoop<H> {
             command if is_command(command) => !self.stalled_commands.is_empty() || self.holds.is_closed(),
             _ => false,
         };
+        if self.fetches.holds_up(&message) {
+            return self.fetches.keep(message);
+        }
+        let wanted = self.shard.wants();
         let left = if waiting { Some(message) } else { self.handle(message).err() };
         match left {
+            Some(message) if !waiting && self.shard.wants() > wanted && is_command(&message) => {
+                self.fetches.keep(message)
+            }
             Some(message) if is_command(&message) => {
                 reach(Mark::GuestCommandStalled);
                 self.stalled_commands.push_back(message);
@@ -356,14 +378,22 @@ impl<H: Host> CoreLoop<H> {
                 Err(error) => self.tell(CoreEvent::Failed(error.to_string())),
             },
             ToCore::RemoveSegment(number) => self.remove_segment(number),
-            ToCore::ForgetOldSegment(segment) => self.shard.forget_old_segment(segment),
-            ToCore::Watch { from, connection, hop, keys } => {
-                let watched = self.look_at(keys);
-                self.send_to(from, ToCore::Watched { connection, hop, watched });
+            ToCore::ForgetOldSegment(segment) => {
+                if let Some(slot) = self.shard.forget_old_segment(segment) {
+                    self.residency.removed(slot, None);
+                }
             }
+            ToCore::Watch { from, connection, hop, keys } => match self.look_at(&keys) {
+                Ok(watched) => self.send_to(from, ToCore::Watched { connection, hop, watched }),
+                Err(_) => return Err(ToCore::Watch { from, connection, hop, keys }),
+            },
             ToCore::Watched { connection, hop, watched } => self.clients.watched(connection, hop, watched),
             message @ ToCore::Transact { .. } => return self.transact(message),
             ToCore::Hold { ticket, resp3, watched, pieces } => {
+                // Rather before it holds the core than while it does.
+                if holds::all_ready(&mut self.shard, pieces.iter()) == Err(WriteError::NotInMemory) {
+                    return Err(ToCore::Hold { ticket, resp3, watched, pieces });
+                }
                 let protocol = if resp3 { Protocol::Resp3 } else { Protocol::Resp2 };
                 self.hold(ticket, protocol, watched, pieces);
             }
@@ -407,6 +437,9 @@ impl<H: Host> CoreLoop<H> {
                     appended = if after > before { after } else { appended };
                 }
                 Err(error) if error.is_transient() || error.is_disk() => {
+                    if error == WriteError::NotInMemory {
+                        self.want_records(&records[done..]);
+                    }
                     records.drain(..done);
                     return Err(ToCore::Follow { sequence, records });
                 }

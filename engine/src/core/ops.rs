@@ -7,6 +7,7 @@ use slab::Slab;
 use wal::SegmentNumber;
 
 use crate::messages::ConnectionKey;
+use crate::storage::store::Fetch;
 
 /// What an operation was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,10 @@ pub(crate) enum Context {
     Unlink,
     /// A segment is opened or read for compaction.
     Compaction,
+    /// A record is read from a segment that is not in memory.
+    Fetch(Fetch),
+    /// A segment is about to leave memory or to return.
+    Move,
     /// What a failed preparation may have left is unlinked.
     Discard,
 }

@@ -78,6 +78,11 @@ impl Segments {
         }
     }
 
+    /// Bytes of the segment, from its beginning on, whose pages were made present.
+    pub(super) fn populated_in(&self, segment: SegmentNumber) -> u64 {
+        if self.populated.0 == segment { self.populated.1 as u64 } else { 0 }
+    }
+
     pub(super) fn deadline(&self) -> Option<Mono> {
         let prepare = (self.prepare_after > Mono(0)).then_some(self.prepare_after);
         let depart = self.departing.as_ref().and_then(|departing| departing.retry_at);
@@ -301,7 +306,8 @@ impl<H: Host> CoreLoop<H> {
         if self.commit.failed {
             return;
         }
-        let Some(map) = self.shard.remove(number) else { return };
+        let Some((slot, map)) = self.shard.remove(number) else { return };
+        let map_is_unique = self.residency.removed(slot, map);
         reach(Mark::SegmentRemoved);
         let core = self.shard.identity().core;
         let path = segment_path(&segments.data_dir, core, number);
@@ -311,7 +317,7 @@ impl<H: Host> CoreLoop<H> {
             return;
         }
         // A reply on its way may still point into it: then its pages must keep their bytes.
-        let reuse = map.is_unique() && segments.reusable.is_none() && !self.stopping;
+        let reuse = map_is_unique && segments.reusable.is_none() && !self.stopping;
         let reuse_as = reuse.then(|| segments.data_dir.join(wal::temporary_file_name(core, number)));
         let (job, context) = match &reuse_as {
             Some(to) => (FileJob::Rename { from: path.clone(), to: to.clone() }, Context::Unname),

@@ -25,7 +25,7 @@ use crate::frontend::resp::table::{Command, Kind, SessionVerb, TransactionVerb};
 use crate::frontend::resp::transaction::{self, NOT_ALLOWED, QUEUED_BYTES_MAX, Queued, Watched};
 use crate::host::Host;
 use crate::messages::{ConnectionKey, Refusal, Ticket, ToCore};
-use crate::shard::WriteError;
+use crate::shard::{Presence, WriteError};
 
 /// Bytes that all connections of a core may queue and watch together.
 const QUEUED_BYTES_TOTAL_MAX: usize = 256 * 1024 * 1024;
@@ -159,7 +159,7 @@ impl<H: Host> CoreLoop<H> {
             return Err(WriteError::Held);
         }
         let own = by_core.remove(&self.core).unwrap_or_default();
-        let watched = self.look_at(own);
+        let watched = self.look_at(&own)?;
         self.clients.watch(index, watched);
         let connection = &mut self.clients.connections[index as usize];
         if by_core.is_empty() {
@@ -177,12 +177,21 @@ impl<H: Host> CoreLoop<H> {
     }
 
     /// What is present of keys of this core.
-    pub(super) fn look_at(&self, keys: Vec<Vec<u8>>) -> Vec<Watched> {
-        let look = |key: Vec<u8>| {
-            let hash = self.shard.identity().secret.hash(&key);
-            Watched { presence: self.shard.presence(hash, &key, self.time).0, key }
+    ///
+    /// # Errors
+    /// Those of [`Shard::presence`](crate::shard::Shard::presence).
+    pub(super) fn look_at(&mut self, keys: &[Vec<u8>]) -> Result<Vec<Watched>, WriteError> {
+        let look = |key: &Vec<u8>| {
+            let hash = self.shard.identity().secret.hash(key);
+            let presence = match self.shard.presence(hash, key, self.time) {
+                Ok((presence, _)) => presence,
+                // Whoever watches it is told at EXEC, if it still cannot be read.
+                Err(WriteError::Unreadable) => Presence::default(),
+                Err(error) => return Err(error),
+            };
+            Ok(Watched { presence, key: key.clone() })
         };
-        keys.into_iter().map(look).collect()
+        keys.iter().map(look).collect()
     }
 
     fn place(&self) -> Place {

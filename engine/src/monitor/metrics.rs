@@ -90,6 +90,17 @@ pub const CORE_METRICS: &[Metric<CoreGauges>] = &[
     counter("compaction_stopped", "Segments that could not be read back and keep their space.", |core| {
         load(&core.compaction_stopped)
     }),
+    gauge("memory_bytes", "Bytes of memory that count against MEMORY_LIMIT; 0 without a limit.", |core| {
+        load(&core.memory_bytes)
+    }),
+    gauge("mapped_bytes", "Bytes of segments in memory; 0 without a limit.", |core| load(&core.mapped_bytes)),
+    gauge("fetched_bytes", "Bytes of records in memory whose segments are not.", |core| load(&core.fetched_bytes)),
+    gauge("cold_segments", "Segments that are not in memory.", |core| load(&core.cold_segments)),
+    gauge("pinned_bytes", "Bytes of segments that left memory while something of them was being sent.", |core| {
+        load(&core.pinned_bytes)
+    }),
+    counter("fetches", "Reads of records whose segments are not in memory.", |core| load(&core.fetches)),
+    counter("unreadable_records", "Reads of such records that failed, or found damage.", |core| load(&core.unreadable)),
 ];
 
 /// Latency of group commit by stage; labels `core`, `stage` and `quantile`.

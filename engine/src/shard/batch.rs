@@ -109,14 +109,17 @@ impl<M: Mapping> Shard<M> {
     }
 
     /// What is known of `key` now, and the position that must be durable before that is shown.
-    #[must_use]
-    pub fn presence(&self, hash: KeyHash, key: &[u8], time: Time) -> (Presence, Lsn) {
+    ///
+    /// # Errors
+    /// See [`Shard::ready`].
+    pub fn presence(&mut self, hash: KeyHash, key: &[u8], time: Time) -> Result<(Presence, Lsn), WriteError> {
+        self.ready(hash)?;
         let now_unix_ms = self.clock.unix_ms(time);
         let read = |record: &RecordView<'_>| (record.crc(), is_visible(record, now_unix_ms));
-        match self.store.read(hash, key, read) {
+        Ok(match self.store.read(hash, key, read) {
             None => (Presence::default(), Lsn(0)),
             Some(((crc, visible), version, end)) => (Presence { version, crc, visible }, end.unwrap_or(Lsn(0))),
-        }
+        })
     }
 
     /// What the open batch writes to `key`.
@@ -158,6 +161,10 @@ impl<M: Mapping> Shard<M> {
             return Err(WriteError::BatchTooLarge);
         }
         // The ceiling is a record of another kind: in the middle of the batch it would begin a new frame.
+        if self.store.has_cold() {
+            let hashes: Vec<KeyHash> = batch.by_key.values().map(|collected| collected.hash).collect();
+            self.all_ready(hashes)?;
+        }
         let last = self.clock.after(keys, time).map_err(|_| WriteError::Throttled)?;
         self.raise_ceiling(last)?;
         // The fault needs room of its own.

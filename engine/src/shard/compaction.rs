@@ -345,6 +345,9 @@ impl<M: Mapping> Shard<M> {
                 return Ok(());
             };
             let location = Location { segment: work.slot, offset, len_max: u32::MAX };
+            if self.may_have_lost(work, kind) && record.op != RecordOp::Control {
+                self.ready(self.identity.secret.hash(record.key))?;
+            }
             let found = self.look_at(work, kind, &record, location);
             if *copied >= budget && !matches!(found, Found::Nothing) {
                 return Ok(());
@@ -357,6 +360,11 @@ impl<M: Mapping> Shard<M> {
             *copied += bytes;
         }
         Ok(())
+    }
+
+    /// Whether records of such a frame may have lost against another node's.
+    fn may_have_lost(&self, work: &Work, kind: FrameKind) -> bool {
+        matches!(kind, FrameKind::Originated | FrameKind::Compacted) && self.store.has_losses(work.slot)
     }
 
     fn look_at(&self, work: &Work, kind: FrameKind, record: &RecordView<'_>, location: Location) -> Found {
@@ -372,8 +380,7 @@ impl<M: Mapping> Shard<M> {
         if self.held.get(&held).is_some_and(|at| (at.segment, at.offset) == (location.segment, location.offset)) {
             return Found::Held(held);
         }
-        let travels = matches!(kind, FrameKind::Originated | FrameKind::Compacted);
-        if travels && self.store.has_losses(work.slot) && !work.covered.contains(&hash.0) {
+        if self.may_have_lost(work, kind) && !work.covered.contains(&hash.0) {
             match self.store.present(hash, record.key) {
                 Some((at, facts)) if facts.origin != self.identity.node => return Found::LostTo(hash, at),
                 _ => {}
@@ -397,7 +404,7 @@ impl<M: Mapping> Shard<M> {
             Found::Nothing => return Ok(0),
             Found::Named(hash) => {
                 if record.op == RecordOp::Delete && planted::is(Fault::TombstoneDroppedInCompaction) {
-                    self.store.drop_tombstone(hash, location);
+                    self.store.drop_tombstone(hash, location, record.padded_len());
                     return Ok(0);
                 }
                 let expired = record.expiry.is_some_and(|expiry| expiry <= now_unix_ms);
@@ -412,8 +419,8 @@ impl<M: Mapping> Shard<M> {
             }
             Found::Held(held) => {
                 let to = self.append_copy(kind, record.bytes)?;
-                self.store.pin(to);
-                self.store.unpin(location);
+                self.store.pin(to.segment, record.padded_len());
+                self.store.unpin(location.segment, record.padded_len());
                 self.held.insert(held, to);
                 to
             }
@@ -476,11 +483,12 @@ impl<M: Mapping> Shard<M> {
         emptied
     }
 
-    /// The file of an old segment is gone.
-    pub fn forget_old_segment(&mut self, id: SegmentId) {
-        let Some(at) = self.compaction.old.iter().position(|old| old.segment.id == id) else { return };
+    /// The file of an old segment is gone. Gives the slot that it had.
+    pub fn forget_old_segment(&mut self, id: SegmentId) -> Option<SegmentSlot> {
+        let at = self.compaction.old.iter().position(|old| old.segment.id == id)?;
         let old = self.compaction.old.remove(at);
         self.store.remove_segment(old.segment.slot);
+        Some(old.segment.slot)
     }
 }
 

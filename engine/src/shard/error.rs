@@ -26,6 +26,12 @@ pub enum WriteError {
     /// A transaction holds this core: try again when it is over.
     #[error("a transaction holds the core")]
     Held,
+    /// A record that has to be looked at is being read from the disk: try again when it is there.
+    #[error("a record is being read from the disk")]
+    NotInMemory,
+    /// A record that has to be looked at cannot be read from the disk.
+    #[error("a record of this key cannot be read from the disk (the node's log says why); check the disk")]
+    Unreadable,
     /// A sync failed; nothing is acknowledged any more.
     #[error("the log failed; this node no longer acknowledges writes")]
     LogFailed,
@@ -35,13 +41,13 @@ impl WriteError {
     /// Whether the write will succeed later by itself.
     #[must_use]
     pub fn is_transient(self) -> bool {
-        matches!(self, WriteError::NoSegment | WriteError::Throttled | WriteError::Held)
+        matches!(self, WriteError::NoSegment | WriteError::Throttled | WriteError::Held | WriteError::NotInMemory)
     }
 
     /// Whether it will succeed once somebody helped the disk.
     #[must_use]
     pub fn is_disk(self) -> bool {
-        matches!(self, WriteError::DiskFull | WriteError::DiskFailing)
+        matches!(self, WriteError::DiskFull | WriteError::DiskFailing | WriteError::Unreadable)
     }
 }
 

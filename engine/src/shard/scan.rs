@@ -2,7 +2,7 @@
 
 use wal::{Mapping, RecordView, Version};
 
-use super::{Shard, is_visible};
+use super::{Shard, WriteError, is_visible};
 use crate::clock::Time;
 use crate::storage::index::ScanPosition;
 
@@ -13,20 +13,25 @@ impl<M: Mapping> Shard<M> {
         self.clock.last()
     }
 
-    /// Visits visible records in index order; see [`Store::scan`](crate::storage::store::Store::scan).
+    /// Visits visible records in index order; see [`Store::scan`](crate::storage::store::Store::scan). Fewer than `at_least` may
+    /// be visited where records have to be fetched from the disk.
+    ///
+    /// # Errors
+    /// [`WriteError::NotInMemory`]: nothing was visited, run it again later.
     pub fn scan(
-        &self,
+        &mut self,
         from: ScanPosition,
         at_least: usize,
         time: Time,
         mut visit: impl FnMut(&RecordView<'_>),
-    ) -> Option<ScanPosition> {
+    ) -> Result<Option<ScanPosition>, WriteError> {
+        let at_least = self.ready_to_scan(from, at_least)?;
         let now_unix_ms = self.clock.unix_ms(time);
-        self.store.scan(from, at_least, |record| {
+        Ok(self.store.scan(from, at_least, |record| {
             if is_visible(record, now_unix_ms) {
                 visit(record);
             }
-        })
+        }))
     }
 
     /// Keys that can be read now.

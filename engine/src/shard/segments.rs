@@ -25,7 +25,8 @@ pub(super) struct RunSegment<M> {
     pub(super) number: SegmentNumber,
     /// How index entries name it.
     pub(super) slot: SegmentSlot,
-    pub(super) map: M,
+    /// Its bytes, while they are in memory.
+    pub(super) map: Option<M>,
     pub(super) cookie: Cookie,
     /// Position of its first byte.
     pub(super) base: Lsn,
@@ -38,7 +39,7 @@ impl<M: Clone> RunSegment<M> {
         RunSegment {
             number: segment.number,
             slot,
-            map: segment.map.clone(),
+            map: Some(segment.map.clone()),
             cookie: segment.cookie,
             base: segment.base,
             copies: Copies::default(),
@@ -77,14 +78,15 @@ impl<M: Mapping> Shard<M> {
         })
     }
 
-    /// Forgets the oldest segment, which [`Shard::removable`] named. Its mapping, unless there is another oldest by now.
-    pub fn remove(&mut self, number: SegmentNumber) -> Option<M> {
+    /// Forgets the oldest segment, which [`Shard::removable`] named, unless there is another oldest by now. Gives its slot, and its
+    /// mapping if it was in memory.
+    pub fn remove(&mut self, number: SegmentNumber) -> Option<(SegmentSlot, Option<M>)> {
         if self.removable()?.number != number {
             return None;
         }
         let oldest = self.segments.remove(0);
         self.store.remove_segment(oldest.slot);
-        Some(oldest.map)
+        Some((oldest.slot, oldest.map))
     }
 
     /// The segment this run started with.
@@ -93,9 +95,9 @@ impl<M: Mapping> Shard<M> {
         self.first
     }
 
-    /// The mapping of a segment of this run.
+    /// The mapping of a segment of this run that is in memory.
     #[must_use]
     pub fn map_of(&self, segment: SegmentNumber) -> Option<M> {
-        self.segment(segment).map(|found| found.map.clone())
+        self.segment(segment).and_then(|found| found.map.clone())
     }
 }

@@ -1,5 +1,6 @@
 //! The store of one core: an index over the log's segments. The segments are the data.
 
+mod fetched;
 pub mod index;
 pub mod store;
 

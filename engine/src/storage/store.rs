@@ -1,5 +1,6 @@
 //! Merge and read: which record of a key counts, and whether it is there to be seen.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -8,12 +9,23 @@ use wal::planted::{self, Fault};
 use wal::{Lsn, Mapping, NodeId, RecordOp, RecordView, Version};
 
 use super::KeyHash;
+use super::fetched::Fetched as FetchedRecords;
 use super::index::{Index, Location, ScanPosition, SegmentSlot, Slot, SlotRef};
+
+mod memory;
+
+pub use memory::{Fetch, Fetched, Unreadable};
 
 /// A segment that index entries may name.
 #[derive(Debug)]
-struct ResidentSegment<M> {
-    map: M,
+struct KnownSegment<M> {
+    /// Its bytes, while they are in memory.
+    map: Option<M>,
+    file_bytes: u64,
+    /// Tells it from earlier segments of the same slot.
+    epoch: u32,
+    /// Reads lately, whether it was in memory or not.
+    uses: Cell<u32>,
     /// Its first byte's position when it belongs to the running incarnation; retired ones are durable throughout.
     base: Option<Lsn>,
     /// Index entries that name it, and records held back in it.
@@ -48,8 +60,16 @@ pub struct Store<M> {
     own: NodeId,
     index: Index,
     /// By slot; a slot whose segment was removed is used again.
-    segments: Vec<Option<ResidentSegment<M>>>,
+    segments: Vec<Option<KnownSegment<M>>>,
     free: Vec<SegmentSlot>,
+    /// Segments that were ever added.
+    epochs: u32,
+    /// Segments that are not in memory.
+    cold: usize,
+    /// Bytes of those that are.
+    mapped_bytes: u64,
+    /// Records of them that are.
+    fetched: FetchedRecords,
     live: u64,
     /// Bytes of all records that entries name, or that are held back.
     live_bytes: u64,
@@ -96,6 +116,10 @@ impl<M: Mapping> Store<M> {
             free: Vec::new(),
             index: Index::new(table_bits),
             segments: Vec::new(),
+            epochs: 0,
+            cold: 0,
+            mapped_bytes: 0,
+            fetched: FetchedRecords::default(),
             live: 0,
             live_bytes: 0,
             expiring: BTreeMap::new(),
@@ -105,23 +129,27 @@ impl<M: Mapping> Store<M> {
 
     /// Makes a segment known. `base` is given for segments of the running incarnation.
     pub fn add_segment(&mut self, base: Option<Lsn>, map: M) -> SegmentSlot {
-        let replaced_upto = Version::ZERO;
-        let resident = Some(ResidentSegment {
-            map,
+        self.epochs = self.epochs.wrapping_add(1);
+        self.mapped_bytes += map.len() as u64;
+        let known = Some(KnownSegment {
+            file_bytes: map.len() as u64,
+            map: Some(map),
+            epoch: self.epochs,
+            uses: Cell::new(0),
             base,
             entries: 0,
             live_bytes: 0,
             stands_for_own: false,
             lost_to_others: false,
-            replaced_upto,
+            replaced_upto: Version::ZERO,
         });
         if let Some(slot) = self.free.pop() {
-            self.segments[slot.0 as usize] = resident;
+            self.segments[slot.0 as usize] = known;
             return slot;
         }
         assert!(self.segments.len() < SegmentSlot::COUNT_MAX, "one core names at most 2^17 segments");
         let slot = SegmentSlot(u32::try_from(self.segments.len()).expect("bounded above"));
-        self.segments.push(resident);
+        self.segments.push(known);
         slot
     }
 
@@ -129,14 +157,14 @@ impl<M: Mapping> Store<M> {
     /// record of this node.
     #[must_use]
     pub fn is_dead(&self, slot: SegmentSlot) -> bool {
-        let segment = self.resident(slot);
+        let segment = self.known(slot);
         segment.entries == 0 && !segment.lost_to_others
     }
 
     /// The highest version that superseded a record in the segment.
     #[must_use]
     pub fn replaced_upto(&self, slot: SegmentSlot) -> Version {
-        self.resident(slot).replaced_upto
+        self.known(slot).replaced_upto
     }
 
     /// Forgets a segment.
@@ -144,32 +172,36 @@ impl<M: Mapping> Store<M> {
     /// # Panics
     /// If an entry names it.
     pub fn remove_segment(&mut self, slot: SegmentSlot) {
-        assert_eq!(self.resident(slot).entries, 0, "an index entry names a segment that is to be removed");
+        assert_eq!(self.known(slot).entries, 0, "an index entry names a segment that is to be removed");
+        if self.known(slot).map.is_none() {
+            self.cold -= 1;
+            self.fetched.forget(slot);
+        } else {
+            self.mapped_bytes -= self.known(slot).file_bytes;
+        }
         self.segments[slot.0 as usize] = None;
         self.free.push(slot);
     }
 
-    /// Counts a record that is kept without an entry.
-    pub fn pin(&mut self, location: Location) {
-        let bytes = self.with_record(location, |record| record.padded_len() as u64);
-        self.count_in(location.segment, bytes);
+    /// Counts a record of `padded_len` bytes that is kept without an entry.
+    pub fn pin(&mut self, segment: SegmentSlot, padded_len: usize) {
+        self.count_in(segment, padded_len as u64);
     }
 
     /// Undoes [`Store::pin`].
-    pub fn unpin(&mut self, location: Location) {
-        let bytes = self.with_record(location, |record| record.padded_len() as u64);
-        self.count_out(location.segment, bytes);
+    pub fn unpin(&mut self, segment: SegmentSlot, padded_len: usize) {
+        self.count_out(segment, padded_len as u64);
     }
 
     fn count_in(&mut self, slot: SegmentSlot, bytes: u64) {
-        let segment = self.resident_mut(slot);
+        let segment = self.known_mut(slot);
         segment.entries += 1;
         segment.live_bytes += bytes;
         self.live_bytes += bytes;
     }
 
     fn count_out(&mut self, slot: SegmentSlot, bytes: u64) {
-        let segment = self.resident_mut(slot);
+        let segment = self.known_mut(slot);
         segment.entries -= 1;
         segment.live_bytes -= bytes;
         self.live_bytes -= bytes;
@@ -178,7 +210,7 @@ impl<M: Mapping> Store<M> {
     /// Bytes of the records in the segment that count.
     #[must_use]
     pub fn live_bytes_in(&self, slot: SegmentSlot) -> u64 {
-        self.resident(slot).live_bytes
+        self.known(slot).live_bytes
     }
 
     /// Bytes of all records that count.
@@ -212,15 +244,14 @@ impl<M: Mapping> Store<M> {
         self.count_in(to.segment, to_len as u64);
     }
 
-    /// Forgets the key whose entry names the tombstone at `location`.
+    /// Forgets the key whose entry names the tombstone of `padded_len` bytes at `location`.
     ///
     /// # Panics
     /// If no entry names it.
-    pub fn drop_tombstone(&mut self, hash: KeyHash, location: Location) {
+    pub fn drop_tombstone(&mut self, hash: KeyHash, location: Location, padded_len: usize) {
         let (at, _) = self.find_at(hash, location).expect("only a record that an entry names is dropped");
-        let bytes = self.with_record(location, |record| record.padded_len() as u64);
         self.index.remove(at);
-        self.count_out(location.segment, bytes);
+        self.count_out(location.segment, padded_len as u64);
     }
 
     /// Recovery found the record that the key's entry names once more, in the copy at `to`: that one counts now.
@@ -238,25 +269,25 @@ impl<M: Mapping> Store<M> {
 
     /// The segment holds a record of another node that whoever follows this node's log has to be sent.
     pub fn stands_for_own(&mut self, slot: SegmentSlot) {
-        self.resident_mut(slot).stands_for_own = true;
+        self.known_mut(slot).stands_for_own = true;
     }
 
     /// What superseded this node's records in the segment is where whoever follows this node's log is sent it.
     pub fn losses_are_covered(&mut self, slot: SegmentSlot) {
-        self.resident_mut(slot).lost_to_others = false;
+        self.known_mut(slot).lost_to_others = false;
     }
 
     /// Whether a record that whoever follows this node's log counts on lost against another node's.
     #[must_use]
     pub fn has_losses(&self, slot: SegmentSlot) -> bool {
-        self.resident(slot).lost_to_others
+        self.known(slot).lost_to_others
     }
 
-    fn resident(&self, slot: SegmentSlot) -> &ResidentSegment<M> {
+    fn known(&self, slot: SegmentSlot) -> &KnownSegment<M> {
         self.segments[slot.0 as usize].as_ref().expect("a segment is known for as long as something names it")
     }
 
-    fn resident_mut(&mut self, slot: SegmentSlot) -> &mut ResidentSegment<M> {
+    fn known_mut(&mut self, slot: SegmentSlot) -> &mut KnownSegment<M> {
         self.segments[slot.0 as usize].as_mut().expect("a segment is known for as long as something names it")
     }
 
@@ -296,18 +327,30 @@ impl<M: Mapping> Store<M> {
     }
 
     /// Runs `read` on the record at `location`.
+    ///
+    /// # Panics
+    /// If it is not in memory; see [`Store::missing`].
+    #[inline]
     pub fn with_record<R>(&self, location: Location, read: impl FnOnce(&RecordView<'_>) -> R) -> R {
-        let map = &self.resident(location.segment).map;
-        map.with(location.offset as usize..map.len(), |bytes| {
-            let record = RecordView::parse_trusted(bytes)
-                .expect("an index entry points at a record that was verified when it was written or recovered");
+        let segment = self.known(location.segment);
+        segment.uses.set(segment.uses.get().saturating_add(1));
+        let read_bytes = |bytes: &[u8]| {
+            let record = RecordView::parse_trusted(bytes).expect(
+                "an index entry points at a record that was verified when it was written, recovered or fetched",
+            );
             read(&record)
-        })
+        };
+        match &segment.map {
+            Some(map) => map.with(location.offset as usize..map.len(), read_bytes),
+            None => {
+                read_bytes(self.fetched.get(location).expect("what is not in memory is fetched before it is looked at"))
+            }
+        }
     }
 
     /// The end of the record in the running incarnation's log; `None` if it was recovered, hence durable.
     fn end_lsn(&self, location: Location, padded_len: usize) -> Option<Lsn> {
-        self.resident(location.segment).base.map(|base| Lsn(base.0 + u64::from(location.offset) + padded_len as u64))
+        self.known(location.segment).base.map(|base| Lsn(base.0 + u64::from(location.offset) + padded_len as u64))
     }
 
     fn find(&self, hash: KeyHash, key: &[u8]) -> Option<(SlotRef, Slot)> {
@@ -363,7 +406,10 @@ impl<M: Mapping> Store<M> {
             wanted.then_some((record.bytes.len(), record.value.len()))
         })?;
         let end = location.offset as usize + record_len;
-        let value = self.resident(location.segment).map.bytes(end - value_len..end);
+        let value = match &self.known(location.segment).map {
+            Some(map) => map.bytes(end - value_len..end),
+            None => self.fetched.get(location)?.slice(record_len - value_len..record_len),
+        };
         Some((value, self.end_lsn(location, record_len.next_multiple_of(8)).unwrap_or(Lsn(0))))
     }
 
@@ -452,7 +498,7 @@ impl<M: Mapping> Store<M> {
     /// A record in the segment lost against another one.
     fn lost(&mut self, slot: SegmentSlot, loser: Facts, winner: Facts) {
         let own = self.own;
-        let segment = self.resident_mut(slot);
+        let segment = self.known_mut(slot);
         segment.lost_to_others |= (loser.origin == own || segment.stands_for_own) && winner.origin != own;
         segment.replaced_upto = segment.replaced_upto.max(winner.version);
     }
@@ -479,13 +525,20 @@ impl<M: Mapping> Store<M> {
         }
     }
 
-    /// Visits records in index order; see [`Index::scan`].
+    /// Visits records in index order; see [`Index::scan`]. Those that cannot be read are left out.
+    ///
+    /// # Panics
+    /// If one is not in memory; see [`Store::missing_in_scan`].
     pub fn scan(
         &self,
         from: ScanPosition,
         at_least: usize,
         mut visit: impl FnMut(&RecordView<'_>),
     ) -> Option<ScanPosition> {
-        self.index.scan(from, at_least, |slot| self.with_record(slot.location(), &mut visit))
+        self.index.scan(from, at_least, |slot| {
+            if self.cold == 0 || !self.is_unreadable(slot.location()) {
+                self.with_record(slot.location(), &mut visit);
+            }
+        })
     }
 }

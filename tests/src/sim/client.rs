@@ -355,6 +355,15 @@ fn text(value: Value) -> Result<Option<Vec<u8>>, Value> {
     }
 }
 
+/// Several of them. One that could not be read is as if none had been.
+fn texts(values: Vec<Value>) -> Outcome {
+    match values.into_iter().map(text).collect() {
+        Ok(values) => Outcome::ReadMany(values),
+        Err(Value::Error(text)) => Outcome::Refused(text),
+        Err(other) => malformed(&other),
+    }
+}
+
 fn outcome_of(command: &Command, mut replies: Vec<Value>) -> Outcome {
     let value = replies.pop().unwrap_or(Value::Null);
     match (command, value) {
@@ -366,12 +375,7 @@ fn outcome_of(command: &Command, mut replies: Vec<Value>) -> Outcome {
             Ok(value) => Outcome::Read(value),
             Err(other) => malformed(&other),
         },
-        (Command::MGet { keys }, Value::Array(values)) if values.len() == keys.len() => {
-            match values.into_iter().map(text).collect() {
-                Ok(values) => Outcome::ReadMany(values),
-                Err(other) => malformed(&other),
-            }
-        }
+        (Command::MGet { keys }, Value::Array(values)) if values.len() == keys.len() => texts(values),
         (Command::Del { .. }, Value::Integer(count @ 0..=1)) => Outcome::Deleted(count == 1),
         (
             Command::SetNx { .. } | Command::Expire { .. } | Command::Persist { .. } | Command::Exists { .. },
@@ -408,6 +412,9 @@ fn team_set(count: usize, way: TeamWay, mut replies: Vec<Value>, exec: Value) ->
         return Outcome::Malformed(format!("{queued:?}, {exec:?}").chars().take(200).collect());
     }
     match replies.pop().map(text) {
+        // What it saw could not be read; that nobody changed it is known all the same.
+        Some(Err(Value::Error(_))) if done => Outcome::Stored,
+        Some(Err(Value::Error(text))) => Outcome::Refused(text),
         None => Outcome::Stored,
         Some(Ok(seen)) => Outcome::Swapped { seen, done },
         Some(Err(other)) => malformed(&other),
@@ -416,12 +423,7 @@ fn team_set(count: usize, way: TeamWay, mut replies: Vec<Value>, exec: Value) ->
 
 fn team_read(count: usize, queued: &[Value], exec: Value) -> Outcome {
     match exec {
-        Value::Array(values) if values.len() == count && is_queued(count, queued) => {
-            match values.into_iter().map(text).collect() {
-                Ok(values) => Outcome::ReadMany(values),
-                Err(other) => malformed(&other),
-            }
-        }
+        Value::Array(values) if values.len() == count && is_queued(count, queued) => texts(values),
         other => malformed(&other),
     }
 }

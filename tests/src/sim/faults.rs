@@ -174,7 +174,10 @@ impl Faults {
             }
             Fault::FailSync { node } => mesh.world.fail_next_sync(mesh.machine(node)),
             Fault::FailWrite { node } => mesh.world.fail_next_write(mesh.machine(node)),
-            Fault::FailRead { node } => mesh.world.fail_next_read(mesh.machine(node)),
+            Fault::FailRead { node } => {
+                mesh.checks.room.fail_read(node);
+                mesh.world.fail_next_read(mesh.machine(node));
+            }
             Fault::Full { node, ms } => {
                 mesh.set_disk_full(node, true);
                 self.cure_in(mesh, ms, Cure::Room(node));

@@ -114,7 +114,9 @@ impl Mesh {
     pub fn planned(plan: &Plan) -> Mesh {
         let mut mesh = Mesh::of_nodes(plan.seed, &plan.nodes);
         for state in &mut mesh.nodes {
-            state.settings.wal_retain_bytes = plan.retain_segments * u64::from(state.settings.segment_bytes);
+            let segment_bytes = u64::from(state.settings.segment_bytes);
+            state.settings.wal_retain_bytes = plan.retain_segments * segment_bytes;
+            state.settings.memory_bytes_max = plan.memory_segments.map(|segments| segments * segment_bytes);
         }
         for link in &plan.links {
             let (from, to) = (mesh.ip(link.from), mesh.ip(link.to));
@@ -163,6 +165,7 @@ impl Mesh {
                         commit_path: CommitPath::Mmap,
                         // A few segments: slow followers are cut off now and then.
                         wal_retain_bytes: 4 * u64::from(SEGMENT_BYTES),
+                        memory_bytes_max: None,
                     },
                     node: None,
                     cores: plan.cores,

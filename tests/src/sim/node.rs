@@ -10,7 +10,7 @@ use engine::clock::Time;
 use engine::control::status::StatusBoard;
 use engine::control::{ControlLoop, ControlParts, MeshSettings, Port};
 use engine::core::{CoreLoop, CoreParts};
-use engine::host::Host;
+use engine::host::{Host, segment_path};
 use engine::mailbox::{Mailbox, Outbox};
 use engine::messages::{MAILBOX_MESSAGES, ToControl, ToCore};
 use engine::node::{CoreGauges, Durability, NodeFacts};
@@ -78,6 +78,8 @@ pub struct NodeSettings {
     pub commit_path: CommitPath,
     /// How far a slow follower may be behind and hold segments, in bytes per core.
     pub wal_retain_bytes: u64,
+    /// Bytes of memory for each core, where there is a bound.
+    pub memory_bytes_max: Option<u64>,
 }
 
 /// Whose turn it is inside a node.
@@ -109,6 +111,7 @@ pub struct Node {
     /// Its gauges.
     pub facts: Arc<NodeFacts>,
     parts: Vec<(LoopId, Part)>,
+    disk: SimDisk,
     _lock: SimLock,
 }
 
@@ -175,6 +178,7 @@ impl Node {
                     mailbox: mailbox.receiver(),
                     cores: outboxes(),
                     control: Outbox::new(control_box.sender(control_io.waker())),
+                    memory_bytes_max: settings.memory_bytes_max,
                     ships: true,
                 },
             );
@@ -211,8 +215,25 @@ impl Node {
             report: started.report,
             facts,
             parts,
+            disk,
             _lock: started.lock,
         })
+    }
+
+    /// Brings all segments back into memory, for checkers that look at everything.
+    ///
+    /// # Panics
+    /// If one of them has no file, which a node never lets happen.
+    pub fn bring_into_memory(&mut self) {
+        for core in &mut self.cores {
+            let shard = core.shard();
+            let cold: Vec<_> = shard.immutable_segments().filter(|segment| !segment.is_in_memory).collect();
+            for segment in cold {
+                let path = segment_path(data_dir(), segment.id.core, segment.id.number);
+                let file = self.disk.open(&path).expect("a segment that counts has a file");
+                shard.enter_memory(segment.slot, MemoryMap::shared(file.live()));
+            }
+        }
     }
 
     /// Its loops.

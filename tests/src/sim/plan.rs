@@ -268,6 +268,8 @@ pub struct Plan {
     pub turn_ns_max: u64,
     /// Segments that a slow follower may hold per core (`WAL_RETAIN`).
     pub retain_segments: u64,
+    /// Segments that each core may have in memory besides its index, where there is a bound (`MEMORY_LIMIT`).
+    pub memory_segments: Option<u64>,
     /// The clients.
     pub clients: Vec<ClientPlan>,
     /// What goes wrong, in order.
@@ -292,6 +294,7 @@ impl Plan {
             duplication_ppm: if random.below(3) == 0 { random.below(50_000) } else { 0 },
             turn_ns_max: TURN_NS_MAX[random.index(TURN_NS_MAX.len())],
             retain_segments: 2 << random.below(4),
+            memory_segments: draw_memory(seed),
             clients: draw_clients(random, nodes.len(), safety_ms),
             faults: Vec::new(),
             safety_ms,
@@ -333,6 +336,12 @@ fn draw_nodes(random: &mut Random) -> Vec<NodePlan> {
             ..NodePlan::new(region, 1 + u16::try_from(random.below(3)).unwrap_or(0))
         })
         .collect()
+}
+
+/// In every other world memory is short. From a stream of its own.
+fn draw_memory(seed: u64) -> Option<u64> {
+    let mut random = Random::new(seed ^ 0x3E30_2710_0000_0007);
+    random.coin().then(|| [1, 2, 3, 6][random.index(4)])
 }
 
 /// In one world of six clocks stand so far apart that versions lie in the far future of other regions. Drawn by a generator of its own:

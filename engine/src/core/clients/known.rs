@@ -10,6 +10,11 @@ use crate::frontend::resp::table::Command;
 use crate::messages::ConnectionKey;
 
 impl Clients {
+    /// Bytes that connections have sent and that were not run yet, and that transactions queue.
+    pub(in crate::core) fn buffered_bytes(&self) -> usize {
+        self.input_bytes + self.queued_bytes
+    }
+
     pub(in crate::core) fn replies(&mut self, index: u32) -> &mut ReplyQueue {
         &mut self.connections[index as usize].replies
     }

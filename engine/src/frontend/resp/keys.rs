@@ -45,7 +45,7 @@ impl<M: Mapping> KeyCommand<'_, M> {
             out.reply(Lsn(0), |out| reply::error(out, "ERR the key is longer than 65535 bytes"));
             return Ok(());
         }
-        match self.dispatch(verb, key, args, out) {
+        match self.shard.ready(self.hash).and_then(|()| self.dispatch(verb, key, args, out)) {
             Err(error) if error.is_transient() => Err(error),
             Err(error) if error.is_disk() && planted::is(Fault::FullDiskAcknowledged) => {
                 out.reply(Lsn(0), |out| out.extend_from_slice(b"+OK\r\n"));

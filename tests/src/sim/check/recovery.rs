@@ -15,6 +15,7 @@ pub const D3: &str = "D3 recovery is an exact prefix";
 /// All records that a node's store knows, tombstones and expired ones included.
 pub fn stored(node: &mut Node) -> Newest {
     let mut found = Newest::new();
+    node.bring_into_memory();
     for core in &mut node.cores {
         let mut position = Some(engine::storage::index::ScanPosition(0));
         while let Some(from) = position {

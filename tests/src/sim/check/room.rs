@@ -16,10 +16,15 @@ pub const RESUME_MS_MAX: u64 = 2_500;
 /// What a write is told while there is no room for another segment.
 const REFUSAL: &str = "the disk is full";
 
+/// What a client is told whose record cannot be read.
+const UNREADABLE: &str = "cannot be read from the disk";
+
 /// One node's disk.
 #[derive(Clone, Copy, Debug, Default)]
 struct Disk {
     is_full: bool,
+    /// A read of it failed, or will.
+    fails_reads: bool,
     /// From then on the node had room and ran.
     since: Mono,
 }
@@ -44,8 +49,13 @@ impl Room {
     /// The disk of `node` is full from now on, or has room again.
     pub fn set(&mut self, node: usize, is_full: bool, now: Mono) {
         if self.disks[node].is_full || is_full {
-            self.disks[node] = Disk { is_full, since: now };
+            self.disks[node] = Disk { is_full, since: now, ..self.disks[node] };
         }
+    }
+
+    /// A read of the disk of `node` will fail.
+    pub fn fail_read(&mut self, node: usize) {
+        self.disks[node].fails_reads = true;
     }
 
     /// The node of `node` was stopped, or slow, until now.
@@ -65,8 +75,14 @@ impl Room {
             self.read += u64::from(disk.is_full && is_read);
             return Ok(());
         };
-        if !operation.command.writes() {
-            return Err(Violation::new(D5, format!("{operation:?} reads, and was refused: {text}")));
+        if text.contains(UNREADABLE) && disk.fails_reads {
+            return Ok(());
+        }
+        if !operation.command.writes() || text.contains(UNREADABLE) {
+            return Err(Violation::new(
+                D5,
+                format!("{operation:?} was refused: {text}; but nothing is wrong with the disk's reads"),
+            ));
         }
         if text.contains(REFUSAL) {
             self.refused += 1;
