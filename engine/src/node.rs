@@ -86,6 +86,8 @@ pub struct CoreGauges {
     pub pinned_bytes: AtomicU64,
     /// Reads of records that were not in memory.
     pub fetches: AtomicU64,
+    /// Connections closed because their clients took large values too slowly.
+    pub slow_readers_closed: AtomicU64,
     /// Records that could not be read.
     pub unreadable: AtomicU64,
     /// Latencies of group commit.

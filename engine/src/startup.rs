@@ -14,6 +14,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use net::reactor::disk::{Disk, DurableError};
 use net::reactor::{FileJob, Outcome};
 use wal::marks::{Mark, reach};
@@ -447,7 +448,11 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             } else {
                 self.disk.sync(file).map_err(io_error(&self.settings.data_dir, "the new log cannot be synced"))?;
             }
-            let frames = shard.sync_done();
+            let mut frames = shard.sync_done();
+            for frame in &mut frames {
+                // Kept for as long as the run lasts: it should not keep its segment in memory.
+                frame.payload = Bytes::copy_from_slice(&frame.payload);
+            }
             log.cores[0].extend(shard.log().durable(), shard.complete(), frames);
         }
         logs.logs.push(log);

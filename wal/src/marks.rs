@@ -62,6 +62,8 @@ named! {
         RecordNotInMemory = "record-not-in-memory",
         /// A record came when its segment had left or had been removed.
         FetchedTooLate = "fetched-too-late",
+        /// A client that took large values too slowly was closed.
+        SlowReaderClosed = "slow-reader-closed",
         /// A record could not be read from the disk.
         RecordUnreadable = "record-unreadable",
         /// A command of another core waited for a record, and others overtook it.

@@ -1,6 +1,7 @@
 //! The clients of one core: connections, their input, their commands, their replies.
 
 mod known;
+mod slow_readers;
 
 use bytes::{Bytes, BytesMut};
 use net::reactor::{Completion, Io, Listener, Mono, Op, Outcome, Tag};
@@ -9,6 +10,7 @@ use slab::Slab;
 use wal::marks::{Mark, reach};
 use wal::{Lsn, Mapping};
 
+use self::slow_readers::{Sending, pinned_bytes};
 use super::CoreLoop;
 use super::ops::Context;
 use super::scan::scan_from;
@@ -54,7 +56,7 @@ pub(super) struct Connection {
     input: BytesMut,
     pub(super) replies: ReplyQueue,
     receive: Option<Tag>,
-    sending: bool,
+    sending: Option<Sending>,
     /// No more input is taken; closed when replies are sent.
     closing: bool,
     /// The stream is gone; closed when nothing is in flight.
@@ -104,6 +106,8 @@ pub(crate) struct Clients {
     pub(super) queued_bytes: usize,
     commands: u64,
     protocol_errors: u64,
+    /// When to look for slow readers again.
+    slow_readers_at: Mono,
 }
 
 impl Clients {
@@ -123,6 +127,7 @@ impl Clients {
             queued_bytes: 0,
             commands: 0,
             protocol_errors: 0,
+            slow_readers_at: Mono(0),
         }
     }
 
@@ -227,7 +232,7 @@ impl<H: Host> CoreLoop<H> {
             input: BytesMut::new(),
             replies: ReplyQueue::default(),
             receive: Some(receive),
-            sending: false,
+            sending: None,
             closing: false,
             broken: false,
             close_submitted: false,
@@ -274,7 +279,7 @@ impl<H: Host> CoreLoop<H> {
 
     pub(super) fn sent(&mut self, key: ConnectionKey, completion: Completion<H::File>) {
         if let Some(connection) = self.clients.find(key) {
-            connection.sending = false;
+            connection.sending = None;
             connection.broken |= completion.result.is_err();
             mark(&mut self.clients.dirty, &mut self.clients.connections[key.index as usize].dirty, key.index);
         }
@@ -335,7 +340,7 @@ impl<H: Host> CoreLoop<H> {
                         match self.run_answered(index, args) {
                             Ok(()) => {}
                             Err(WriteError::NotInMemory) => {
-                                self.want_pipelined(index, &input[consumed + len..]);
+                                self.wait_for_records(index, &input[consumed + len..]);
                                 break;
                             }
                             Err(_) => {
@@ -571,20 +576,21 @@ impl<H: Host> CoreLoop<H> {
             let Some(connection) = self.clients.connections.get_mut(index as usize) else { continue };
             connection.dirty = false;
             let key = ConnectionKey { index, generation: connection.generation };
-            if !connection.sending && !connection.broken {
+            if connection.sending.is_none() && !connection.broken {
                 let mut runs: Vec<Bytes> = Vec::new();
                 let was_full = connection.replies.bytes() > REPLY_BYTES_MAX;
                 connection.replies.take(shown, &mut runs);
                 if !runs.is_empty() {
-                    connection.sending = true;
+                    let pinned = pinned_bytes(&runs);
                     let op = Op::Send { socket: connection.socket, runs };
-                    self.ops.submit(&mut self.io, op, Context::Send(key));
+                    let tag = self.ops.submit(&mut self.io, op, Context::Send(key));
+                    connection.sending = Some(Sending::new(tag, pinned, self.time.mono));
                     if was_full {
                         mark(&mut self.clients.runnable, &mut connection.runnable, index);
                     }
                 }
             }
-            if !connection.sending && connection.replies.waits_for_durability(shown) {
+            if connection.sending.is_none() && connection.replies.waits_for_durability(shown) {
                 // Looked at again in every tick until the log catches up.
                 mark(&mut self.clients.dirty, &mut connection.dirty, index);
             }
@@ -596,12 +602,15 @@ impl<H: Host> CoreLoop<H> {
     fn regulate(&mut self, key: ConnectionKey) {
         let Some(connection) = self.clients.connections.get_mut(key.index as usize) else { return };
         let waiting = connection.stalled || connection.runnable || connection.fetching || connection.awaited.is_some();
-        let answered = connection.replies.is_empty() && !connection.sending && !waiting;
+        let answered = connection.replies.is_empty() && connection.sending.is_none() && !waiting;
         let done = connection.broken || connection.closing && answered;
         if done {
             if let Some(tag) = connection.receive {
                 self.io.cancel(tag);
-            } else if !connection.sending && !connection.close_submitted {
+            } else if let Some(sending) = connection.sending {
+                // Whoever does not read would keep it for ever.
+                self.io.cancel(sending.tag);
+            } else if !connection.close_submitted {
                 connection.close_submitted = true;
                 let op = Op::Close { socket: connection.socket };
                 self.ops.submit(&mut self.io, op, Context::Close(key));

@@ -124,6 +124,8 @@ impl<H: Host> CoreLoop<H> {
             && !self.ships
             && !self.stopping
             && self.shard.log().written() > self.shard.log().durable()
+            // Each sync is of one segment: a full one would make the next wait longer.
+            && self.shard.log().oldest_live_segment() == self.shard.log().append_position().0
             && now < self.commit.last_sync.plus_ms(BACKGROUND_SYNC_MS);
         if self.commit.background {
             return;

@@ -100,16 +100,23 @@ fn askers(message: &ToCore) -> impl Iterator<Item = Asker> {
 }
 
 impl<H: Host> CoreLoop<H> {
-    /// The connection's next command waits for what the shard wants: it is run again when something of that is there.
-    fn wait_for_records(&mut self, key: ConnectionKey) {
+    /// The connection's next command waits for what the shard wants: it is run again when something of that is there. What its
+    /// commands behind that one, in `input`, have to look at is read at the same time.
+    pub(super) fn wait_for_records(&mut self, index: u32, input: &[u8]) {
+        let connection = &mut self.clients.connections[index as usize];
+        connection.fetching = true;
+        let key = ConnectionKey { index, generation: connection.generation };
+        let mut new = false;
         for fetch in self.shard.take_wanted() {
-            self.want(fetch, Some(key));
+            new |= self.want(fetch, Some(key));
+        }
+        // Else it was looked ahead already.
+        if new {
+            self.want_pipelined(input);
         }
     }
 
-    /// The connection's next command waits for records. What its commands behind that one, in `input`, have to look at is read at the
-    /// same time.
-    pub(super) fn want_pipelined(&mut self, index: u32, input: &[u8]) {
+    fn want_pipelined(&mut self, input: &[u8]) {
         let mut parser = Parser::new(self.clients.limits);
         let secret = self.shard.identity().secret;
         let mut at = 0;
@@ -123,10 +130,6 @@ impl<H: Host> CoreLoop<H> {
                 self.want_key(secret.hash(key));
             }
         }
-        let connection = &mut self.clients.connections[index as usize];
-        connection.fetching = true;
-        let key = ConnectionKey { index, generation: connection.generation };
-        self.wait_for_records(key);
     }
 
     /// As above, for the parts of a command on many keys that are yet to be run.
@@ -161,7 +164,8 @@ impl<H: Host> CoreLoop<H> {
         }
     }
 
-    fn want(&mut self, fetch: Fetch, connection: Option<ConnectionKey>) {
+    /// Whether it was not wanted before.
+    fn want(&mut self, fetch: Fetch, connection: Option<ConnectionKey>) -> bool {
         let place = (fetch.location.segment, fetch.location.offset);
         let new = !self.fetches.waiting.contains_key(&place);
         let waiting = self.fetches.waiting.entry(place).or_default();
@@ -169,6 +173,7 @@ impl<H: Host> CoreLoop<H> {
         if new {
             self.fetches.queue.push_back(fetch);
         }
+        new
     }
 
     /// Submits reads for what is wanted.

@@ -223,6 +223,7 @@ impl<H: Host> CoreLoop<H> {
         self.send_replies();
         self.fetch();
         self.tend_memory();
+        self.close_slow_readers();
         self.commit.clock.told(|| self.io.now(), &self.gauges.stages);
         self.ops.resubmit(&mut self.io);
         self.publish();

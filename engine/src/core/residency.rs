@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use net::reactor::{Completion, FileJob, Mono, Op, Outcome};
 use wal::Mapping;
+use wal::marks::{Mark, reach};
 
 use super::CoreLoop;
 use super::ops::Context;
@@ -24,6 +25,9 @@ const EXCHANGE_FACTOR: u32 = 2;
 
 /// The share of the limit that fetched records may take: one part in so many.
 const FETCHED_PART: u64 = 4;
+
+/// The share of the limit that may be held by what is being sent before slow readers are closed early: one part in so many.
+const PINNED_PART: u64 = 8;
 
 /// How long after a failure to open or read a segment the next attempt comes.
 const RETRY_MS: u64 = 1000;
@@ -45,7 +49,7 @@ pub(super) struct Residency<H: Host> {
     /// Files of segments that are not in memory.
     files: BTreeMap<SegmentSlot, H::File>,
     moving: Option<Moving>,
-    /// Mappings of segments that left while something of them was being sent.
+    /// Mappings of segments that left while something of them was being sent; not those that other cores have, too.
     leaving: Vec<H::Map>,
     look_at: Mono,
     looks: u32,
@@ -83,7 +87,10 @@ impl<H: Host> CoreLoop<H> {
     pub(super) fn tend_memory(&mut self) {
         let Some(bytes_max) = self.residency.bytes_max else { return };
         let now = self.now();
-        self.shard.store().trim_fetched(narrow(bytes_max / FETCHED_PART), now.0 / 1_000_000);
+        let taken = self.memory_bytes();
+        // Beside their own share, fetched records have the room in which no whole segment fits.
+        let room = bytes_max.saturating_sub(taken - self.shard.store().fetched_bytes() as u64);
+        self.shard.store().trim_fetched(narrow(room.max(bytes_max / FETCHED_PART)), now.0 / 1_000_000);
         if self.stopping || self.commit.failed || self.residency.moving.is_some() || now < self.residency.retry_at {
             return;
         }
@@ -93,10 +100,12 @@ impl<H: Host> CoreLoop<H> {
             self.residency.look_at = now.plus_ms(LOOK_MS);
             self.residency.looks = self.residency.looks.wrapping_add(1);
         }
-        let taken = self.memory_bytes();
         if look {
             self.publish_memory(taken);
         }
+        // They give way to segments, within their share.
+        let fetched = (self.shard.store().fetched_bytes() as u64).saturating_sub(bytes_max / FETCHED_PART);
+        let taken = taken - fetched;
         if taken > bytes_max {
             if let Some(moving) = self.coldest(None) {
                 self.make_leave(moving);
@@ -109,6 +118,15 @@ impl<H: Host> CoreLoop<H> {
         }
     }
 
+    /// Whether segments that ought to have left hold much of the memory.
+    pub(super) fn much_is_pinned(&self) -> bool {
+        self.residency.bytes_max.is_some_and(|bytes_max| self.pinned_bytes() > bytes_max / PINNED_PART)
+    }
+
+    fn pinned_bytes(&self) -> u64 {
+        self.residency.leaving.iter().map(|map| map.len() as u64).sum()
+    }
+
     /// What this core takes of the limit.
     fn memory_bytes(&mut self) -> u64 {
         let (current, offset) = self.shard.log().append_position();
@@ -117,10 +135,10 @@ impl<H: Host> CoreLoop<H> {
         let populated = self.commit.segments.populated_in(current).max(u64::from(offset));
         let spares = self.shard.segments_behind(current) as u64;
         let untouched = spares * segment_bytes + segment_bytes.saturating_sub(populated);
-        let leaving: u64 = self.residency.leaving.iter().map(|map| map.len() as u64).sum();
+        let pinned = self.pinned_bytes();
         let store = self.shard.store();
         let mapped = store.mapped_bytes().saturating_sub(untouched);
-        (store.index_bytes() + store.fetched_bytes() + self.clients.buffered_bytes()) as u64 + mapped + leaving
+        (store.index_bytes() + store.fetched_bytes() + self.clients.buffered_bytes()) as u64 + mapped + pinned
     }
 
     /// The segment in memory that is read least, below `uses` if that is given; of those that are read as little, the oldest.
@@ -168,7 +186,13 @@ impl<H: Host> CoreLoop<H> {
             _ if !is_there => {}
             Ok(Outcome::Opened(file)) => {
                 self.residency.files.insert(slot, file);
-                self.residency.leaving.extend(self.shard.leave_memory(slot).filter(|map| !map.is_unique()));
+                let map = self.shard.leave_memory(slot);
+                // Of a segment of an earlier run every core has the mapping; whoever keeps it to see when it is free keeps the others
+                // from seeing that.
+                let shared = self.shard.is_old(slot) && self.facts.cores > 1;
+                self.residency.leaving.extend(map.filter(|map| !shared && !map.is_unique()));
+                let taken = self.memory_bytes();
+                self.publish_memory(taken);
             }
             Ok(_) if enters => self.enter(slot),
             Ok(_) => {}
@@ -183,6 +207,7 @@ impl<H: Host> CoreLoop<H> {
         let Some(file) = self.residency.files.get(&slot) else { return };
         match H::map(file, self.shard.store().file_bytes(slot)) {
             Ok(map) => {
+                reach(Mark::SegmentEnteredMemory);
                 self.residency.files.remove(&slot);
                 self.shard.enter_memory(slot, map);
             }
@@ -194,9 +219,9 @@ impl<H: Host> CoreLoop<H> {
     }
 
     fn publish_memory(&mut self, taken: u64) {
+        let cold = self.shard.store().cold_segments() as u64;
+        let pinned = self.pinned_bytes();
         let store = self.shard.store();
-        let cold = store.cold_segments() as u64;
-        let pinned: u64 = self.residency.leaving.iter().map(|map| map.len() as u64).sum();
         for (gauge, value) in [
             (&self.gauges.memory_bytes, taken),
             (&self.gauges.mapped_bytes, store.mapped_bytes()),

@@ -99,6 +99,9 @@ pub const CORE_METRICS: &[Metric<CoreGauges>] = &[
     gauge("pinned_bytes", "Bytes of segments that left memory while something of them was being sent.", |core| {
         load(&core.pinned_bytes)
     }),
+    counter("slow_readers_closed", "Connections closed because their clients took large values too slowly.", |core| {
+        load(&core.slow_readers_closed)
+    }),
     counter("fetches", "Reads of records whose segments are not in memory.", |core| load(&core.fetches)),
     counter("unreadable_records", "Reads of such records that failed, or found damage.", |core| load(&core.unreadable)),
 ];

@@ -114,6 +114,12 @@ impl<M: Mapping> Shard<M> {
         })
     }
 
+    /// Whether the store knows a segment of an earlier run by this slot.
+    #[must_use]
+    pub fn is_old(&self, slot: SegmentSlot) -> bool {
+        self.compaction.old.iter().any(|old| old.segment.slot == slot)
+    }
+
     /// Segments of this run behind `number`.
     #[must_use]
     pub fn segments_behind(&self, number: SegmentNumber) -> usize {
@@ -133,7 +139,6 @@ impl<M: Mapping> Shard<M> {
 
     /// Puts a segment back into memory.
     pub fn enter_memory(&mut self, slot: SegmentSlot, map: M) {
-        reach(Mark::SegmentEnteredMemory);
         if let Some(segment) = self.segments.iter_mut().find(|segment| segment.slot == slot) {
             segment.map = Some(map.clone());
         }

@@ -11,9 +11,12 @@ use super::index::{Location, SegmentSlot};
 /// What a record costs here besides its bytes: its place in the map and in the queue, and the counters of its bytes.
 const OVERHEAD_BYTES: usize = 160;
 
-/// What was looked at within this time is wanted again, most likely by a command that still waits for other records. It stays, even
-/// if there is more of it than there should be.
+/// What somebody waits for, perhaps together with other records, stays until it is used, even if there is more of it than there
+/// should be; but no longer than this: who waited may be gone.
 const WANTED_MS: u64 = 1000;
+
+/// Rounds that a record stays for having been used again and again.
+const ROUNDS_MAX: u8 = 3;
 
 /// A record that cannot be read is tried again after this time.
 const UNREADABLE_MS: u64 = 1000;
@@ -27,14 +30,17 @@ type Place = (SegmentSlot, u32);
 struct Kept {
     /// A whole record, without padding.
     record: Bytes,
+    /// Until then somebody waits for it.
+    wanted_ms: Cell<u64>,
     used_ms: Cell<u64>,
+    rounds: Cell<u8>,
 }
 
 /// See the module documentation.
 #[derive(Debug, Default)]
 pub(super) struct Fetched {
     records: BTreeMap<Place, Kept>,
-    /// Oldest first; one that was used since it came, or since it was last considered, has another round.
+    /// Oldest first; one that was used again has another round.
     order: VecDeque<Place>,
     bytes: usize,
     bytes_max: usize,
@@ -48,17 +54,33 @@ fn place(location: Location) -> Place {
 }
 
 impl Fetched {
-    /// The record at `location`, if it is here.
+    /// Whether the record at `location` is here. Who asks wants to use it, perhaps once others are here as well.
+    pub(super) fn is_here(&self, location: Location) -> bool {
+        let kept = self.records.get(&place(location));
+        kept.is_some_and(|kept| {
+            kept.wanted_ms.set(self.now_ms + WANTED_MS);
+            true
+        })
+    }
+
+    /// The record at `location`, for use, if it is here.
     pub(super) fn get(&self, location: Location) -> Option<&Bytes> {
         let kept = self.records.get(&place(location))?;
-        kept.used_ms.set(self.now_ms);
+        kept.wanted_ms.set(0);
+        // A command may look more than once.
+        let used_ms = kept.used_ms.replace(self.now_ms);
+        if used_ms != 0 && used_ms != self.now_ms {
+            kept.rounds.set(ROUNDS_MAX.min(kept.rounds.get() + 1));
+        }
         Some(&kept.record)
     }
 
     pub(super) fn insert(&mut self, location: Location, record: Bytes) {
         let place = place(location);
         self.bytes += record.len() + OVERHEAD_BYTES;
-        match self.records.insert(place, Kept { record, used_ms: Cell::new(self.now_ms) }) {
+        let wanted_ms = Cell::new(self.now_ms + WANTED_MS);
+        let kept = Kept { record, wanted_ms, used_ms: Cell::default(), rounds: Cell::default() };
+        match self.records.insert(place, kept) {
             Some(before) => self.bytes -= before.record.len() + OVERHEAD_BYTES,
             None => self.order.push_back(place),
         }
@@ -108,7 +130,8 @@ impl Fetched {
             }
             let Some(place) = self.order.pop_front() else { break };
             let Some(kept) = self.records.get(&place) else { continue };
-            if kept.used_ms.get() + WANTED_MS > now_ms {
+            if kept.wanted_ms.get() > now_ms || kept.rounds.get() > 0 {
+                kept.rounds.set(kept.rounds.get().saturating_sub(1));
                 self.order.push_back(place);
             } else if let Some(kept) = self.records.remove(&place) {
                 self.bytes -= kept.record.len() + OVERHEAD_BYTES;
@@ -130,18 +153,26 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_used_for_longest_goes_first_and_what_is_wanted_stays() {
+    fn what_was_not_used_again_goes_first_and_what_is_wanted_stays() {
+        const THREE: usize = 3 * (1000 + OVERHEAD_BYTES);
         let mut fetched = Fetched::default();
-        fetched.trim(2000, 0);
-        for n in 0..3 {
+        let left = |fetched: &Fetched| -> Vec<u32> {
+            (0..4).filter(|n| fetched.records.contains_key(&(SegmentSlot(0), n * 8))).collect()
+        };
+        fetched.trim(THREE, 1);
+        for n in 0..4 {
             fetched.insert(at(0, n * 8), record(1000));
         }
-        assert!(fetched.is_over());
-        fetched.trim(2000, 500);
-        assert!(fetched.get(at(0, 0)).is_some(), "all of them are wanted");
-        fetched.trim(2000, 1400);
-        let left: Vec<bool> = (0..3).map(|n| fetched.get(at(0, n * 8)).is_some()).collect();
-        assert_eq!(left, [true, false, false], "the first was used at 500, the others were not");
+        fetched.trim(THREE, 500);
+        assert_eq!((fetched.is_over(), left(&fetched)), (true, vec![0, 1, 2, 3]), "all of them are wanted");
+        assert!(fetched.get(at(0, 0)).is_some() && fetched.get(at(0, 8)).is_some());
+        fetched.trim(THREE + 1000 + OVERHEAD_BYTES, 510);
+        assert!(fetched.get(at(0, 0)).is_some() && fetched.is_here(at(0, 16)));
+        fetched.trim(THREE, 520);
+        assert_eq!(left(&fetched), [0, 2, 3], "the second was used once, and nobody waits for it");
+        fetched.insert(at(0, 8), record(1000));
+        fetched.trim(THREE, 1505);
+        assert_eq!(left(&fetched), [0, 1, 2], "nobody came for the fourth; the third was asked for at 510");
     }
 
     #[test]

@@ -53,9 +53,8 @@ impl fmt::Debug for Lease {
 
 /// Smallest buffer of a pool; one page.
 const CLASS_BYTES_MIN: usize = 4096;
-/// Bytes of free buffers a pool keeps for reuse: four of the largest common reads (8 MiB values). More is given back
-/// to the allocator.
-const FREE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of free buffers a pool keeps for reuse: those of some hundred reads of small records. More is given back to the allocator.
+const FREE_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Recycled heap buffers in power-of-two classes; zeroed once, when allocated.
 #[derive(Clone)]

@@ -55,6 +55,12 @@ pub const EXPECTED: &[Mark] = &[
     Mark::ExchangeMissed,
     Mark::RegistrationLost,
     Mark::InstanceSuspect,
+    Mark::SegmentLeftMemory,
+    Mark::SegmentEnteredMemory,
+    Mark::RecordNotInMemory,
+    Mark::FetchedTooLate,
+    Mark::RecordUnreadable,
+    Mark::GuestCommandWaitsForRecord,
 ];
 
 /// Too rare for random worlds: the scenario test that reaches each, in `tests/tests/`.
@@ -95,6 +101,10 @@ pub const UNREACHED: &[(Mark, &str)] = &[
     (
         Mark::CompactionStopped,
         "the device of a running node does not rot here; a_segment_that_is_damaged_is_left_alone does it to a shard",
+    ),
+    (
+        Mark::SlowReaderClosed,
+        "clients here read; a_client_that_does_not_read_large_values_is_closed_and_holds_nothing does it to a real daemon",
     ),
     (Mark::ClaimWaitedForCopies, "some seeds in a hundred: a follower that is new while a run loses its beginning"),
     (Mark::ReadOverlapsSent, "one seed in thirty: a read that begins right where sending from memory stopped"),

@@ -82,7 +82,7 @@ impl<M: Mapping> Store<M> {
     /// Whether the record cannot be read; adds it to `missing` if it can and is not here.
     fn look_for(&self, location: Location, missing: &mut Vec<Fetch>) -> bool {
         let segment = self.known(location.segment);
-        if segment.map.is_some() || self.fetched.get(location).is_some() {
+        if segment.map.is_some() || self.fetched.is_here(location) {
             return false;
         }
         if self.is_unreadable(location) {
