@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use wal::marks::{Mark, reach};
+use wal::planted::{self, Fault};
 use wal::{Mapping, RecordError, RecordView};
 
 use super::{KnownSegment, Store};
@@ -134,7 +135,8 @@ impl<M: Mapping> Store<M> {
     /// The segment, if it is still the one that was meant, and still not in memory.
     fn current(&self, fetch: Fetch) -> Option<&KnownSegment<M>> {
         let known = self.segments.get(fetch.location.segment.0 as usize).and_then(Option::as_ref);
-        known.filter(|segment| segment.epoch == fetch.epoch && segment.map.is_none())
+        let believed = planted::is(Fault::LateFetchBelieved);
+        known.filter(|segment| believed || segment.epoch == fetch.epoch && segment.map.is_none())
     }
 
     /// Size of a segment's file in bytes.
