@@ -39,12 +39,6 @@ named! {
         /// A follower that begins behind what was removed is not sent the copies.
         CopiesNotSent = "copies-not-sent",
 
-        // ---- segments outside memory
-        /// A record that comes when its segment went, or came back, is taken for one of the segment that has the slot now.
-        LateFetchBelieved = "late-fetch-believed",
-        /// A command of another core overtakes an earlier one of its connection that waits for a record.
-        CommandsOvertakeFetch = "commands-overtake-fetch",
-
         // ---- the merge
         /// Of two records with one version the one that comes later wins, wherever it comes later.
         LaterArrivalWinsTie = "later-arrival-wins-tie",

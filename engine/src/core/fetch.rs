@@ -12,7 +12,6 @@ use net::reactor::{Completion, Op};
 use net::resp::{Args, Parser};
 use wal::RecordView;
 use wal::marks::{Mark, reach};
-use wal::planted::{self, Fault};
 
 use super::CoreLoop;
 use super::clients::mark;
@@ -52,9 +51,6 @@ pub(super) struct Fetches {
 impl Fetches {
     /// Whether a command has to wait because an earlier one of the same connection does.
     pub(super) fn holds_up(&self, message: &ToCore) -> bool {
-        if planted::is(Fault::CommandsOvertakeFetch) {
-            return false;
-        }
         !self.askers.is_empty() && asker(message).is_some_and(|asker| self.askers.contains_key(&asker))
     }
 
@@ -247,5 +243,37 @@ impl<H: Host> CoreLoop<H> {
         for message in self.fetches.take_commands() {
             self.take(message);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messages::Ticket;
+
+    fn command(from: u16, index: u32) -> ToCore {
+        let connection = ConnectionKey { index, generation: 1 };
+        ToCore::Command { from, connection, hop: (1, 0), resp3: false, command: Vec::new() }
+    }
+
+    fn hold(core: u16) -> ToCore {
+        ToCore::Hold { ticket: Ticket { core, number: 1 }, resp3: false, watched: Vec::new(), pieces: Vec::new() }
+    }
+
+    #[test]
+    fn what_waits_holds_up_its_connection_and_the_transactions_of_its_core_only() {
+        let mut fetches = Fetches::default();
+        assert!(!fetches.holds_up(&command(1, 7)));
+        fetches.keep(command(1, 7));
+        assert!(fetches.holds_up(&command(1, 7)), "its connection's next command comes later");
+        assert!(!fetches.holds_up(&command(1, 8)) && !fetches.holds_up(&command(2, 7)), "others go on");
+        assert!(fetches.holds_up(&hold(1)) && !fetches.holds_up(&hold(2)));
+        fetches.keep(hold(1));
+        fetches.forget(|message| matches!(message, ToCore::Command { .. }));
+        assert!(!fetches.holds_up(&command(1, 7)) && fetches.holds_up(&hold(1)));
+        assert!(fetches.take_commands().is_empty(), "nothing came yet");
+        fetches.arrived = true;
+        assert_eq!(fetches.take_commands().len(), 1);
+        assert!(!fetches.holds_up(&hold(1)));
     }
 }

@@ -14,6 +14,7 @@ use engine::host::{Host, segment_path};
 use engine::mailbox::{Mailbox, Outbox};
 use engine::messages::{MAILBOX_MESSAGES, ToControl, ToCore};
 use engine::node::{CoreGauges, Durability, NodeFacts};
+use engine::shard::ImmutableSegment;
 use engine::startup::{self, StartError, StartSettings};
 use engine::storage::NodeSecret;
 use net::reactor::disk::Disk;
@@ -227,7 +228,9 @@ impl Node {
     pub fn bring_into_memory(&mut self) {
         for core in &mut self.cores {
             let shard = core.shard();
-            let cold: Vec<_> = shard.immutable_segments().filter(|segment| !segment.is_in_memory).collect();
+            // One in which nothing counts may have lost its file already.
+            let is_cold = |segment: &ImmutableSegment| !segment.is_in_memory && segment.uses > 0;
+            let cold: Vec<_> = shard.immutable_segments().filter(is_cold).collect();
             for segment in cold {
                 let path = segment_path(data_dir(), segment.id.core, segment.id.number);
                 let file = self.disk.open(&path).expect("a segment that counts has a file");

@@ -3,7 +3,6 @@
 
 use bytes::Bytes;
 use wal::marks::{Mark, reach};
-use wal::planted::{self, Fault};
 use wal::{Mapping, RecordError, RecordView};
 
 use super::{KnownSegment, Store};
@@ -135,8 +134,7 @@ impl<M: Mapping> Store<M> {
     /// The segment, if it is still the one that was meant, and still not in memory.
     fn current(&self, fetch: Fetch) -> Option<&KnownSegment<M>> {
         let known = self.segments.get(fetch.location.segment.0 as usize).and_then(Option::as_ref);
-        let believed = planted::is(Fault::LateFetchBelieved);
-        known.filter(|segment| believed || segment.epoch == fetch.epoch && segment.map.is_none())
+        known.filter(|segment| segment.epoch == fetch.epoch && segment.map.is_none())
     }
 
     /// Size of a segment's file in bytes.
@@ -207,5 +205,116 @@ impl<M: Mapping> Store<M> {
             self.mapped_bytes += file_bytes;
             self.fetched.forget(slot);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wal::{MemoryMap, NodeId, RecordDraft, RecordOp, Version};
+
+    use super::*;
+    use crate::storage::NodeSecret;
+    use crate::storage::store::{Facts, Verdict};
+
+    const OFFSET: u32 = 64;
+
+    fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
+        let (version, op) = (Version::new(9, 0, 0), RecordOp::Put);
+        RecordDraft { version, origin: NodeId(1), op, expiry: None, key, value }.to_vec()
+    }
+
+    /// A segment in which the record stands, and which is the only one.
+    fn segment(store: &mut Store<MemoryMap>, key: &[u8], value: &[u8]) -> (SegmentSlot, MemoryMap) {
+        let record = record(key, value);
+        let map = MemoryMap::new(OFFSET as usize + record.len() + 4096);
+        map.store(OFFSET as usize, &record);
+        let slot = store.add_segment(None, map.clone());
+        let view = RecordView::parse_trusted(&record).unwrap();
+        let location = Location { segment: slot, offset: OFFSET, len_max: u32::try_from(view.bytes.len()).unwrap() };
+        store.install(NodeSecret(7).hash(key), Verdict::First, location, Facts::of(&view));
+        (slot, map)
+    }
+
+    fn wanted(store: &Store<MemoryMap>, key: &[u8]) -> Result<Vec<Fetch>, Unreadable> {
+        let mut missing = Vec::new();
+        store.missing(NodeSecret(7).hash(key), &mut missing).map(|()| missing)
+    }
+
+    fn value(store: &Store<MemoryMap>, key: &[u8]) -> Option<Vec<u8>> {
+        store.read(NodeSecret(7).hash(key), key, |record| record.value.to_vec()).map(|(value, ..)| value)
+    }
+
+    fn bytes(map: &MemoryMap, fetch: Fetch) -> Vec<u8> {
+        let start = fetch.location.offset as usize;
+        map.to_vec()[start..start + fetch.len as usize].to_vec()
+    }
+
+    #[test]
+    fn a_record_outside_memory_is_found_once_it_was_fetched() {
+        let mut store = Store::new(2, NodeId(1));
+        let (slot, map) = segment(&mut store, b"key", b"value");
+        assert_eq!(wanted(&store, b"key"), Ok(Vec::new()));
+        store.leave_memory(slot);
+        let missing = wanted(&store, b"key").unwrap();
+        assert_eq!(store.fetched(missing[0], &bytes(&map, missing[0])), Fetched::Done);
+        assert_eq!((wanted(&store, b"key"), value(&store, b"key")), (Ok(Vec::new()), Some(b"value".to_vec())));
+        let large = store.large_value(NodeSecret(7).hash(b"key"), b"key", 1, |_| true);
+        assert_eq!(large.map(|(value, _)| value.to_vec()), Some(b"value".to_vec()));
+        store.enter_memory(slot, map);
+        assert_eq!(
+            (store.has_cold(), store.fetched_bytes(), value(&store, b"key")),
+            (false, 0, Some(b"value".to_vec()))
+        );
+    }
+
+    #[test]
+    fn a_record_longer_than_the_index_knows_is_read_again() {
+        let mut store = Store::new(2, NodeId(1));
+        let large = vec![b'v'; 3 << 20];
+        let (slot, map) = segment(&mut store, b"key", &large);
+        store.leave_memory(slot);
+        let missing = wanted(&store, b"key").unwrap();
+        let Fetched::Longer(again) = store.fetched(missing[0], &bytes(&map, missing[0])) else {
+            panic!("it is longer")
+        };
+        assert_eq!(store.fetched(again, &bytes(&map, again)), Fetched::Done);
+        assert_eq!(value(&store, b"key"), Some(large));
+    }
+
+    #[test]
+    fn damage_is_noticed_and_tried_again_later() {
+        let mut store = Store::new(2, NodeId(1));
+        let (slot, map) = segment(&mut store, b"key", b"value");
+        store.leave_memory(slot);
+        let missing = wanted(&store, b"key").unwrap();
+        let mut damaged = bytes(&map, missing[0]);
+        damaged[36] ^= 1;
+        assert!(matches!(store.fetched(missing[0], &damaged), Fetched::Damaged(_)));
+        assert_eq!(wanted(&store, b"key"), Err(Unreadable));
+        let mut visited = 0;
+        store.scan(ScanPosition(0), 10, |_| visited += 1);
+        assert_eq!(visited, 0, "walks leave it out");
+        store.trim_fetched(0, 1_000_000);
+        assert_eq!(wanted(&store, b"key").map(|missing| missing.len()), Ok(1));
+    }
+
+    #[test]
+    fn what_comes_for_a_segment_that_went_is_not_taken_for_one_of_its_successor() {
+        let mut store = Store::new(2, NodeId(1));
+        let (slot, map) = segment(&mut store, b"key", b"value");
+        store.leave_memory(slot);
+        let late = wanted(&store, b"key").unwrap()[0];
+        let late_bytes = bytes(&map, late);
+        let location = late.location;
+        store.drop_tombstone(NodeSecret(7).hash(b"key"), location, record(b"key", b"value").len());
+        store.remove_segment(slot);
+        let (next, map) = segment(&mut store, b"other", b"thing");
+        assert_eq!(next, slot, "the slot is used again");
+        store.leave_memory(next);
+        assert_eq!(store.fetched(late, &late_bytes), Fetched::Done);
+        let missing = wanted(&store, b"other").unwrap();
+        assert_eq!(missing.len(), 1, "it still has to be read");
+        store.fetched(missing[0], &bytes(&map, missing[0]));
+        assert_eq!(value(&store, b"other"), Some(b"thing".to_vec()));
     }
 }
