@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use net::wire::Opcode;
-use net::wire::body::{EntryState, ErrorCode, LogState, MemberState, Purpose, RefuseCode, RefusedCode};
+use net::wire::body::{
+    ConditionKind, EntryState, ErrorCode, LogState, MemberState, Outcome, Purpose, RefuseCode, RefusedCode,
+};
 use net::wire::header::{FIELDS, HEADER_BYTES};
 use net::wire::limits;
 use net::wire::opcode::RETIRED;
@@ -73,6 +75,14 @@ fn the_limits_table_has_the_values_of_the_source() {
         ("TEXT_BYTES_MAX", limits::TEXT_BYTES_MAX),
         ("METADATA_BYTES_MAX", limits::METADATA_BYTES_MAX),
         ("PROOF_BYTES_MAX", limits::PROOF_BYTES_MAX),
+        ("KEY_BYTES_MAX", limits::KEY_BYTES_MAX),
+        ("VALUE_BYTES_MAX", limits::VALUE_BYTES_MAX),
+        ("KEYS_MAX", limits::KEYS_MAX),
+        ("CLIENT_NAME_BYTES_MAX", limits::CLIENT_NAME_BYTES_MAX),
+        ("KEYED_BODY_BYTES_MAX", limits::KEYED_BODY_BYTES_MAX),
+        ("KEYS_BODY_BYTES_MAX", limits::KEYS_BODY_BYTES_MAX),
+        ("VALUE_BODY_BYTES_MAX", limits::VALUE_BODY_BYTES_MAX),
+        ("WRITE_BODY_BYTES_MAX", limits::WRITE_BODY_BYTES_MAX),
     ];
     assert_eq!(documented, actual.into_iter().map(|(name, value)| (name.to_owned(), value)).collect());
 }
@@ -95,13 +105,15 @@ fn every_message_has_a_section_and_its_golden_sample() {
 
 #[test]
 fn the_codes_of_every_enumeration_are_documented() {
-    let rows: [(&str, &str, Vec<u16>); 7] = [
+    let rows: [(&str, &str, Vec<u16>); 9] = [
         ("### Hello,", "purpose", Purpose::ALL.iter().map(|c| c.code().into()).collect()),
         ("### Hello,", "members", MemberState::ALL.iter().map(|c| c.code().into()).collect()),
         ("### Refuse", "code", RefuseCode::ALL.iter().map(|c| c.code()).collect()),
         ("### Error", "code", ErrorCode::ALL.iter().map(|c| c.code()).collect()),
         ("### ListReply", "entries", EntryState::ALL.iter().map(|c| c.code().into()).collect()),
         ("### FederatedAck", "refused", RefusedCode::ALL.iter().map(|c| c.code()).collect()),
+        ("### Put", "condition", ConditionKind::ALL.iter().map(|c| c.code().into()).collect()),
+        ("### Written", "outcome", Outcome::ALL.iter().map(|c| c.code().into()).collect()),
         ("### Logs", "logs", LogState::ALL.iter().map(|c| c.code().into()).collect()),
     ];
     for (section, field, codes) in rows {

@@ -2,10 +2,12 @@
 #![allow(clippy::cast_possible_truncation, clippy::unwrap_used)]
 
 use bytes::Bytes;
-use net::ids::RequestId;
-use net::wire::body::{Body, Hello, Records};
+use net::ids::{RequestId, Version};
+use net::wire::body::{Body, Condition, Delete, Get, Hello, Item, ItemRef, Records, Shown, Value, Wait, Written};
 use net::wire::header::{HEADER_BYTES, Header, MAGIC, crc32c};
-use net::wire::limits::{CONTROL_BODY_BYTES_MAX, FEED_BYTES_MAX, RECORDS_PAYLOAD_BYTES_MAX, TEXT_BYTES_MAX};
+use net::wire::limits::{
+    CONTROL_BODY_BYTES_MAX, FEED_BYTES_MAX, KEY_BYTES_MAX, RECORDS_PAYLOAD_BYTES_MAX, TEXT_BYTES_MAX, VALUE_BYTES_MAX,
+};
 use net::wire::samples::{Sample, samples};
 use net::wire::{DecodeError, EncodeError, Foreign, Frame, FrameReader, Message, Opcode, WireError, encode_frame};
 use proptest::prelude::*;
@@ -18,7 +20,7 @@ fn encoded(sample: &Sample) -> Vec<u8> {
 
 fn reader() -> FrameReader {
     let mut reader = FrameReader::new();
-    reader.admit_records();
+    reader.admit_values();
     reader
 }
 
@@ -196,6 +198,79 @@ fn records_sent_as_runs_equal_records_sent_whole() {
 }
 
 #[test]
+fn an_item_shown_from_where_it_lies_equals_one_shown_whole() {
+    let item = Item { version: Version(7), expiry_ms: 9, value: Bytes::from(vec![b'v'; 20_000]) };
+    let lying = ItemRef { version: item.version, expiry_ms: item.expiry_ms, value: &item.value };
+    let id = RequestId(3);
+    for (shown, message) in [
+        (Shown::Found, Message::Value(Value { item: Some(item.clone()) })),
+        (Shown::InTheWay, Message::Written(Written::Refused { present: Some(item.clone()) })),
+    ] {
+        let (mut whole, mut copied, mut head) = (Vec::new(), vec![1], Vec::new());
+        message.encode(id, &mut whole).unwrap();
+        lying.encode_frame(shown, id, &mut copied).unwrap();
+        lying.encode_frame_head(shown, id, &mut head).unwrap();
+        assert_eq!(copied[1..], whole);
+        assert_eq!([&head[..], &item.value].concat(), whole);
+    }
+    let too_large = ItemRef { value: &vec![0; VALUE_BYTES_MAX + 1], ..lying };
+    let mut out = vec![1];
+    assert!(matches!(too_large.encode_frame(Shown::Found, id, &mut out), Err(EncodeError::TooLong { .. })));
+    assert_eq!(out, [1], "what was there stays");
+}
+
+#[test]
+fn every_condition_and_outcome_survives_a_round_trip() {
+    let item = Item { version: Version(7), expiry_ms: 0, value: Bytes::new() };
+    let conditions = [
+        Condition::Always,
+        Condition::IfAbsent,
+        Condition::IfPresent,
+        Condition::IfVersion(Version(u64::MAX)),
+        Condition::IfValue(Bytes::from_static(b"")),
+        Condition::IfValue(Bytes::from_static(b"x")),
+    ];
+    let key = Bytes::from(vec![b'k'; KEY_BYTES_MAX]);
+    let wait = Wait { regions: 2, deadline_ms: 500 };
+    let deletes = conditions.map(|condition| Message::Delete(Delete { wait, condition, key: key.clone() }));
+    let written = [
+        Written::Written { version: Version(1) },
+        Written::Nothing,
+        Written::Refused { present: None },
+        Written::Refused { present: Some(item) },
+    ];
+    for message in deletes.into_iter().chain(written.map(Message::Written)).chain([Message::Get(Get { key })]) {
+        let mut bytes = Vec::new();
+        message.encode(RequestId(1), &mut bytes).unwrap();
+        assert_eq!(Message::decode(&only_frame(&bytes).unwrap().unwrap()).unwrap(), message);
+    }
+}
+
+#[test]
+fn received_keys_and_values_are_not_copied_again() {
+    let sample = samples().unwrap().into_iter().find(|sample| sample.message.opcode() == Opcode::Put).unwrap();
+    let frame = only_frame(&encoded(&sample)).unwrap().unwrap();
+    let Message::Put(put) = Message::decode(&frame).unwrap() else { unreachable!() };
+    assert_eq!(put.value.as_ptr_range().end, frame.body.as_ptr_range().end);
+}
+
+#[test]
+fn requests_that_have_no_answer_are_refused() {
+    let refused = |opcode, body: &[u8]| {
+        let decoded = Message::decode(&only_frame(&sealed(opcode, body)).unwrap().unwrap());
+        assert!(matches!(decoded, Err(WireError::Body { .. })), "{opcode:?}: {decoded:?}");
+    };
+    refused(Opcode::GetMany, &[0, 0]);
+    for count in [0_u16, 1025] {
+        let [low, high] = count.to_le_bytes();
+        refused(Opcode::Scan, &[0, 0, 0, 0, 0, 0, 0, 0, low, high, 0, 0]);
+    }
+    refused(Opcode::Value, &[2]);
+    refused(Opcode::Written, &[9]);
+    refused(Opcode::Delete, &[0, 0, 0, 0, 0, 5, 0, 0]);
+}
+
+#[test]
 fn received_records_are_not_copied_again() {
     let sample = samples().unwrap().into_iter().find(|sample| sample.message.opcode() == Opcode::Records).unwrap();
     let frame = only_frame(&encoded(&sample)).unwrap().unwrap();
@@ -286,7 +361,7 @@ proptest! {
 
     #[test]
     fn a_damaged_body_under_a_sound_checksum_errs_or_encodes_to_itself(
-        index in 0_usize..19,
+        index in 0..Opcode::ALL.len(),
         at in any::<prop::sample::Index>(),
         flip in 1_u8..,
     ) {

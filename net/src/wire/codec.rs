@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use bytes::{BufMut, Bytes};
 
 use super::error::{DecodeError, EncodeError};
+use super::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::ids::{LogId, RegionName, ServiceName};
 
 /// Smallest encoded address: family, IPv4, port.
@@ -209,6 +210,31 @@ impl<'a> Reader<'a> {
         Ok(SocketAddr::new(ip, self.u16()?))
     }
 
+    /// A u16 length and that many bytes, without a copy: a key.
+    ///
+    /// # Errors
+    /// `Short`.
+    pub fn key(&mut self) -> Result<Bytes, DecodeError> {
+        let len = usize::from(self.u16()?);
+        self.slice(len)
+    }
+
+    /// A u32 length and that many bytes, without a copy: a value. The body's own limit bounds it.
+    ///
+    /// # Errors
+    /// `Short`.
+    pub fn value(&mut self) -> Result<Bytes, DecodeError> {
+        // A length beyond the address space is longer than any body.
+        let len = usize::try_from(self.u32()?).unwrap_or(usize::MAX);
+        self.slice(len)
+    }
+
+    fn slice(&mut self, len: usize) -> Result<Bytes, DecodeError> {
+        let start = self.at;
+        self.take(len)?;
+        Ok(self.body.slice(start..self.at))
+    }
+
     /// Everything that is left, without a copy.
     #[must_use]
     pub fn rest(&mut self) -> Bytes {
@@ -257,6 +283,36 @@ pub fn put_bytes(out: &mut Vec<u8>, field: &'static str, bytes: &[u8], max: usiz
         _ => return Err(EncodeError::TooLong { field, len: bytes.len(), max }),
     }
     out.extend_from_slice(bytes);
+    Ok(())
+}
+
+/// The inverse of [`Reader::key`].
+///
+/// # Errors
+/// `TooLong`.
+pub fn put_key(out: &mut Vec<u8>, key: &[u8]) -> Result<(), EncodeError> {
+    put_bytes(out, "key", key, KEY_BYTES_MAX)
+}
+
+/// The inverse of [`Reader::value`].
+///
+/// # Errors
+/// `TooLong`.
+pub fn put_value(out: &mut Vec<u8>, value: &[u8]) -> Result<(), EncodeError> {
+    put_value_len(out, value.len())?;
+    out.extend_from_slice(value);
+    Ok(())
+}
+
+/// The length before a value.
+///
+/// # Errors
+/// `TooLong`.
+pub fn put_value_len(out: &mut Vec<u8>, len: usize) -> Result<(), EncodeError> {
+    match u32::try_from(len) {
+        Ok(short) if len <= VALUE_BYTES_MAX => out.put_u32_le(short),
+        _ => return Err(EncodeError::TooLong { field: "value", len, max: VALUE_BYTES_MAX }),
+    }
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::body::Body;
 use super::error::{EncodeError, WireError};
-use super::header::{HEADER_BYTES, Header, check_magic, crc32c};
+use super::header::{HEADER_BYTES, Header, check_magic, crc32c, crc32c_of_parts};
 use super::limits::{CONTROL_BODY_BYTES_MAX, FEED_BYTES_MAX};
 use super::opcode::Opcode;
 use crate::ids::RequestId;
@@ -47,6 +47,12 @@ impl FrameReader {
     /// The handshake is done and this link carries records: each opcode's own limit applies from here on.
     pub fn admit_records(&mut self) {
         self.body_bytes_max = Opcode::Records.body_bytes_max();
+    }
+
+    /// The handshake is done and this connection carries a client's requests or their answers: each opcode's own limit
+    /// applies from here on.
+    pub fn admit_values(&mut self) {
+        self.body_bytes_max = Opcode::Put.body_bytes_max();
     }
 
     /// Takes over received bytes. Call [`FrameReader::next`] until `None` after each feed.
@@ -158,6 +164,32 @@ pub fn encode_body<B: Body>(body: &B, request_id: RequestId, out: &mut Vec<u8>) 
     encode_frame(B::OPCODE, request_id, out, |out| body.encode(out))
 }
 
+/// Appends a frame without its end: `write` appends the body up to `tail`, whose bytes the caller sends as they are. On an
+/// error `out` is as before.
+///
+/// # Errors
+/// Those of `write`, and `BodyTooLarge`.
+pub fn encode_frame_head(
+    opcode: Opcode,
+    request_id: RequestId,
+    out: &mut Vec<u8>,
+    tail: &[u8],
+    write: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
+) -> Result<(), EncodeError> {
+    let start = out.len();
+    out.resize(start + HEADER_BYTES, 0);
+    let header = write(out).and_then(|()| {
+        let head = &out[start + HEADER_BYTES..];
+        let body_bytes = checked_len(opcode, head.len() + tail.len())?;
+        Ok(Header { opcode, request_id, body_bytes, body_crc: crc32c_of_parts(&[head, tail]) })
+    });
+    match header {
+        Ok(header) => out[start..start + HEADER_BYTES].copy_from_slice(&header.to_bytes()),
+        Err(_) => out.truncate(start),
+    }
+    header.map(|_| ())
+}
+
 fn encode_at(
     opcode: Opcode,
     request_id: RequestId,
@@ -180,12 +212,15 @@ pub(super) fn seal(
     guarded: &[u8],
     body_bytes: usize,
 ) -> Result<Header, EncodeError> {
-    let max = opcode.body_bytes_max();
-    let too_large = EncodeError::BodyTooLarge { opcode: opcode.name(), len: body_bytes, max };
-    let short = match u32::try_from(body_bytes) {
-        Ok(short) if body_bytes <= max => short,
-        _ => return Err(too_large),
-    };
+    let short = checked_len(opcode, body_bytes)?;
     let body_crc = crc32c(&guarded[..opcode.guarded_bytes(guarded.len())]);
     Ok(Header { opcode, request_id, body_bytes: short, body_crc })
+}
+
+fn checked_len(opcode: Opcode, body_bytes: usize) -> Result<u32, EncodeError> {
+    let max = opcode.body_bytes_max();
+    match u32::try_from(body_bytes) {
+        Ok(short) if body_bytes <= max => Ok(short),
+        _ => Err(EncodeError::BodyTooLarge { opcode: opcode.name(), len: body_bytes, max }),
+    }
 }

@@ -67,6 +67,15 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(bytes)
 }
 
+/// [`crc32c`] of the parts one after the other.
+#[must_use]
+pub fn crc32c_of_parts(parts: &[&[u8]]) -> u32 {
+    let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+    parts.iter().for_each(|part| digest.update(part));
+    // The algorithm has 32 bits; the crate has one type for all widths.
+    u32::try_from(digest.finalize()).unwrap_or(u32::MAX)
+}
+
 /// A header that was checked, or is about to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -152,6 +161,8 @@ mod tests {
     #[test]
     fn the_checksum_is_castagnoli() {
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+        assert_eq!(crc32c_of_parts(&[b"1234", b"", b"56789"]), 0xe306_9283);
+        assert_eq!(crc32c_of_parts(&[]), crc32c(b""));
     }
 
     #[test]
@@ -161,8 +172,8 @@ mod tests {
         assert_eq!(Header::parse(&resealed(|raw| raw.flags = 1.into())), Err(WireError::Reserved { flags: 1 }));
         assert_eq!(Header::parse(&resealed(|raw| raw.reserved = 1.into())), Err(WireError::Reserved { flags: 0 }));
         assert_eq!(Header::parse(&resealed(|raw| raw.reserved_tail = 1.into())), Err(WireError::Reserved { flags: 0 }));
-        let unknown = Header::parse(&resealed(|raw| raw.opcode = 0x0301.into()));
-        assert_eq!(unknown, Err(WireError::Opcode { code: 0x0301 }));
+        let unknown = Header::parse(&resealed(|raw| raw.opcode = 0x0401.into()));
+        assert_eq!(unknown, Err(WireError::Opcode { code: 0x0401 }));
         assert!(Header::parse(&resealed(|_| ())).is_ok());
     }
 }

@@ -35,6 +35,25 @@ pub const ENTRIES_MAX: usize = 1024;
 /// Refused registrations that one acknowledgement names; the rest is counted.
 pub const REFUSED_MAX: usize = 128;
 
+/// Longest key: the record's length field has 16 bits.
+pub const KEY_BYTES_MAX: usize = 65_535;
+/// Largest value that any node accepts; its own limit is in its `ClientHelloAck`.
+pub const VALUE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Keys of one `GetMany`, and those that one `Scan` may ask for.
+pub const KEYS_MAX: usize = 1024;
+/// Name of a client.
+pub const CLIENT_NAME_BYTES_MAX: usize = 64;
+/// What the fields beside a key and a value may take.
+const SMALL_FIELDS_BYTES: usize = 1024;
+/// Body of a request that names one key and holds no value.
+pub const KEYED_BODY_BYTES_MAX: usize = KEY_BYTES_MAX + SMALL_FIELDS_BYTES;
+/// Body that names many keys. A frame of `Keys` closes once it holds [`CONTROL_BODY_BYTES_MAX`].
+pub const KEYS_BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Body of an answer that holds a value.
+pub const VALUE_BODY_BYTES_MAX: usize = VALUE_BYTES_MAX + SMALL_FIELDS_BYTES;
+/// Body of a write: a key, a value, and the value that it expects.
+pub const WRITE_BODY_BYTES_MAX: usize = 2 * VALUE_BYTES_MAX + KEYED_BODY_BYTES_MAX;
+
 /// Text of a refusal or an error: one line for an operator.
 pub const TEXT_BYTES_MAX: usize = 256;
 /// What a service may say about an instance.
@@ -52,4 +71,6 @@ const _: () = assert!(WATERMARKS_MAX * 30 + 4 <= CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(LOGS_MAX * 31 + 2 <= CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(MEMBERS_MAX * 39 + 1024 <= CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(REFUSED_MAX * (2 + 64 + 8 + 8 + 2 + 2 + TEXT_BYTES_MAX) + 15 <= CONTROL_BODY_BYTES_MAX);
+const _: () = assert!(KEYS_MAX * 4 <= KEYS_BODY_BYTES_MAX);
+const _: () = assert!(CONTROL_BODY_BYTES_MAX + KEY_BYTES_MAX + SMALL_FIELDS_BYTES <= KEYS_BODY_BYTES_MAX);
 const _: () = assert!(HEADER_BYTES.is_multiple_of(RECORD_ALIGN_BYTES));

@@ -55,6 +55,18 @@ messages! {
     Records(body::Records),
     Claim(body::Claim),
     Credit(body::Credit),
+    ClientHello(body::ClientHello),
+    ClientHelloAck(body::ClientHelloAck),
+    Get(body::Get),
+    GetMany(body::GetMany),
+    Put(body::Put),
+    Delete(body::Delete),
+    Increment(body::Increment),
+    Scan(body::Scan),
+    Value(body::Value),
+    Written(body::Written),
+    Incremented(body::Incremented),
+    Keys(body::Keys),
 }
 
 impl Message {

@@ -4,6 +4,7 @@
 //! panics and never trusts a length: the header has its own checksum, checked before the body length is believed.
 
 pub mod body;
+mod client_samples;
 pub mod codec;
 pub mod error;
 pub mod frame;

@@ -1,11 +1,14 @@
 //! Every opcode, as an explicit number. Numbers are never reused: a retired one moves to [`RETIRED`].
 //!
 //! Ranges: `0x00xx` handshake, heartbeat and general answers; `0x01xx` discovery; `0x02xx` replication; `0x03xx` native
-//! storage (reserved); `0x04xx` cache (reserved).
+//! storage; `0x04xx` cache (reserved).
 
 use super::body::records::HEAD_BYTES;
 use super::codec::codes;
-use super::limits::{CONTROL_BODY_BYTES_MAX, RECORDS_PAYLOAD_BYTES_MAX};
+use super::limits::{
+    CONTROL_BODY_BYTES_MAX, KEYED_BODY_BYTES_MAX, KEYS_BODY_BYTES_MAX, RECORDS_PAYLOAD_BYTES_MAX, VALUE_BODY_BYTES_MAX,
+    WRITE_BODY_BYTES_MAX,
+};
 
 codes! {
     /// What a frame's body is.
@@ -48,6 +51,30 @@ codes! {
         Claim = 0x0205,
         /// How far the source may send.
         Credit = 0x0206,
+        /// First frame of a native client.
+        ClientHello = 0x0301,
+        /// The node's answer.
+        ClientHelloAck = 0x0302,
+        /// Asks for the value of a key.
+        Get = 0x0303,
+        /// Asks for the values of several keys.
+        GetMany = 0x0304,
+        /// Writes a value.
+        Put = 0x0305,
+        /// Removes a key.
+        Delete = 0x0306,
+        /// Adds to a number.
+        Increment = 0x0307,
+        /// Asks for keys, a piece at a time.
+        Scan = 0x0308,
+        /// What is there, or that nothing is.
+        Value = 0x0309,
+        /// What became of a write.
+        Written = 0x030a,
+        /// The number after an increment.
+        Incremented = 0x030b,
+        /// Keys, and where to go on.
+        Keys = 0x030c,
     }
 }
 
@@ -58,7 +85,14 @@ impl Opcode {
     /// Longest body in bytes.
     #[must_use]
     pub fn body_bytes_max(self) -> usize {
-        if self == Opcode::Records { HEAD_BYTES + RECORDS_PAYLOAD_BYTES_MAX } else { CONTROL_BODY_BYTES_MAX }
+        match self {
+            Opcode::Records => HEAD_BYTES + RECORDS_PAYLOAD_BYTES_MAX,
+            Opcode::Get | Opcode::Increment | Opcode::Scan => KEYED_BODY_BYTES_MAX,
+            Opcode::GetMany | Opcode::Keys => KEYS_BODY_BYTES_MAX,
+            Opcode::Put | Opcode::Delete => WRITE_BODY_BYTES_MAX,
+            Opcode::Value | Opcode::Written => VALUE_BODY_BYTES_MAX,
+            _ => CONTROL_BODY_BYTES_MAX,
+        }
     }
 
     /// How many leading bytes of a body of `body_bytes` the header's body checksum covers: all, except of `Records`,
@@ -91,10 +125,10 @@ mod tests {
     #[test]
     fn every_code_is_in_an_assigned_range_and_maps_back() {
         for &opcode in Opcode::ALL {
-            assert!(opcode.code() & 0xff != 0 && opcode.code() >> 8 <= 0x02, "{opcode:?}");
+            assert!(opcode.code() & 0xff != 0 && opcode.code() >> 8 <= 0x03, "{opcode:?}");
             assert_eq!(Opcode::from_code(opcode.code()), Some(opcode));
         }
         assert_eq!(Opcode::from_code(0), None);
-        assert_eq!(Opcode::from_code(0x0301), None);
+        assert_eq!(Opcode::from_code(0x0401), None);
     }
 }

@@ -29,7 +29,7 @@ pub struct Sample {
     pub frame_hex: &'static str,
 }
 
-fn sample(request_id: u32, message: Message, frame_hex: &'static str) -> Sample {
+pub(super) fn sample(request_id: u32, message: Message, frame_hex: &'static str) -> Sample {
     Sample { message, request_id: RequestId(request_id), frame_hex }
 }
 
@@ -41,6 +41,7 @@ pub fn samples() -> Result<Vec<Sample>, NameError> {
     let mut all = handshake()?;
     all.extend(discovery()?);
     all.extend(replication());
+    all.extend(super::client_samples::samples()?);
     Ok(all)
 }
 

@@ -29,6 +29,10 @@ codes! {
         StaleEpoch = 6,
         /// The address cannot be reached from elsewhere.
         Address = 7,
+        /// What is there is no integer, or the sum would not be one of 64 bits.
+        NotANumber = 8,
+        /// The node cannot write: its disk is full or failing. Reads go on.
+        CannotWrite = 9,
     }
 }
 

@@ -8,37 +8,53 @@ use super::opcode::Opcode;
 
 pub mod answer;
 pub mod claim;
+pub mod client_hello;
 pub mod credit;
+pub mod delete;
 pub mod deregister;
 pub mod federated_ack;
 pub mod federated_register;
 pub mod follow;
+pub mod get;
 pub mod heartbeat;
 pub mod hello;
+pub mod increment;
 pub mod list;
 pub mod list_reply;
 pub mod logs;
+pub mod put;
 pub mod records;
 pub mod refuse;
 pub mod register;
+pub mod scan;
+pub mod value;
 pub mod watermarks;
+pub mod written;
 
 pub use answer::{Done, ErrorCode, Failed};
 pub use claim::Claim;
+pub use client_hello::{ClientHello, ClientHelloAck};
 pub use credit::Credit;
+pub use delete::Delete;
 pub use deregister::{Deregister, InstanceKey};
 pub use federated_ack::{FederatedAck, Refused, RefusedCode};
 pub use federated_register::{FederatedEntry, FederatedRegister};
 pub use follow::{Follow, FollowLog};
+pub use get::{Get, GetMany};
 pub use heartbeat::Heartbeat;
 pub use hello::{Hello, Member, MemberState, Proof, Purpose};
+pub use increment::{Increment, Incremented};
 pub use list::{List, ListLocal};
 pub use list_reply::{EntryState, ListEntry, ListReply};
 pub use logs::{LogEntry, LogState, Logs};
+pub use put::{Condition, ConditionKind, Put, Wait};
 pub use records::{Compression, Records, RecordsHead};
 pub use refuse::{Refuse, RefuseCode};
 pub use register::Register;
+pub use scan::{Keys, Scan};
+pub use value::{Item, ItemRef, Shown, Value};
 pub use watermarks::{Watermark, Watermarks};
+pub use written::{Outcome, Written};
 
 /// What a frame carries.
 pub trait Body: Sized {
