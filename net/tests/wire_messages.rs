@@ -1,9 +1,10 @@
 //! One generic test of every message: round trip, golden bytes, truncation, damage; and the reader under hostile input.
 #![allow(clippy::cast_possible_truncation, clippy::unwrap_used)]
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use net::ids::{RequestId, Version};
 use net::wire::body::{Body, Condition, Delete, Get, Hello, Item, ItemRef, Records, Shown, Value, Wait, Written};
+use net::wire::frame::{Cut, cut_frame};
 use net::wire::header::{HEADER_BYTES, Header, MAGIC, crc32c};
 use net::wire::limits::{
     CONTROL_BODY_BYTES_MAX, FEED_BYTES_MAX, KEY_BYTES_MAX, RECORDS_PAYLOAD_BYTES_MAX, TEXT_BYTES_MAX, VALUE_BYTES_MAX,
@@ -335,6 +336,38 @@ proptest! {
         }
         prop_assert_eq!(reader.buffered_bytes(), 0);
         prop_assert_eq!(found, samples.into_iter().map(|sample| sample.message).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn frames_cut_from_held_input_are_those_of_a_reader(
+        bytes in prop::collection::vec(any::<u8>(), 0..100),
+        at in any::<prop::sample::Index>(),
+        flip in any::<u8>(),
+    ) {
+        let mut stream: Vec<u8> = samples().unwrap().iter().flat_map(encoded).collect();
+        let at = at.index(stream.len());
+        stream[at] ^= flip;
+        stream.extend(bytes);
+        let (mut reader, mut input) = (FrameReader::new(), BytesMut::new());
+        for piece in stream.chunks(333) {
+            reader.feed(piece);
+            input.extend_from_slice(piece);
+            loop {
+                let cut = cut_frame(&mut input, CONTROL_BODY_BYTES_MAX);
+                match (reader.next(), cut) {
+                    (Ok(Some(frame)), Ok(Cut::Frame(cut))) => prop_assert_eq!(frame, cut),
+                    (Ok(None), Ok(Cut::Wants(bytes))) => {
+                        prop_assert!(bytes > input.len());
+                        break;
+                    }
+                    (Err(error), Err(cut)) => {
+                        prop_assert_eq!(error, cut);
+                        return Ok(());
+                    }
+                    (reader, cut) => prop_assert!(false, "{reader:?} and {cut:?}"),
+                }
+            }
+        }
     }
 
     #[test]

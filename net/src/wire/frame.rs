@@ -99,12 +99,7 @@ impl FrameReader {
             return Ok(None);
         }
         self.header = None;
-        let body = self.buffer.split_to(body_bytes).freeze();
-        let expected = crc32c(&body[..header.opcode.guarded_bytes(body_bytes)]);
-        if header.body_crc != expected {
-            return Err(WireError::BodyCrc { opcode: header.opcode.name(), found: header.body_crc, expected });
-        }
-        Ok(Some(Frame { header, body }))
+        verified(header, self.buffer.split_to(body_bytes).freeze()).map(Some)
     }
 
     fn cut_header(&mut self) -> Result<Option<Header>, WireError> {
@@ -113,14 +108,7 @@ impl FrameReader {
         }
         let Some(bytes) = self.buffer.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
         let header = Header::parse(bytes)?;
-        let (opcode, len) = (header.opcode, body_len(&header));
-        let (min, max) = (opcode.body_bytes_min(), opcode.body_bytes_max().min(self.body_bytes_max));
-        if len > max {
-            return Err(WireError::BodyTooLarge { opcode: opcode.name(), len, max });
-        }
-        if len < min {
-            return Err(WireError::BodyTooShort { opcode: opcode.name(), len, min });
-        }
+        let len = believed_len(&header, self.body_bytes_max)?;
         drop(self.buffer.split_to(HEADER_BYTES));
         // The length is checked and bounded: one allocation for the body instead of doubling into it.
         self.buffer.reserve(len.saturating_sub(self.buffer.len()));
@@ -131,6 +119,55 @@ impl FrameReader {
         self.failed = Some(error);
         self.buffer = BytesMut::new();
     }
+}
+
+/// What [`cut_frame`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The first frame, which is out of the input.
+    Frame(Frame),
+    /// It needs so many bytes, more than there are.
+    Wants(usize),
+}
+
+/// Cuts the first frame out of input that the caller holds and bounds; bodies up to `body_bytes_max`. Nothing but the
+/// caller's input is kept, so that its size is all there is to account for. After an error boundaries are lost.
+///
+/// # Errors
+/// When the stream cannot go on.
+pub fn cut_frame(input: &mut BytesMut, body_bytes_max: usize) -> Result<Cut, WireError> {
+    if let Some(&first) = input.first() {
+        check_magic(first)?;
+    }
+    let Some(bytes) = input.first_chunk::<HEADER_BYTES>() else { return Ok(Cut::Wants(HEADER_BYTES)) };
+    let header = Header::parse(bytes)?;
+    let frame_bytes = HEADER_BYTES + believed_len(&header, body_bytes_max)?;
+    if input.len() < frame_bytes {
+        return Ok(Cut::Wants(frame_bytes));
+    }
+    let frame = input.split_to(frame_bytes).freeze();
+    verified(header, frame.slice(HEADER_BYTES..)).map(Cut::Frame)
+}
+
+/// The length of the body, if its opcode and the receiver allow it.
+fn believed_len(header: &Header, body_bytes_max: usize) -> Result<usize, WireError> {
+    let (opcode, len) = (header.opcode, body_len(header));
+    let (min, max) = (opcode.body_bytes_min(), opcode.body_bytes_max().min(body_bytes_max));
+    if len > max {
+        return Err(WireError::BodyTooLarge { opcode: opcode.name(), len, max });
+    }
+    if len < min {
+        return Err(WireError::BodyTooShort { opcode: opcode.name(), len, min });
+    }
+    Ok(len)
+}
+
+fn verified(header: Header, body: Bytes) -> Result<Frame, WireError> {
+    let expected = crc32c(&body[..header.opcode.guarded_bytes(body.len())]);
+    if header.body_crc != expected {
+        return Err(WireError::BodyCrc { opcode: header.opcode.name(), found: header.body_crc, expected });
+    }
+    Ok(Frame { header, body })
 }
 
 fn body_len(header: &Header) -> usize {
