@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use wal::{ControlRecord, Cookie, Lsn, SegmentNumber, Version};
 
+use crate::frontend::native::request::Request;
 use crate::frontend::resp::script::{FoundBySlot, Piece, PieceReply, Script};
 use crate::frontend::resp::transaction::Watched;
 use crate::shard::{DurableFrame, Removable, SegmentId, WriteError};
@@ -39,10 +40,19 @@ pub struct Ticket {
     pub number: u64,
 }
 
+/// A command on its way to the core that owns its key.
+#[derive(Debug)]
+pub enum HopCommand {
+    /// RESP-encoded.
+    Resp(Vec<u8>),
+    /// A request of the native protocol, all of whose keys are that core's.
+    Native(Box<Request>),
+}
+
 /// To a core.
 #[derive(Debug)]
 pub enum ToCore {
-    /// A command for a key of yours, as RESP; answer with [`ToCore::Answer`].
+    /// A command for a key of yours; answer with [`ToCore::Answer`].
     Command {
         /// Who asks.
         from: u16,
@@ -50,10 +60,10 @@ pub enum ToCore {
         connection: ConnectionKey,
         /// Which gap in its replies, and which part of it.
         hop: (u64, usize),
-        /// The protocol to answer in.
+        /// The protocol to answer in, if it is RESP.
         resp3: bool,
-        /// The command, RESP-encoded.
-        command: Vec<u8>,
+        /// The command.
+        command: HopCommand,
     },
     /// A command that every core runs on its part; answer as above.
     Everywhere {
@@ -74,7 +84,7 @@ pub enum ToCore {
         connection: ConnectionKey,
         /// Which gap in its replies, and which part of it.
         hop: (u64, usize),
-        /// The reply, RESP-encoded; large values in it are pinned in their segment, not copied.
+        /// The reply, encoded as the client speaks; large values in it are pinned in their segment, not copied.
         reply: Vec<Bytes>,
         /// What it counted.
         sum: i64,

@@ -1,6 +1,7 @@
 //! The clients of one core: connections, their input, their commands, their replies.
 
 mod known;
+mod native;
 mod slow_readers;
 
 use bytes::{Bytes, BytesMut};
@@ -10,6 +11,7 @@ use slab::Slab;
 use wal::marks::{Mark, reach};
 use wal::{Lsn, Mapping};
 
+use self::native::Language;
 use self::slow_readers::{Sending, pinned_bytes};
 use super::CoreLoop;
 use super::ops::Context;
@@ -22,7 +24,7 @@ use crate::frontend::resp::table::{self, Command, KeyVerb, Kind, ManyVerb, Part,
 use crate::frontend::resp::transaction::Multi;
 use crate::frontend::resp::wrong_arity;
 use crate::host::Host;
-use crate::messages::{ConnectionKey, ToCore};
+use crate::messages::{ConnectionKey, HopCommand, ToCore};
 use crate::shard::{Shard, WriteError};
 
 /// Connections per core; one more is told so and closed.
@@ -52,6 +54,8 @@ pub(super) struct Connection {
     socket: net::reactor::Socket,
     pub(super) generation: u32,
     pub(super) session: Session,
+    /// What it speaks, by its first byte.
+    language: Language,
     parser: Parser,
     input: BytesMut,
     pub(super) replies: ReplyQueue,
@@ -176,7 +180,7 @@ impl Clients {
     pub(super) fn closed(&mut self, key: ConnectionKey) {
         if self.find(key).is_some() {
             let connection = self.connections.remove(key.index as usize);
-            self.input_bytes -= connection.input.len();
+            self.input_bytes -= connection.input_bytes();
             self.queued_bytes -= connection.multi.bytes();
             self.rest_until = Mono(0);
         }
@@ -228,6 +232,7 @@ impl<H: Host> CoreLoop<H> {
             socket,
             generation: key.generation,
             session: Session { id, addr: Some(addr), local_addr, since: now, active: now, ..Session::default() },
+            language: Language::default(),
             parser: Parser::new(clients.limits),
             input: BytesMut::new(),
             replies: ReplyQueue::default(),
@@ -305,6 +310,9 @@ impl<H: Host> CoreLoop<H> {
     }
 
     fn run_connection(&mut self, index: u32) {
+        if self.clients.connections[index as usize].speaks_native() {
+            return self.run_native(index);
+        }
         // Out of the table while its commands borrow the rest of the core.
         let connection = &mut self.clients.connections[index as usize];
         let mut input = std::mem::take(&mut connection.input);
@@ -506,7 +514,7 @@ impl<H: Host> CoreLoop<H> {
             connection: ConnectionKey { index, generation: connection.generation },
             hop,
             resp3: connection.session.protocol == Protocol::Resp3,
-            command,
+            command: HopCommand::Resp(command),
         });
     }
 
@@ -617,7 +625,7 @@ impl<H: Host> CoreLoop<H> {
             }
             return;
         }
-        let request = connection.parser.bytes_wanted();
+        let request = connection.bytes_wanted();
         let full = connection.input.len() > INPUT_BYTES_MAX.max(request)
             || connection.replies.bytes() > REPLY_BYTES_MAX
             || connection.closing;

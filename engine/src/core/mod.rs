@@ -42,10 +42,11 @@ use self::residency::Residency;
 use self::segments::Segments;
 use self::transactions::Leads;
 use crate::clock::{PhysicalClock, Time};
+use crate::frontend::native::run::Runner;
 use crate::frontend::replies::ReplyQueue;
 use crate::host::Host;
 use crate::mailbox::{Outbox, Receiver};
-use crate::messages::{ConnectionKey, CoreEvent, ToControl, ToCore};
+use crate::messages::{ConnectionKey, CoreEvent, HopCommand, ToControl, ToCore};
 use crate::node::{CoreGauges, Durability, NodeFacts};
 use crate::shard::{Shard, WriteError};
 
@@ -352,11 +353,8 @@ impl<H: Host> CoreLoop<H> {
     fn handle(&mut self, message: ToCore) -> Result<(), ToCore> {
         match message {
             ToCore::Command { from, connection, hop, resp3, command } => {
-                let protocol = if resp3 { Protocol::Resp3 } else { Protocol::Resp2 };
                 let mut replies = ReplyQueue::default();
-                if clients::run_encoded(&command, protocol, &mut self.shard, self.time, &mut replies, self.core)
-                    .is_err()
-                {
+                if self.run_guest(&command, resp3, &mut replies).is_err() {
                     return Err(ToCore::Command { from, connection, hop, resp3, command });
                 }
                 self.guests.push(Guest { from, connection, hop, replies });
@@ -412,6 +410,20 @@ impl<H: Host> CoreLoop<H> {
             }
         }
         Ok(())
+    }
+
+    /// Runs a command of another core's client.
+    fn run_guest(&mut self, command: &HopCommand, resp3: bool, replies: &mut ReplyQueue) -> Result<(), WriteError> {
+        match command {
+            HopCommand::Resp(command) => {
+                let protocol = if resp3 { Protocol::Resp3 } else { Protocol::Resp2 };
+                clients::run_encoded(command, protocol, &mut self.shard, self.time, replies, self.core)
+            }
+            HopCommand::Native(request) => {
+                let (core, cores) = (self.core, self.facts.cores);
+                Runner { shard: &mut self.shard, time: self.time, core, cores }.run(request, replies)
+            }
+        }
     }
 
     /// Applies a batch. If it has to wait, the part that was applied is cut off first; applying it twice would do no harm,

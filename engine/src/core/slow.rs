@@ -8,6 +8,7 @@ use net::reactor::{Io, Mono};
 use net::resp::{Args, Parser};
 
 use super::{CoreLoop, clients};
+use crate::frontend::native::request::{Request, Verb};
 use crate::frontend::resp::table::{Command, Kind};
 use crate::host::Host;
 
@@ -47,16 +48,42 @@ impl<H: Host> CoreLoop<H> {
         (watch.read, watch.since) = (now, 0);
     }
 
+    /// As [`CoreLoop::ran`], of the native protocol, whose requests are all quick but for a `Scan`.
+    pub(super) fn ran_request(&self, watch: &mut Stopwatch, index: u32, request: &Request) {
+        watch.since += 1;
+        if watch.off || !watch.each && !matches!(request.verb, Verb::Scan(_)) {
+            return;
+        }
+        let now = self.io.now();
+        let duration_ns = now.since(watch.read);
+        if self.facts.slow_log.is_slow(duration_ns) {
+            self.note_request(index, &request.as_resp(), duration_ns);
+        }
+        (watch.read, watch.since) = (now, 0);
+    }
+
+    /// As [`CoreLoop::turn_ended`], of the native protocol.
+    pub(super) fn native_turn_ended(&mut self, watch: &Stopwatch, index: u32, last: &Request) {
+        if let Some(mean_ns) = self.mean_if_slow(watch) {
+            self.note_request(index, &last.as_resp(), mean_ns);
+        }
+    }
+
     /// Ends a turn whose last request, `last`, is still at hand.
     pub(super) fn turn_ended(&mut self, watch: &Stopwatch, index: u32, last: &[u8]) {
+        if let Some(mean_ns) = self.mean_if_slow(watch) {
+            self.note_request(index, last, mean_ns);
+        }
+    }
+
+    /// What the commands since the clock was read took on the average, if that is slow.
+    fn mean_if_slow(&mut self, watch: &Stopwatch) -> Option<u64> {
         if watch.off || watch.since == 0 {
-            return;
+            return None;
         }
         self.clients.clock = self.io.now();
         let mean_ns = self.clients.clock.since(watch.read) / watch.since;
-        if self.facts.slow_log.is_slow(mean_ns) {
-            self.note_request(index, last, mean_ns);
-        }
+        self.facts.slow_log.is_slow(mean_ns).then_some(mean_ns)
     }
 
     fn note_request(&self, index: u32, request: &[u8], duration_ns: u64) {

@@ -62,7 +62,11 @@ impl Session {
     pub fn line(&self, now: Mono, input_bytes: usize, reply_bytes: usize) -> String {
         let seconds = |since: Mono| now.since(since) / 1_000_000_000;
         let address = |addr: Option<SocketAddr>| addr.map_or_else(String::new, |addr| addr.to_string());
-        let resp = if self.protocol == Protocol::Resp3 { 3 } else { 2 };
+        let resp = match self.protocol {
+            _ if self.native => 0,
+            Protocol::Resp2 => 2,
+            Protocol::Resp3 => 3,
+        };
         let flags = if self.no_evict { "e" } else { "N" };
         format!(
             "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={flags} db=0 sub=0 psub=0 ssub=0 multi=-1 \

@@ -51,6 +51,8 @@ pub struct Session {
     pub no_evict: bool,
     /// `CLIENT REPLY`.
     pub replies: Replies,
+    /// It speaks Godwit's own protocol; what is only RESP's stays as it is.
+    pub native: bool,
     /// RESP2 until `HELLO 3`.
     pub protocol: Protocol,
     /// `CLIENT SETNAME`.
