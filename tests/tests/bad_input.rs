@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use net::ids::RequestId;
 use net::wire::body::RefuseCode;
 use net::wire::frame::FrameReader;
-use net::wire::header::{HEADER_BYTES, Header};
+use net::wire::header::{HEADER_BYTES, Header, MAGIC};
 use net::wire::message::Message;
 use net::wire::opcode::Opcode;
 use tests::process::attack::{Answer, Bystander, connect, send, send_and_stay};
@@ -81,6 +81,10 @@ fn is_one_error_at_most(answer: &Answer, language: Language, what: &str) {
     assert!(answer.closed, "{what} on {language:?}: the connection stays open after {:?}", answer.text());
     match language {
         Language::Wire => assert!(refusals(answer).len() <= 1, "{what}: {:?}", refusals(answer)),
+        // The first byte says what a client of the store speaks.
+        Language::Resp if answer.bytes.first() == Some(&MAGIC) => {
+            assert!(refusals(answer).len() == 1, "{what}: {:?}", refusals(answer));
+        }
         Language::Resp => {
             let text = answer.text();
             assert!(text.lines().all(|line| line.starts_with("-ERR ")), "{what}: {text:?}");
@@ -166,6 +170,12 @@ fn a_length_of_2_gib_is_refused_at_once_and_by_name() {
             let answer = send_and_stay(storage, bytes);
             assert_eq!((answer.text().as_str(), answer.closed), (expected, true));
         }
+        for (bytes, words) in [(huge_frame(true), "exceeds the 65536 allowed"), (huge_frame(false), "header checksum")]
+        {
+            let answer = send_and_stay(storage, &bytes);
+            let told = refusals(&answer);
+            assert!(answer.closed && told.len() == 1 && told[0].1.contains(words), "{told:?}");
+        }
         for port in [daemon.ports().discovery, daemon.ports().replication] {
             for (bytes, words) in [
                 (huge_frame(true), "body of 2147483647 bytes exceeds the 65536 allowed for Records"),
@@ -211,6 +221,8 @@ fn half_frames_hold_nobody_up() {
                 b"*2\r\n$3\r\nGE".to_vec(),
                 b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$300000\r\nabc".to_vec(),
                 b"PI".to_vec(),
+                vec![0xc7],
+                huge_frame(true)[..HEADER_BYTES - 1].to_vec(),
             ],
             Language::Http => vec![b"GET /metr".to_vec()],
         };

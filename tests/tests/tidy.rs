@@ -94,6 +94,11 @@ const IMPURE: &[Impure] = &[
     Impure { place: "net/src/reactor/mod.rs", names: &["libc::"], why: "error numbers" },
     Impure { place: "net/src/reactor/sim/", names: &["libc::"], why: "error numbers" },
     Impure { place: "net/src/resp/blocking.rs", names: &["TcpStream"], why: "a client for tools, never in a node" },
+    Impure {
+        place: "net/src/client/connection.rs",
+        names: &["TcpStream"],
+        why: "a client for programs, never in a node",
+    },
     Impure { place: "engine/src/daemon.rs", names: FORBIDDEN, why: "assembles a node from the system's parts" },
     Impure { place: "engine/src/entry.rs", names: FORBIDDEN, why: "a process: arguments, signals, exit codes" },
     Impure { place: "engine/src/bin/", names: FORBIDDEN, why: "a process: arguments, signals, exit codes" },

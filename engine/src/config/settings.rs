@@ -148,7 +148,7 @@ pub const SETTINGS: [Row; 21] = [
         flag: "storage-port",
         form: "PORT",
         default: "10600",
-        help: "Port of the store, for Redis clients; the binary protocol for storage is reserved",
+        help: "Port of the store, for Redis clients and those of the wire protocol",
     },
     Row {
         setting: Setting::CachePort,
