@@ -2,6 +2,8 @@
 //!
 //! A timeout or a broken connection makes an operation *unknown*, never failed: it may have happened, or may yet happen.
 
+mod native;
+
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -12,6 +14,7 @@ use net::reactor::sim::{LoopId, NodeIndex, SimFile, SimIo, World};
 use net::reactor::{Completion, Io, Mono, Op, Outcome as IoOutcome, Socket, StreamKind, Tag, Wait, Waker};
 use net::resp::{Value, parse_reply};
 
+use self::native::Frames;
 use super::workload::{Command, Mix, Note, Operation, Outcome, TeamWay};
 
 /// How long a client waits for an answer.
@@ -75,6 +78,8 @@ pub struct Client {
     /// Replies to the first of them, of which it gets more.
     replies: Vec<Value>,
     next_at: Mono,
+    /// It speaks Godwit's own protocol.
+    frames: Option<Frames>,
     notes: Vec<Note>,
     completions: Vec<Completion<SimFile>>,
 }
@@ -92,7 +97,9 @@ impl Client {
         ids: &Rc<Cell<u64>>,
     ) -> Client {
         ids.set(ids.get() + 1);
+        let native = matches!(&source, Source::Mix { mix, .. } if mix.native);
         Client {
+            frames: native.then(Frames::default),
             io: SimIo::new(world, machine),
             region,
             session: ids.get(),
@@ -211,6 +218,10 @@ impl Client {
                 Ok(IoOutcome::Connected(socket)) => {
                     self.link = Link::Up(Ends { socket, receiving: true, sending: false });
                     self.submit(Op::Recv { socket }, RECEIVE);
+                    if let Some(frames) = &mut self.frames {
+                        *frames = Frames::default();
+                        native::hello(&mut self.output);
+                    }
                 }
                 _ => self.link = Link::Down { until: self.io.now().plus_ms(REDIAL_MS) },
             },
@@ -250,6 +261,15 @@ impl Client {
     }
 
     fn understand(&mut self) {
+        let stray = if self.frames.is_some() { self.understand_frames() } else { self.understand_replies() };
+        if let Some(text) = stray {
+            self.notes.push(Note::Stray(self.region, text));
+            self.hang_up();
+        }
+    }
+
+    /// Takes in what was received; what answers nothing, if anything does.
+    fn understand_replies(&mut self) -> Option<String> {
         let mut at = 0;
         let stray = loop {
             match parse_reply(&self.input[at..]) {
@@ -272,10 +292,7 @@ impl Client {
             }
         };
         self.input.drain(..at);
-        if let Some(text) = stray {
-            self.notes.push(Note::Stray(self.region, text));
-            self.hang_up();
-        }
+        stray
     }
 
     /// Gives the connection up: whatever was under way is unknown.
@@ -319,7 +336,8 @@ impl Client {
                     if self.waiting.is_empty() && mix.reconnects(&mut || io.random()) {
                         return self.hang_up();
                     }
-                    Some(mix.draw(self.region, &mut || io.random()))
+                    let command = mix.draw(self.region, &mut || io.random());
+                    Some(if mix.native { native::spoken(command) } else { command })
                 }
                 Source::Script(commands) => commands.pop_front(),
             };
@@ -327,7 +345,10 @@ impl Client {
             self.ids.set(self.ids.get() + 1);
             let (id, region, session) = (self.ids.get(), self.region, self.session);
             let operation = Rc::new(Operation { id, region, session, command });
-            operation.encode(&mut self.output);
+            match self.frames {
+                Some(_) => native::encode(&operation, &mut self.output),
+                None => operation.encode(&mut self.output),
+            }
             self.notes.push(Note::Began(Rc::clone(&operation)));
             self.waiting.push_back((operation, now.plus_ms(TIMEOUT_MS)));
         }
@@ -429,5 +450,9 @@ fn team_read(count: usize, queued: &[Value], exec: Value) -> Outcome {
 }
 
 fn malformed(value: &Value) -> Outcome {
-    Outcome::Malformed(format!("{value:?}").chars().take(200).collect())
+    Outcome::Malformed(malformed_text(value))
+}
+
+fn malformed_text(answer: &impl std::fmt::Debug) -> String {
+    format!("{answer:?}").chars().take(200).collect()
 }

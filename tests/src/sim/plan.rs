@@ -302,6 +302,7 @@ impl Plan {
         };
         widen_skews(seed, &mut plan.nodes);
         draw_teams(seed, plan.nodes.len(), &mut plan.clients);
+        draw_native(seed, &mut plan.clients);
         if let Some(gap_ms) = GAPS_MS[random.index(GAPS_MS.len())] {
             let mut at_ms = 50 + random.below(2 * gap_ms);
             while at_ms < plan.safety_ms {
@@ -404,6 +405,19 @@ fn draw_teams(seed: u64, nodes: usize, clients: &mut Vec<ClientPlan>) {
     }
     let mix = Mix { team_percent: 90, ..clients[0].mix };
     clients.extend((0..nodes).map(|node| ClientPlan { node, mix, depth: 1 + random.index(2) }));
+}
+
+/// Of every fourth world: which clients speak Godwit's own protocol, which has no transactions. From a stream of its own, as above.
+fn draw_native(seed: u64, clients: &mut [ClientPlan]) {
+    let mut random = Random::new(seed ^ 0x9A71_4E00_0000_0001);
+    if random.below(4) > 0 {
+        return;
+    }
+    for client in clients {
+        if random.below(3) > 0 {
+            client.mix = Mix { native: true, team_percent: 0, ..client.mix };
+        }
+    }
 }
 
 /// The kinds of faults, in the order of [`Swarm::weights`].

@@ -462,6 +462,8 @@ pub struct Mix {
     pub teams: u64,
     /// Of 100 operations, how many are transactions on teams.
     pub team_percent: u64,
+    /// Whether it is asked in Godwit's own protocol, with what that has requests for.
+    pub native: bool,
 }
 
 /// Draws below a bound.
@@ -490,6 +492,7 @@ impl Mix {
             think_us_max: 2 * 1_000 * millis * burst / operations.max(1),
             teams: 0,
             team_percent: 0,
+            native: false,
         };
         if below(3) > 0 {
             return mix;

@@ -142,12 +142,12 @@ impl<M: Mapping> Runner<'_, M> {
             None => (0, None),
             Some((Some(present), expiry)) => (present, expiry),
             Some((None, _)) => {
-                fail(out, id, ErrorCode::NotANumber, "what is there is no integer of 64 bits");
+                fail(out, id, ErrorCode::NotANumber, "what is there is not an integer of 64 bits");
                 return Ok(());
             }
         };
         let Some(value) = present.checked_add(*by) else {
-            fail(out, id, ErrorCode::NotANumber, "the sum would be no integer of 64 bits");
+            fail(out, id, ErrorCode::NotANumber, "the sum would not be an integer of 64 bits");
             return Ok(());
         };
         let mut text = Vec::with_capacity(20);
