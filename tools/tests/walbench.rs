@@ -243,17 +243,26 @@ fn load_on_nobody_is_one_clear_error() {
     let said = text(&output.stderr);
     assert!(said.contains("start a node there") && said.lines().count() == 1, "{said}");
     assert!(output.stdout.is_empty());
-    let native = walbench(&["net", "--protocol", "native"]);
-    assert_eq!(native.status.code(), Some(2));
-    assert!(text(&native.stderr).contains("no client verbs yet"));
 }
 
 #[test]
 fn load_on_a_node_is_measured_in_both_loops() {
     let node = Node::start();
-    for rate in [None, Some("2000")] {
-        let mut args =
-            vec!["net", "--addr", &node.addr, "--connections", "8", "--pipeline", "4", "--get", "50", "--fill"];
+    for (rate, protocol) in [(None, "resp"), (Some("2000"), "resp"), (None, "native"), (Some("2000"), "native")] {
+        let mut args = vec![
+            "net",
+            "--protocol",
+            protocol,
+            "--addr",
+            &node.addr,
+            "--connections",
+            "8",
+            "--pipeline",
+            "4",
+            "--get",
+            "50",
+            "--fill",
+        ];
         args.extend(["--keys", "100", "--seconds", "0.6", "--window", "100", "--json", "-"]);
         args.extend(rate.iter().flat_map(|rate| ["--rate", rate]));
         let output = walbench(&args);
@@ -264,6 +273,7 @@ fn load_on_a_node_is_measured_in_both_loops() {
         assert!(net["commands"].as_u64().is_some_and(|commands| commands > 100), "{net}");
         assert_eq!((&net["errors"], &net["misses"]), (&Value::from(0), &Value::from(0)), "{net}");
         assert_eq!(net["response"].is_null(), rate.is_none());
+        assert_eq!(net["protocol"], protocol);
         let count = |of: &str| net[of]["count"].as_u64().expect("a number");
         assert_eq!(count("get") + count("set"), count("service"));
         assert!(count("get") > 0 && count("set") > 0);

@@ -14,7 +14,7 @@ use net::reactor::{Backend, Completion, Mono, Op, OsFile, Outcome, StreamKind, T
 use self::connection::{Answer, Connection};
 use super::case::{per_second, summarized, to_f64};
 use super::latency::Latency;
-use super::options::{NetOptions, Protocol};
+use super::options::NetOptions;
 use super::results::{NetResult, Window, WindowKind};
 use super::statistics::SplitMix;
 use super::{BenchError, io_error, suite};
@@ -37,9 +37,6 @@ pub(crate) struct NetRun {
 
 /// Runs the load.
 pub(crate) fn run(options: &NetOptions, interrupted: &AtomicBool) -> Result<NetRun, BenchError> {
-    if options.protocol == Protocol::Native {
-        return Err(BenchError::Usage("the native protocol has no client verbs yet; use --protocol resp".to_owned()));
-    }
     let (backend, _) = suite::backend(options.io_backend)?;
     match backend {
         Backend::Uring => run_on::<UringIo>(options, backend, interrupted),
@@ -273,9 +270,7 @@ impl<I: OsIo> Client<I> {
             match (completion.result, completion.buf) {
                 (Ok(_), Some(bytes)) if !bytes.is_empty() => {
                     let connection = &mut self.connections[index];
-                    connection
-                        .received(&bytes, |answer| gathered.count(&answer, now))
-                        .map_err(|error| lost(error.to_string()))?;
+                    connection.received(&bytes, |answer| gathered.count(&answer, now)).map_err(lost)?;
                 }
                 (Err(error), _) if !repeat => return Err(lost(format!("a connection failed: {error}"))),
                 (Ok(_), _) => return Err(lost("the node closed a connection; see its log".to_owned())),
@@ -371,6 +366,7 @@ impl Gathered {
         let commands = self.service.histogram().len();
         let result = NetResult {
             addr: options.addr.to_string(),
+            protocol: options.protocol,
             io_backend: io_backend.to_owned(),
             connections: options.connections,
             pipeline: options.pipeline,

@@ -177,9 +177,11 @@ pub(crate) struct FloorOptions {
 }
 
 /// What a node's client port speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Protocol {
     /// RESP2, as Redis clients do.
+    #[default]
     Resp,
     /// The project's own.
     Native,
@@ -190,7 +192,7 @@ pub(crate) struct NetOptions {
     /// The node's storage port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10600")]
     pub(crate) addr: SocketAddr,
-    /// What to speak; there are no client verbs in the native protocol yet
+    /// What to speak
     #[arg(long, value_name = "PROTOCOL", default_value = "resp")]
     pub(crate) protocol: Protocol,
     /// How sockets are driven
@@ -202,7 +204,7 @@ pub(crate) struct NetOptions {
     /// Commands outstanding per connection
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) pipeline: u32,
-    /// Per cent of the commands that are GET; the others are SET
+    /// Per cent of the commands that are GET; the others are SET (natively Get and Put)
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
     pub(crate) get: u32,
     /// Different keys

@@ -5,6 +5,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::environment::Environment;
 use super::latency::{QUANTILES, Summary, human_ns, three_digits};
+use super::options::Protocol;
 use super::results::{CaseResult, FloorResult, NetResult, Report, StallResult, Target, Verdict};
 use super::targets::interval;
 
@@ -174,9 +175,13 @@ fn net(net: &NetResult) -> String {
         || "closed loop".to_owned(),
         |rate| format!("open loop at {rate:.0}/s, {} commands missed", net.missed),
     );
+    let spoken = match net.protocol {
+        Protocol::Resp => "RESP",
+        Protocol::Native => "native protocol",
+    };
     let mut text = format!(
-        "{}: {} connections × {} outstanding, {} % GET, {} keys, values of {} bytes, {rate}, {}\n",
-        net.addr, net.connections, net.pipeline, net.get_percent, net.keys, net.value_bytes, net.io_backend
+        "{}: {} connections × {} outstanding, {} % GET, {} keys, values of {} bytes, {rate}, {}, {}\n",
+        net.addr, net.connections, net.pipeline, net.get_percent, net.keys, net.value_bytes, spoken, net.io_backend
     );
     let mut table = latencies("latency");
     table.add_row(latency_row("service", &net.service));

@@ -10,7 +10,7 @@ use super::counters::Counters;
 use super::environment::Environment;
 use super::floor::FloorKind;
 use super::latency::Summary;
-use super::options::CommitPath;
+use super::options::{CommitPath, Protocol};
 use super::prepare::Preparation;
 use super::statistics::Estimate;
 
@@ -159,6 +159,9 @@ pub(crate) struct StallResult {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct NetResult {
     pub(crate) addr: String,
+    /// Results of earlier versions have none: they spoke RESP.
+    #[serde(default)]
+    pub(crate) protocol: Protocol,
     pub(crate) io_backend: String,
     pub(crate) connections: u32,
     pub(crate) pipeline: u32,

@@ -3,10 +3,13 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use net::ids::RequestId;
 use net::reactor::{Mono, Socket};
-use net::resp::{ReplyError, Value, encode_command, parse_reply};
+use net::resp::{Value, encode_command, parse_reply};
+use net::wire::body::{ClientHello, Condition, Get, Put, Wait, Written};
+use net::wire::{FrameReader, Message};
 
-use crate::walbench::options::NetOptions;
+use crate::walbench::options::{NetOptions, Protocol};
 
 /// A command without its reply.
 #[derive(Clone, Copy, Debug)]
@@ -27,26 +30,41 @@ pub(super) struct Answer {
     pub(super) error: Option<String>,
 }
 
+/// What is spoken, and what of a reply has arrived.
+#[derive(Debug)]
+enum Language {
+    Resp { input: Vec<u8> },
+    Native { reader: FrameReader, greeted: bool, asked: u32, answered: u32 },
+}
+
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) socket: Socket,
     outstanding: VecDeque<Outstanding>,
-    input: Vec<u8>,
+    language: Language,
     output: Vec<u8>,
     sending: bool,
-    value: Vec<u8>,
+    value: Bytes,
 }
 
 impl Connection {
     pub(super) fn new(socket: Socket, options: &NetOptions) -> Connection {
-        Connection {
+        let mut connection = Connection {
             socket,
             outstanding: VecDeque::new(),
-            input: Vec::new(),
+            language: Language::Resp { input: Vec::new() },
             output: Vec::new(),
             sending: false,
-            value: vec![b'v'; options.value as usize],
+            value: vec![b'v'; options.value as usize].into(),
+        };
+        if options.protocol == Protocol::Native {
+            let mut reader = FrameReader::new();
+            reader.admit_values();
+            connection.language = Language::Native { reader, greeted: false, asked: 0, answered: 0 };
+            // Requests may follow before it was answered.
+            encode(&Message::ClientHello(ClientHello::new("walbench")), 0, &mut connection.output);
         }
+        connection
     }
 
     pub(super) fn has_room(&self, options: &NetOptions) -> bool {
@@ -59,10 +77,19 @@ impl Connection {
 
     pub(super) fn queue(&mut self, get: bool, key: usize, intended: Mono, started: Mono) {
         let key = format!("key:{key:012}");
-        if get {
-            encode_command(&[&b"GET"[..], key.as_bytes()], &mut self.output);
-        } else {
-            encode_command(&[&b"SET"[..], key.as_bytes(), &self.value], &mut self.output);
+        match &mut self.language {
+            Language::Resp { .. } if get => encode_command(&[&b"GET"[..], key.as_bytes()], &mut self.output),
+            Language::Resp { .. } => encode_command(&[&b"SET"[..], key.as_bytes(), &self.value], &mut self.output),
+            Language::Native { asked, .. } => {
+                *asked = asked.wrapping_add(1);
+                let (key, value) = (key.into(), self.value.clone());
+                let (wait, condition) = (Wait::default(), Condition::Always);
+                let message = match get {
+                    true => Message::Get(Get { key }),
+                    false => Message::Put(Put { wait, expiry_ms: 0, condition, key, value }),
+                };
+                encode(&message, *asked, &mut self.output);
+            }
         }
         self.outstanding.push_back(Outstanding { get, intended, started });
     }
@@ -81,20 +108,59 @@ impl Connection {
     }
 
     /// Takes in bytes and gives each whole reply to `answered`.
-    pub(super) fn received(&mut self, bytes: &[u8], mut answered: impl FnMut(Answer)) -> Result<(), ReplyError> {
-        self.input.extend_from_slice(bytes);
-        let mut position = 0;
-        while let Some((value, len)) = parse_reply(&self.input[position..])? {
-            position += len;
+    pub(super) fn received(&mut self, bytes: &[u8], mut answered: impl FnMut(Answer)) -> Result<(), String> {
+        let outstanding = &mut self.outstanding;
+        let mut answer = |missing: bool, error: Option<String>| {
             // A reply to nothing is out-of-band, and none of ours.
-            let Some(Outstanding { get, intended, started }) = self.outstanding.pop_front() else { continue };
-            let missing = get && value == Value::Null;
-            let error = if let Value::Error(text) = value { Some(text) } else { None };
-            answered(Answer { get, intended, started, missing, error });
+            if let Some(Outstanding { get, intended, started }) = outstanding.pop_front() {
+                answered(Answer { get, intended, started, missing: get && missing, error });
+            }
+        };
+        match &mut self.language {
+            Language::Resp { input } => {
+                input.extend_from_slice(bytes);
+                let mut position = 0;
+                while let Some((value, len)) = parse_reply(&input[position..]).map_err(|error| error.to_string())? {
+                    position += len;
+                    let missing = value == Value::Null;
+                    answer(missing, if let Value::Error(text) = value { Some(text) } else { None });
+                }
+                input.drain(..position);
+            }
+            Language::Native { reader, greeted, answered, .. } => {
+                reader.feed(bytes);
+                while let Some(frame) = reader.next().map_err(|error| error.to_string())? {
+                    match Message::decode(&frame).map_err(|error| error.to_string())? {
+                        Message::ClientHelloAck(_) if !*greeted => *greeted = true,
+                        Message::Refuse(refuse) => return Err(format!("the node refuses: {}", refuse.text)),
+                        message => {
+                            *answered = answered.wrapping_add(1);
+                            if frame.header.request_id.0 != *answered {
+                                return Err("an answer came out of turn".to_owned());
+                            }
+                            let (missing, error) = judged(message)?;
+                            answer(missing, error);
+                        }
+                    }
+                }
+            }
         }
-        self.input.drain(..position);
         Ok(())
     }
+}
+
+/// Whether nothing was there, and what went wrong.
+fn judged(message: Message) -> Result<(bool, Option<String>), String> {
+    match message {
+        Message::Value(value) => Ok((value.item.is_none(), None)),
+        Message::Written(Written::Written { .. }) => Ok((false, None)),
+        Message::Error(failed) => Ok((false, Some(failed.text))),
+        other => Err(format!("{} answers nothing that was asked", other.opcode().name())),
+    }
+}
+
+fn encode(message: &Message, id: u32, out: &mut Vec<u8>) {
+    message.encode(RequestId(id), out).expect("the options allow no larger value than a frame holds");
 }
 
 #[cfg(test)]
@@ -105,10 +171,10 @@ mod tests {
         Connection {
             socket: Socket(0),
             outstanding: VecDeque::new(),
-            input: Vec::new(),
+            language: Language::Resp { input: Vec::new() },
             output: Vec::new(),
             sending: false,
-            value: b"x".to_vec(),
+            value: Bytes::from_static(b"x"),
         }
     }
 
@@ -135,5 +201,34 @@ mod tests {
         connection.sent();
         assert!(connection.is_idle());
         assert!(connection.received(b"hello\r\n", |_| ()).is_err());
+    }
+
+    fn native() -> Connection {
+        let reader = FrameReader::new();
+        let language = Language::Native { reader, greeted: false, asked: 0, answered: 0 };
+        Connection { language, ..connection() }
+    }
+
+    #[test]
+    fn native_answers_belong_to_requests_by_their_ids() {
+        let mut connection = native();
+        connection.queue(true, 1, Mono(10), Mono(11));
+        connection.queue(false, 2, Mono(20), Mono(21));
+        connection.queue(true, 3, Mono(30), Mono(31));
+        let mut bytes = Vec::new();
+        let ack = net::wire::samples::samples().expect("names").into_iter().map(|sample| sample.message);
+        let ack = ack.into_iter().find(|message| matches!(message, Message::ClientHelloAck(_)));
+        encode(&ack.expect("a sample of each"), 0, &mut bytes);
+        let nothing = Message::Value(net::wire::body::Value { item: None });
+        encode(&nothing, 1, &mut bytes);
+        encode(&Message::Written(Written::Written { version: net::ids::Version(1) }), 2, &mut bytes);
+        let mut answers = Vec::new();
+        for byte in bytes {
+            connection.received(&[byte], |answer| answers.push((answer.get, answer.missing))).expect("answers");
+        }
+        assert_eq!(answers, [(true, true), (false, false)]);
+        let mut out_of_turn = Vec::new();
+        encode(&nothing, 9, &mut out_of_turn);
+        assert!(connection.received(&out_of_turn, |_| ()).is_err());
     }
 }
