@@ -200,7 +200,13 @@ fn records_sent_as_runs_equal_records_sent_whole() {
 
 #[test]
 fn an_item_shown_from_where_it_lies_equals_one_shown_whole() {
-    let item = Item { version: Version(7), expiry_ms: 9, value: Bytes::from(vec![b'v'; 20_000]) };
+    for value_bytes in [0, 20_000, CONTROL_BODY_BYTES_MAX - 21, CONTROL_BODY_BYTES_MAX - 20, VALUE_BYTES_MAX] {
+        is_shown_the_same(Bytes::from(vec![b'v'; value_bytes]));
+    }
+}
+
+fn is_shown_the_same(value: Bytes) {
+    let item = Item { version: Version(7), expiry_ms: 9, value };
     let lying = ItemRef { version: item.version, expiry_ms: item.expiry_ms, value: &item.value };
     let id = RequestId(3);
     for (shown, message) in [
@@ -218,6 +224,23 @@ fn an_item_shown_from_where_it_lies_equals_one_shown_whole() {
     let mut out = vec![1];
     assert!(matches!(too_large.encode_frame(Shown::Found, id, &mut out), Err(EncodeError::TooLong { .. })));
     assert_eq!(out, [1], "what was there stays");
+}
+
+#[test]
+fn a_value_is_guarded_unless_it_is_large() {
+    let found_at = |value_bytes: usize, at: usize| {
+        let item = Item { version: Version(7), expiry_ms: 9, value: Bytes::from(vec![b'v'; value_bytes]) };
+        let mut bytes = Vec::new();
+        Message::Value(Value { item: Some(item) }).encode(RequestId(1), &mut bytes).unwrap();
+        bytes[HEADER_BYTES + at] ^= 1;
+        let mut input = BytesMut::from(&bytes[..]);
+        matches!(cut_frame(&mut input, Opcode::Value.body_bytes_max()), Err(WireError::BodyCrc { .. }))
+    };
+    let guarded = CONTROL_BODY_BYTES_MAX - 21;
+    assert!(found_at(guarded, 0) && found_at(guarded, 20) && found_at(guarded, 21) && found_at(guarded, 65_535));
+    let large = guarded + 1;
+    assert!(found_at(large, 0) && found_at(large, 20), "the head always is");
+    assert!(!found_at(large, 21) && !found_at(large, 65_536), "nobody looks at the value on its way");
 }
 
 #[test]

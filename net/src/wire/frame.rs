@@ -14,7 +14,7 @@ use crate::ids::RequestId;
 pub struct Frame {
     /// Checked.
     pub header: Header,
-    /// Checked against the header's checksum, except the payload of `Records`.
+    /// Checked against the header's checksum, as far as that covers it ([`Opcode::guarded_bytes`]).
     pub body: Bytes,
 }
 
@@ -218,6 +218,8 @@ pub fn encode_frame_head(
     let header = write(out).and_then(|()| {
         let head = &out[start + HEADER_BYTES..];
         let body_bytes = checked_len(opcode, head.len() + tail.len())?;
+        let guarded = opcode.guarded_bytes(head.len() + tail.len());
+        let (head, tail) = (&head[..guarded.min(head.len())], &tail[..guarded.saturating_sub(head.len())]);
         Ok(Header { opcode, request_id, body_bytes, body_crc: crc32c_of_parts(&[head, tail]) })
     });
     match header {

@@ -4,6 +4,7 @@
 //! storage; `0x04xx` cache (reserved).
 
 use super::body::records::HEAD_BYTES;
+use super::body::value::ITEM_HEAD_BYTES;
 use super::codec::codes;
 use super::limits::{
     CONTROL_BODY_BYTES_MAX, KEYED_BODY_BYTES_MAX, KEYS_BODY_BYTES_MAX, RECORDS_PAYLOAD_BYTES_MAX, VALUE_BODY_BYTES_MAX,
@@ -95,11 +96,16 @@ impl Opcode {
         }
     }
 
-    /// How many leading bytes of a body of `body_bytes` the header's body checksum covers: all, except of `Records`,
-    /// whose payload carries its own checksums from the origin's disk to ours.
+    /// How many leading bytes of a body of `body_bytes` the header's body checksum covers: all, with two exceptions. The
+    /// payload of `Records` carries its own checksums from the origin's disk to ours. A large value goes from the log to
+    /// the socket without being looked at: one client that asks for many must not keep a core from all others.
     #[must_use]
     pub fn guarded_bytes(self, body_bytes: usize) -> usize {
-        if self == Opcode::Records { HEAD_BYTES.min(body_bytes) } else { body_bytes }
+        match self {
+            Opcode::Records => HEAD_BYTES.min(body_bytes),
+            Opcode::Value | Opcode::Written if body_bytes > CONTROL_BODY_BYTES_MAX => ITEM_HEAD_BYTES,
+            _ => body_bytes,
+        }
     }
 
     /// Shortest body in bytes that can be guarded at all.

@@ -3,6 +3,8 @@
 //! Rules:
 //! - It leaves the node only when what it shows is durable there.
 //! - The version is that of the record: every write gives its key a new one, and a `Put` or `Delete` may ask for it.
+//! - The header's body checksum covers the value only while the body has at most 64 KiB. A larger value is not looked at
+//!   between the log and the socket; a client that wants proof keeps one in its value.
 //! - A key that was removed or has expired is not there.
 
 use bytes::{BufMut, Bytes};
@@ -13,6 +15,9 @@ use crate::wire::codec::{Reader, put_value_len};
 use crate::wire::error::{DecodeError, EncodeError};
 use crate::wire::frame::encode_frame_head;
 use crate::wire::opcode::Opcode;
+
+/// Bytes of a body that shows an item, up to its value: one that says so, version, expiry, length.
+pub const ITEM_HEAD_BYTES: usize = 1 + 8 + 8 + 4;
 
 /// What is there under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
