@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use net::client::{ClientError, ErrorCode};
 use tests::disk::{FailingDisk, SmallDisk, Survival, or_skip};
 use tests::process::{Choices, Client, Value, backends, wait_for};
 
@@ -42,6 +43,13 @@ fn fills_and_recovers(disk: &SmallDisk) {
         assert_eq!(write_until_refused(&mut client, taken..), 0);
         reads_go_on(&mut client, taken);
     }
+    let mut native = net::client::Client::connect(daemon.at(daemon.ports().storage)).unwrap();
+    let refused = native.put("native", large_value(0)).unwrap_err();
+    assert!(
+        matches!(&refused, ClientError::Failed(failed) if failed.reason() == Some(ErrorCode::CannotWrite)),
+        "{refused}"
+    );
+    assert_eq!(native.get(large_key(0)).unwrap().unwrap().value, large_value(0));
     disk.free().unwrap();
     wait_for("writes to be taken again", || {
         let reply = client.call(&["SET", &large_key(taken), &large_value(taken)]).unwrap();
@@ -49,6 +57,7 @@ fn fills_and_recovers(disk: &SmallDisk) {
     });
     assert_eq!(daemon.metric("godwit_disk_full{core=\"0\"}"), 0);
     assert!(daemon.ended().is_none());
+    native.put("native", large_value(0)).unwrap();
     reads_go_on(&mut client, taken + 1);
     daemon.kill9();
     daemon.start();
