@@ -402,6 +402,7 @@ fn receives_go_on_after_the_buffers_ran_out() {
         think_us_max: 1,
         teams: 1,
         team_percent: 0,
+        native: false,
     };
     // Up to eight buffers a connection and turn: these connections want more than the 256 that a loop has. A turn also ends after
     // 256 completions, so that it depends on the world whether one connection finds no buffer right before that.
