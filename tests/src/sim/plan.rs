@@ -407,13 +407,14 @@ fn draw_teams(seed: u64, nodes: usize, clients: &mut Vec<ClientPlan>) {
     clients.extend((0..nodes).map(|node| ClientPlan { node, mix, depth: 1 + random.index(2) }));
 }
 
-/// Of every fourth world: which clients speak Godwit's own protocol, which has no transactions. From a stream of its own, as above.
+/// Of every fourth world: which clients speak Godwit's own protocol. It has no transactions, so that those who ask for little else
+/// do not. From a stream of its own, as above.
 fn draw_native(seed: u64, clients: &mut [ClientPlan]) {
     let mut random = Random::new(seed ^ 0x9A71_4E00_0000_0001);
     if random.below(4) > 0 {
         return;
     }
-    for client in clients {
+    for client in clients.iter_mut().filter(|client| client.mix.team_percent < 50) {
         if random.below(3) > 0 {
             client.mix = Mix { native: true, team_percent: 0, ..client.mix };
         }
