@@ -249,11 +249,11 @@ impl<H: Host> CoreLoop<H> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::messages::Ticket;
+    use crate::messages::{HopCommand, Ticket};
 
     fn command(from: u16, index: u32) -> ToCore {
         let connection = ConnectionKey { index, generation: 1 };
-        ToCore::Command { from, connection, hop: (1, 0), resp3: false, command: Vec::new() }
+        ToCore::Command { from, connection, hop: (1, 0), resp3: false, command: HopCommand::Resp(Vec::new()) }
     }
 
     fn hold(core: u16) -> ToCore {

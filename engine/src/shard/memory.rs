@@ -46,11 +46,14 @@ impl<M: Mapping> Shard<M> {
     /// As [`Shard::ready`], for several keys: what is missing for any of them is wanted.
     ///
     /// # Errors
-    /// See [`Shard::ready`].
+    /// See [`Shard::ready`]; [`WriteError::Unreadable`] only if nothing is still to be fetched.
     pub fn all_ready(&mut self, hashes: impl IntoIterator<Item = KeyHash>) -> Result<(), WriteError> {
         let mut all = Ok(());
         for hash in hashes {
-            all = self.ready(hash).and(all);
+            match self.ready(hash) {
+                Err(error) if all.is_ok() || error == WriteError::NotInMemory => all = Err(error),
+                _ => {}
+            }
         }
         all
     }

@@ -198,6 +198,9 @@ impl<H: Host> CoreLoop<H> {
             native.pending = None;
             return Some(Turn::Over);
         }
+        if connection.fetching {
+            return Some(Turn::Over);
+        }
         if connection.replies.bytes() > REPLY_BYTES_MAX || connection.replies.gaps() >= GAPS_MAX {
             reach(Mark::RepliesWaited);
             return Some(Turn::Over);
@@ -212,8 +215,12 @@ impl<H: Host> CoreLoop<H> {
                 Err(refusal) => refusal,
             },
             Ok(Next::Request(request, bytes)) => {
-                if self.run_request(index, &request, bytes).is_err() {
+                if let Err(error) = self.run_request(index, &request, bytes) {
                     native.pending = Some(Box::new((request, bytes)));
+                    if error == WriteError::NotInMemory {
+                        self.wait_for_records(index, &[]);
+                        return Some(Turn::Over);
+                    }
                     return Some(Turn::Stalled);
                 }
                 self.clients.commands += 1;
@@ -285,13 +292,22 @@ impl<H: Host> CoreLoop<H> {
 
     /// Whether the part of a request that is this core's can be run now. What has to wait waits here, before any part of
     /// it was run: a `GetMany` is not answered twice.
-    fn may_run(&self, request: &Request) -> Result<(), WriteError> {
+    fn may_run(&mut self, request: &Request) -> Result<(), WriteError> {
         let is_own = |key: &Bytes| self.owner_of(key) == self.core;
         let is_own_scan = matches!(&request.verb, Verb::Scan(scan) if core_of_cursor(scan.cursor) == self.core);
         if self.holds.is_held() && (is_own_scan || request.keys().iter().any(is_own)) {
             return Err(WriteError::Held);
         }
-        Ok(())
+        if !self.shard.store().has_cold() {
+            return Ok(());
+        }
+        let secret = self.shard.identity().secret;
+        let own = request.keys().iter().filter(|key| self.owner_of(key) == self.core).map(|key| secret.hash(key));
+        match self.shard.all_ready(own.collect::<Vec<_>>()) {
+            // That is the answer.
+            Err(WriteError::Unreadable) => Ok(()),
+            ready => ready,
+        }
     }
 
     fn owner_of(&self, key: &[u8]) -> u16 {

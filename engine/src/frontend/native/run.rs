@@ -43,29 +43,41 @@ impl<M: Mapping> Runner<'_, M> {
             fail(out, id, ErrorCode::Unsupported, text);
             return Ok(());
         }
-        let ran = match &request.verb {
+        let ran = self.ready(request).and_then(|()| match &request.verb {
             Verb::Get(get) => {
                 self.show(id, &get.key, out);
                 Ok(())
             }
             Verb::GetMany(many) => {
-                many.keys.iter().for_each(|key| self.show(id, key, out));
+                for key in &many.keys {
+                    match self.shard.ready(self.hash(key)) {
+                        Ok(()) => self.show(id, key, out),
+                        Err(error) => fail(out, id, code_of(error), &error.to_string()),
+                    }
+                }
                 Ok(())
             }
             Verb::Put(put) => self.put(id, put, out),
             Verb::Delete(delete) => self.delete(id, delete, out),
             Verb::Increment(increment) => self.increment(id, increment, out),
-            Verb::Scan(scan) => {
-                self.scan(id, scan, out);
-                Ok(())
-            }
-        };
+            Verb::Scan(scan) => self.scan(id, scan, out),
+        });
         match ran {
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => fail(out, id, code_of(error), &error.to_string()),
             Ok(()) => {}
         }
         Ok(())
+    }
+
+    /// Whether all records are in memory that the request looks at. Of several keys those that cannot be read are answered apart.
+    fn ready(&mut self, request: &Request) -> Result<(), WriteError> {
+        let secret = self.shard.identity().secret;
+        let ready = self.shard.all_ready(request.keys().iter().map(|key| secret.hash(key)));
+        match (ready, &request.verb) {
+            (Err(WriteError::Unreadable), Verb::GetMany(_)) => Ok(()),
+            _ => ready,
+        }
     }
 
     fn hash(&self, key: &[u8]) -> KeyHash {
@@ -189,7 +201,7 @@ impl<M: Mapping> Runner<'_, M> {
         (judged, barrier)
     }
 
-    fn scan(&self, id: RequestId, scan: &Scan, out: &mut ReplyQueue) {
+    fn scan(&mut self, id: RequestId, scan: &Scan, out: &mut ReplyQueue) -> Result<(), WriteError> {
         let mut frames = vec![Keys { more: true, cursor: 0, keys: Vec::new() }];
         let mut frame_bytes = 0;
         let position = ScanPosition(scan.cursor & POSITION_MASK);
@@ -205,7 +217,7 @@ impl<M: Mapping> Runner<'_, M> {
             if let Some(frame) = frames.last_mut() {
                 frame.keys.push(Bytes::copy_from_slice(record.key));
             }
-        });
+        })?;
         let cursor = match next {
             Some(position) => u64::from(self.core) << POSITION_BITS | position.0,
             None if self.core + 1 < self.cores => u64::from(self.core + 1) << POSITION_BITS,
@@ -217,6 +229,7 @@ impl<M: Mapping> Runner<'_, M> {
         for (at, keys) in frames.into_iter().enumerate() {
             answer(out, barrier, id, &Message::Keys(Keys { more: at < last, cursor, ..keys }));
         }
+        Ok(())
     }
 }
 
@@ -250,6 +263,9 @@ fn code_of(error: WriteError) -> ErrorCode {
     match error {
         WriteError::TooLarge | WriteError::BatchTooLarge => ErrorCode::Invalid,
         WriteError::DiskFull | WriteError::DiskFailing | WriteError::LogFailed => ErrorCode::CannotWrite,
-        WriteError::NoSegment | WriteError::Throttled | WriteError::Held => ErrorCode::NotReady,
+        WriteError::NoSegment | WriteError::Throttled | WriteError::Held | WriteError::NotInMemory => {
+            ErrorCode::NotReady
+        }
+        WriteError::Unreadable => ErrorCode::Unreadable,
     }
 }

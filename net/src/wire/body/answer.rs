@@ -33,6 +33,8 @@ codes! {
         NotANumber = 8,
         /// The node cannot write: its disk is full or failing. Reads go on.
         CannotWrite = 9,
+        /// What is there cannot be read from the node's disk.
+        Unreadable = 10,
     }
 }
 
