@@ -128,6 +128,7 @@ fn outcome_of(command: &Command, message: Message) -> Outcome {
     match (command, message) {
         (command, Message::Error(failed)) => match failed.reason() {
             Some(ErrorCode::NotANumber | ErrorCode::CannotWrite) if command.writes() => Outcome::Refused(failed.text),
+            Some(ErrorCode::Unreadable) => Outcome::Refused(failed.text),
             _ => Outcome::Malformed(malformed_text(&failed)),
         },
         (Command::Get { .. }, Message::Value(value)) => Outcome::Read(value_in(value)),
