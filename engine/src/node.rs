@@ -72,6 +72,8 @@ pub struct CoreGauges {
     pub compacted_records: AtomicU64,
     /// Their bytes.
     pub compacted_bytes: AtomicU64,
+    /// Nanoseconds of the core's time that compaction took.
+    pub compaction_ns: AtomicU64,
     /// Segments that could not be read back.
     pub compaction_stopped: AtomicU64,
     /// Bytes of memory that count against the limit; zero without a limit, as the next four are.

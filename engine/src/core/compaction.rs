@@ -6,7 +6,7 @@
 
 use std::sync::atomic::Ordering;
 
-use net::reactor::{Completion, FileJob, Mono, Op, Outcome};
+use net::reactor::{Completion, FileJob, Io, Mono, Op, Outcome};
 use wal::{Lsn, SegmentNumber};
 
 use super::CoreLoop;
@@ -96,7 +96,10 @@ impl<H: Host> CoreLoop<H> {
         let earned = self.compactor.credit >= SLICE_BYTES_MIN;
         let budget = if earned { self.compactor.credit.min(SLICE_BYTES_MAX) } else { 0 };
         // Where there is no room, room has to come from elsewhere; it is tried again.
-        if let Ok(copied) = self.shard.compact(budget, self.time) {
+        let began = self.io.now();
+        let copied = self.shard.compact(budget, self.time);
+        self.gauges.compaction_ns.fetch_add(self.io.now().since(began), Ordering::Relaxed);
+        if let Ok(copied) = copied {
             self.compactor.credit -= copied.min(self.compactor.credit);
             self.compactor.seen = self.compactor.seen.max(self.shard.log().staged());
         }

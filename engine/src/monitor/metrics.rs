@@ -87,6 +87,9 @@ pub const CORE_METRICS: &[Metric<CoreGauges>] = &[
     counter("compacted_segments", "Segments that compaction read to their end.", |core| load(&core.compacted_segments)),
     counter("compacted_records", "Records that compaction appended again.", |core| load(&core.compacted_records)),
     counter("compacted_bytes", "Bytes of records that compaction appended again.", |core| load(&core.compacted_bytes)),
+    counter("compaction_nanoseconds", "Time of the core threads that compaction took.", |core| {
+        load(&core.compaction_ns)
+    }),
     counter("compaction_stopped", "Segments that could not be read back and keep their space.", |core| {
         load(&core.compaction_stopped)
     }),

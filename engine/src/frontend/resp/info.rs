@@ -22,6 +22,7 @@ pub(super) fn info(wanted: Args<'_>, node: &NodeFacts, time: Time) -> String {
     let uptime_s = time.unix_ms.saturating_sub(node.started_unix_ms) / 1000;
     let live = node.sum(|core| &core.live_keys);
     let index_bytes = node.sum(|core| &core.index_bytes);
+    let used = node.sum(|core| &core.memory_bytes).max(index_bytes);
     let disk_full = node.sum(|core| &core.disk_full);
     let sections = [
         (
@@ -50,8 +51,13 @@ pub(super) fn info(wanted: Args<'_>, node: &NodeFacts, time: Time) -> String {
         (
             "Memory",
             format!(
-                "used_memory:{index_bytes}\r\nused_memory_human:{}\r\ngodwit_index_bytes:{index_bytes}\r\nmaxmemory:0\r\n",
-                human(index_bytes),
+                "used_memory:{used}\r\nused_memory_human:{}\r\nmaxmemory:0\r\ngodwit_index_bytes:{index_bytes}\r\n\
+             godwit_mapped_bytes:{}\r\ngodwit_fetched_bytes:{}\r\ngodwit_cold_segments:{}\r\ngodwit_fetches:{}\r\n",
+                human(used),
+                node.sum(|core| &core.mapped_bytes),
+                node.sum(|core| &core.fetched_bytes),
+                node.sum(|core| &core.cold_segments),
+                node.sum(|core| &core.fetches),
             ),
         ),
         (
