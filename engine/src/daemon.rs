@@ -25,7 +25,7 @@ use crate::clock::Time;
 use crate::config::Config;
 use crate::control::status::StatusBoard;
 use crate::control::{ControlLoop, ControlParts, MeshSettings, Port};
-use crate::core::{CoreLoop, CoreParts};
+use crate::core::{CHECKPOINT_MS_MAX, CoreLoop, CoreParts};
 use crate::host::Host;
 use crate::mailbox::{Mailbox, Outbox, Receiver};
 use crate::messages::{MAILBOX_MESSAGES, ToControl, ToCore};
@@ -34,8 +34,11 @@ use crate::node::{CoreGauges, NodeFacts};
 use crate::startup::{self, StartError, StartSettings, Started};
 use crate::storage::index::TABLE_BITS;
 
-/// How long the threads have to finish after a stop was asked for.
-const STOP_WAIT: Duration = Duration::from_secs(10);
+/// How long the threads have to come up.
+const WIRING_WAIT: Duration = Duration::from_secs(10);
+
+/// How long they have to finish after a stop was asked for: with what is under way, and with their checkpoints.
+const STOP_WAIT: Duration = Duration::from_millis(10_000 + CHECKPOINT_MS_MAX);
 
 /// How long the others have to follow after one failed.
 const FAILED_WAIT: Duration = Duration::from_millis(200);
@@ -432,7 +435,7 @@ impl Wiring {
         wakers.insert(index, waker);
         changed.notify_all();
         let (wakers, timeout) = changed
-            .wait_timeout_while(wakers, STOP_WAIT, |wakers| wakers.len() < *loops)
+            .wait_timeout_while(wakers, WIRING_WAIT, |wakers| wakers.len() < *loops)
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         (!timeout.timed_out()).then(|| wakers.clone())
     }

@@ -7,6 +7,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 mod bus_error;
+pub mod checkpoint;
 pub mod clock;
 pub mod config;
 pub mod control;

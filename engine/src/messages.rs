@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use wal::{ControlRecord, Cookie, Lsn, SegmentNumber, Version};
 
+use crate::checkpoint::OldRunFacts;
 use crate::frontend::native::request::Request;
 use crate::frontend::resp::script::{FoundBySlot, Piece, PieceReply, Script};
 use crate::frontend::resp::transaction::Watched;
@@ -187,8 +188,11 @@ pub enum ToCore {
     RemoveSegment(SegmentNumber),
     /// The file of this segment of an earlier run, which [`CoreEvent::OldSegmentEmptied`] named, is gone.
     ForgetOldSegment(SegmentId),
-    /// Finish: seal, sync, stop.
-    Stop,
+    /// Finish: seal, sync, write a checkpoint, stop.
+    Stop {
+        /// Earlier runs that are offered, for the checkpoint of the first core.
+        old_runs: Vec<OldRunFacts>,
+    },
 }
 
 /// To the control thread, from one core.

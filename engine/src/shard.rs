@@ -11,6 +11,7 @@ mod held;
 mod memory;
 mod scan;
 mod segments;
+mod summary;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -37,6 +38,7 @@ pub use held::HeldKey;
 pub use memory::ImmutableSegment;
 pub use segments::Removable;
 use segments::RunSegment;
+use summary::Summary;
 
 /// What one shard needs to know about itself.
 #[derive(Clone, Copy, Debug)]
@@ -124,6 +126,7 @@ pub struct Shard<M: Mapping> {
     /// The oldest segment, once nothing in it counted any more, and the staged end then: what superseded its records.
     emptied: Option<(SegmentNumber, Lsn)>,
     compaction: Compaction,
+    summary: Summary,
     /// Cores of this node.
     cores: u16,
     value_bytes_max: usize,
@@ -165,6 +168,7 @@ impl<M: Mapping> Shard<M> {
             kept: BTreeMap::new(),
             emptied: None,
             compaction: Compaction::default(),
+            summary: Summary::default(),
             cores: settings.cores,
             value_bytes_max: settings.value_bytes_max,
             trouble: None,
@@ -577,6 +581,7 @@ impl<M: Mapping> Shard<M> {
         let mut shipped = Vec::new();
         while self.frames.front().is_some_and(|frame| frame.end <= end) {
             let frame = self.frames.pop_front().expect("just seen");
+            self.summary.note(&frame);
             let foreign = planted::is(Fault::FollowedShipped) || planted::is(Fault::NoOriginFilter);
             let ships = frame.kind == FrameKind::Originated || foreign && frame.kind == FrameKind::Followed;
             if ships && frame.records > 0 {

@@ -4,6 +4,7 @@
 //! Order matters: lock, identity, sync what may only be in memory, read what the disk holds, judge, close what is retired,
 //! index, and only then open the new incarnation — durably, before anything is served.
 
+mod checkpoint;
 mod identity;
 mod index;
 mod retired;
@@ -35,6 +36,7 @@ use crate::storage::NodeSecret;
 use crate::storage::index::Location;
 use crate::storage::store::Store;
 
+use checkpoint::Files;
 use identity::identity;
 pub use identity::parse_identity;
 pub use retired::OldRun;
@@ -143,6 +145,13 @@ pub enum Progress {
         /// Of so many.
         segments: usize,
     },
+    /// More blocks of the checkpoint were loaded.
+    Loading {
+        /// So many are.
+        done: usize,
+        /// Of so many.
+        blocks: usize,
+    },
     /// Every segment was synced, read from the device and verified.
     Scanned {
         /// How many.
@@ -170,6 +179,9 @@ impl fmt::Display for Progress {
         match *self {
             Progress::Scanning { done, segments } => {
                 write!(f, "{} % of {segments} segments verified", percent(done, segments))
+            }
+            Progress::Loading { done, blocks } => {
+                write!(f, "{} % of the checkpoint loaded", percent(done, blocks))
             }
             Progress::Scanned { segments, .. } => write!(f, "{segments} segments verified"),
             Progress::Indexing { done, segments } => {
@@ -245,7 +257,8 @@ struct Recovering<'a, H: Host, D: Disk<File = H::File>> {
     secret: NodeSecret,
     time: Time,
     stores: Vec<Store<H::Map>>,
-    held: Vec<(usize, HeldKey, Location)>,
+    /// By core; of several copies of a record the one that was found last.
+    held: BTreeMap<(usize, HeldKey), Location>,
     runs: BTreeMap<u64, Run>,
     order: Vec<u64>,
     watermarks: Vec<HeldWatermark>,
@@ -272,7 +285,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             secret,
             time,
             stores: stores.take(usize::from(settings.cores)).collect(),
-            held: Vec::new(),
+            held: BTreeMap::new(),
             runs: BTreeMap::new(),
             order: Vec::new(),
             watermarks: Vec::new(),
@@ -290,16 +303,24 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         self.settings.data_dir.join(name)
     }
 
-    /// Reads, judges and indexes what the directory holds.
+    /// Takes in what the directory holds: from the checkpoint of the last stop, or by reading the logs.
     fn read(&mut self, names: &[String], progress: &(dyn Fn(Progress) + Sync)) -> Result<(), StartError> {
-        let mut files: BTreeMap<String, H::File> = BTreeMap::new();
+        let files = self.open_segments(names)?;
+        if !self.read_checkpoint(names, &files, progress)? {
+            self.read_logs(&files, progress)?;
+        }
+        self.remove_checkpoints(names)
+    }
+
+    fn open_segments(&mut self, names: &[String]) -> Result<Files<H::File>, StartError> {
+        let mut files = Files::new();
         for name in names {
             match wal::directory::file_kind(name) {
                 wal::directory::FileKind::Temporary => {
                     reach(Mark::LeftoverRemoved);
                     self.unlink(name)?;
                 }
-                wal::directory::FileKind::Other => {}
+                wal::directory::FileKind::Other | wal::directory::FileKind::Checkpoint { .. } => {}
                 wal::directory::FileKind::Segment { core, number } => {
                     let highest = self.numbers.entry(core.0).or_default();
                     *highest = (*highest).max(number.0);
@@ -309,6 +330,11 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
                 }
             }
         }
+        Ok(files)
+    }
+
+    /// Reads, judges and indexes the logs.
+    fn read_logs(&mut self, files: &Files<H::File>, progress: &(dyn Fn(Progress) + Sync)) -> Result<(), StartError> {
         let (names, handles): (Vec<&String>, Vec<H::File>) =
             files.iter().map(|(name, file)| (name, file.clone())).unzip();
         // A killed process's last frames may exist only in memory: they are made durable, then the disk is trusted.
@@ -349,7 +375,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
                 }
             }
         }
-        self.index(&recovery.logs, &files, progress)?;
+        self.index(&recovery.logs, files, progress)?;
         progress(Progress::Indexed { records: self.records });
         for name in &recovery.recyclable {
             self.unlink(name)?;
@@ -377,10 +403,10 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             ));
         }
         let time = self.time;
-        let (held, due): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.held).into_iter().partition(|(_, key, _)| is_far_future(key.version(), time));
+        let (held, due): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.held).into_iter().partition(|((_, key), _)| is_far_future(key.version(), time));
         self.held = held;
-        for (core, key, location) in due {
+        for ((core, key), location) in due {
             let store = &mut self.stores[core];
             let (verdict, facts) = store.judge_at(key.hash(), location);
             store.install(key.hash(), verdict, location, facts);
@@ -414,7 +440,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
                 cores: self.settings.cores,
             };
             let mut shard = Shard::new(identity, settings, segment, store, self.floor);
-            for (_, key, location) in self.held.iter().filter(|(owner, ..)| *owner == usize::from(core)) {
+            for ((_, key), location) in self.held.iter().filter(|((owner, _), _)| *owner == usize::from(core)) {
                 shard.hold(*key, *location);
             }
             shards.push((shard, number, file));

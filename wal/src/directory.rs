@@ -12,7 +12,12 @@ pub enum FileKind {
         /// Its number.
         number: SegmentNumber,
     },
-    /// A segment that was being prepared when the process ended: holds nothing, to be unlinked.
+    /// What a clean stop noted for the next start.
+    Checkpoint {
+        /// Of which core.
+        core: CoreId,
+    },
+    /// A segment or a checkpoint that was being prepared when the process ended: holds nothing, to be unlinked.
     Temporary,
     /// Something else; not touched.
     Other,
@@ -30,6 +35,18 @@ pub fn temporary_file_name(core: CoreId, number: SegmentNumber) -> String {
     format!("prepare-core-{:03}-{:010}.tmp", core.0, number.0)
 }
 
+/// The name of a core's checkpoint: `core-003.checkpoint`.
+#[must_use]
+pub fn checkpoint_file_name(core: CoreId) -> String {
+    format!("core-{:03}.checkpoint", core.0)
+}
+
+/// The name of a checkpoint while it is being written: `prepare-core-003.checkpoint.tmp`.
+#[must_use]
+pub fn temporary_checkpoint_file_name(core: CoreId) -> String {
+    format!("prepare-core-{:03}.checkpoint.tmp", core.0)
+}
+
 /// What the file named `name` is. Only names exactly as this program writes them count.
 #[must_use]
 pub fn file_kind(name: &str) -> FileKind {
@@ -38,8 +55,17 @@ pub fn file_kind(name: &str) -> FileKind {
         let (core, number) = (CoreId(core.parse().ok()?), SegmentNumber(number.parse().ok()?));
         (write(core, number) == name).then_some((core, number))
     };
-    if written_as("prepare-core-", ".tmp", temporary_file_name).is_some() {
+    let checkpoint_as = |prefix: &str, suffix: &str, write: fn(CoreId) -> String| {
+        let core = CoreId(name.strip_prefix(prefix)?.strip_suffix(suffix)?.parse().ok()?);
+        (write(core) == name).then_some(core)
+    };
+    let temporary = written_as("prepare-core-", ".tmp", temporary_file_name).is_some()
+        || checkpoint_as("prepare-core-", ".checkpoint.tmp", temporary_checkpoint_file_name).is_some();
+    if temporary {
         return FileKind::Temporary;
+    }
+    if let Some(core) = checkpoint_as("core-", ".checkpoint", checkpoint_file_name) {
+        return FileKind::Checkpoint { core };
     }
     match written_as("core-", ".wal", segment_file_name) {
         Some((core, number)) => FileKind::Segment { core, number },
@@ -62,6 +88,12 @@ mod tests {
             FileKind::Segment { core: CoreId(1234), number: large }
         );
         assert_eq!(file_kind(&temporary_file_name(core, number)), FileKind::Temporary);
+        assert_eq!(checkpoint_file_name(core), "core-003.checkpoint");
+        assert_eq!(file_kind("core-003.checkpoint"), FileKind::Checkpoint { core });
+        assert_eq!(file_kind(&temporary_checkpoint_file_name(core)), FileKind::Temporary);
+        for name in ["core-3.checkpoint", "core-003.checkpoint.bak", "prepare-core-3.checkpoint.tmp"] {
+            assert_eq!(file_kind(name), FileKind::Other, "{name}");
+        }
         for name in ["core-3-42.wal", "core-003-+000000042.wal", "core-003-0000000042.wal.bak", "lock", ""] {
             assert_eq!(file_kind(name), FileKind::Other, "{name}");
         }

@@ -25,7 +25,9 @@ pub use appender::{
     AppendError, Commit, CommitPath, FrameRef, Log, LogIdentity, NextSegment, Placement, Sealed, Segment, SyncRequest,
 };
 pub use checksum::crc32c;
-pub use directory::{FileKind, file_kind, segment_file_name, temporary_file_name};
+pub use directory::{
+    FileKind, checkpoint_file_name, file_kind, segment_file_name, temporary_checkpoint_file_name, temporary_file_name,
+};
 pub use format::*;
 pub use ids::{Cookie, CoreId, Incarnation, NodeId, SegmentLink, SegmentNumber};
 pub use limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};

@@ -37,6 +37,24 @@ named! {
         /// The node started with another number of cores than one of its earlier runs.
         CoreCountChanged = "core-count-changed",
 
+        // ---- checkpoints
+        /// A clean stop wrote a checkpoint.
+        CheckpointWritten = "checkpoint-written",
+        /// A clean stop could not write its checkpoint and ended without one.
+        CheckpointAbandoned = "checkpoint-abandoned",
+        /// A start took the index from a checkpoint.
+        CheckpointUsed = "checkpoint-used",
+        /// A checkpoint was ignored: a core's file is missing, or another number of cores wrote it.
+        CheckpointOfOtherCores = "checkpoint-of-other-cores",
+        /// A checkpoint was ignored: a file of it is damaged or cannot be read.
+        CheckpointDamaged = "checkpoint-damaged",
+        /// A checkpoint was ignored: other segments lie in the directory than it names.
+        CheckpointOfOtherSegments = "checkpoint-of-other-segments",
+        /// A checkpoint was ignored: a segment does not end as it did.
+        CheckpointSegmentChanged = "checkpoint-segment-changed",
+        /// A checkpoint was ignored: the run begins before the time at which it was written.
+        CheckpointFromLater = "checkpoint-from-later",
+
         // ---- compaction
         /// A segment began to be compacted.
         CompactionBegan = "compaction-began",

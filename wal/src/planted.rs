@@ -31,6 +31,18 @@ named! {
         /// A segment is given up although it holds the newest word on other nodes' logs.
         RepeatNothing = "repeat-nothing",
 
+        // ---- checkpoints
+        /// A start believes the checkpoint of an earlier stop: it is not removed, and what lies beside it is not looked at.
+        StaleCheckpointBelieved = "stale-checkpoint-believed",
+        /// The checksums of a checkpoint's blocks are not looked at.
+        CheckpointUnverified = "checkpoint-unverified",
+        /// A start from a checkpoint forgets the records that were held back.
+        CheckpointForgetsHeld = "checkpoint-forgets-held",
+        /// A start from a checkpoint begins its clock where the records end, below the ceiling that was promised.
+        CheckpointForgetsCeiling = "checkpoint-forgets-ceiling",
+        /// A core goes on with its clients while its checkpoint is written.
+        CheckpointOfRunningCore = "checkpoint-of-running-core",
+
         // ---- compaction
         /// A tombstone is dropped when its segment is compacted.
         TombstoneDroppedInCompaction = "tombstone-dropped-in-compaction",

@@ -15,8 +15,8 @@ use wal::{
     RECORD_FIELDS, RECORD_HEADER_BYTES, REGION_NAME_BYTES_MAX, RecordDraft, RecordError, RecordFlags, RecordOp,
     RecordView, SEAL_BYTES_MAX, SEAL_ENTRIES_MAX, SEAL_ENTRY_FIELDS, SEAL_FIELDS, SEAL_HEADER_BYTES, SEAL_MAGIC,
     SEAL_OFFSET, SEGMENT_FIELDS, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, SealBlock, SealState, SegmentHeader,
-    SegmentHeaderError, SegmentLink, SegmentNumber, Version, crc32c, frame_bytes, segment_file_name,
-    temporary_file_name,
+    SegmentHeaderError, SegmentLink, SegmentNumber, Version, checkpoint_file_name, crc32c, frame_bytes,
+    segment_file_name, temporary_file_name,
 };
 
 const DOCUMENT: &str = include_str!("../../docs/WAL_FORMAT.md");
@@ -255,7 +255,7 @@ fn the_bodies_of_control_records_have_the_documented_fields() {
 fn the_file_names_are_those_of_the_document() {
     let (core, number) = (CoreId(3), SegmentNumber(42));
     let names: Vec<String> = table("## Files").into_iter().map(|row| row[0].clone()).collect();
-    assert_eq!(names, [segment_file_name(core, number), temporary_file_name(core, number)]);
+    assert_eq!(names, [segment_file_name(core, number), temporary_file_name(core, number), checkpoint_file_name(core)]);
 }
 
 #[test]

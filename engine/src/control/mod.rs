@@ -23,7 +23,7 @@ use net::reactor::{Completion, Io, Listener, Mono, Op, StreamKind, Wait};
 use slab::Slab;
 
 use self::link::{Link, Traffic};
-use self::old_runs::OldRuns;
+use self::old_runs::{OldRuns, old_run_facts};
 use self::status::StatusBoard;
 use crate::clock::{PhysicalClock, Time};
 use crate::core::ops::OpTable;
@@ -170,6 +170,14 @@ pub struct ControlParts {
     pub status: StatusBoard,
 }
 
+/// How far the end is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stop {
+    asked: bool,
+    /// The cores know.
+    told: bool,
+}
+
 /// The control thread's loop.
 #[derive(Debug)]
 pub struct ControlLoop<H: Host> {
@@ -222,6 +230,7 @@ pub struct ControlLoop<H: Host> {
     /// Links with something to do for their sender; ordered, so that equal runs serve them in equal order.
     serve: BTreeSet<LinkKey>,
     failed: Option<String>,
+    stop: Stop,
     stopped_cores: usize,
     refused: u64,
     last_refusal: String,
@@ -281,6 +290,7 @@ impl<H: Host> ControlLoop<H> {
             rest_until: Mono(0),
             serve: BTreeSet::new(),
             failed: None,
+            stop: Stop::default(),
             stopped_cores: 0,
             refused: 0,
             last_refusal: String::new(),
@@ -341,10 +351,21 @@ impl<H: Host> ControlLoop<H> {
         }
     }
 
-    /// Asks the cores to finish.
+    /// Asks the cores to finish, as soon as no file of an earlier run is being removed: their checkpoints name every segment.
     pub fn stop_cores(&mut self) {
+        self.stop.asked = true;
+        self.tell_cores_to_stop();
+    }
+
+    fn tell_cores_to_stop(&mut self) {
+        let waits = self.old_runs.is_removing() && self.failed.is_none();
+        if !self.stop.asked || self.stop.told || waits {
+            return;
+        }
+        self.stop.told = true;
+        let mut old_runs = old_run_facts(&self.logs);
         for core in &mut self.cores {
-            core.send(ToCore::Stop);
+            core.send(ToCore::Stop { old_runs: std::mem::take(&mut old_runs) });
         }
     }
 
@@ -379,6 +400,7 @@ impl<H: Host> ControlLoop<H> {
         self.serve_followers();
         self.let_segments_go();
         self.let_old_runs_go();
+        self.tell_cores_to_stop();
         self.persist_watermarks();
         self.keep_links();
         self.send_all();

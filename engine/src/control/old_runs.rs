@@ -12,9 +12,11 @@ use wal::{CoreId, Incarnation, Lsn, Version};
 
 use super::link::Role;
 use super::{ControlLoop, Purpose};
+use crate::checkpoint::{OldRunFacts, OldRunLog};
 use crate::host::{Host, segment_path};
 use crate::messages::ToCore;
 use crate::replication::log_id;
+use crate::replication::logs::OwnLogs;
 use crate::shard::{Copies, SegmentId};
 use crate::startup::OldRun;
 
@@ -53,6 +55,11 @@ impl OldRuns {
         *copied_upto = (*copied_upto).max(upto);
     }
 
+    /// Whether a file is losing its name.
+    pub(super) fn is_removing(&self) -> bool {
+        self.removing.is_some()
+    }
+
     /// Segments that could go as far as the cores are concerned, each with its run, from the oldest on.
     fn candidates(&self) -> impl Iterator<Item = (Incarnation, SegmentId)> {
         let is_empty = |segment: &SegmentId| {
@@ -69,10 +76,30 @@ impl OldRuns {
     }
 }
 
+/// What checkpoints say of earlier runs.
+pub(super) fn old_run_facts(logs: &OwnLogs) -> Vec<OldRunFacts> {
+    let retired = logs.logs.iter().filter_map(|log| Some((log, log.end?)));
+    let facts = retired.map(|(log, end)| OldRunFacts {
+        incarnation: Incarnation(log.id.incarnation.0),
+        first: log.first,
+        end,
+        cores: log
+            .cores
+            .iter()
+            .map(|core| OldRunLog { has_copies: core.copies.upto > Lsn(0), marks: core.marks.clone() })
+            .collect(),
+    });
+    facts.collect()
+}
+
 impl<H: Host> ControlLoop<H> {
     /// Removes one segment, if there is one to remove.
     pub(super) fn let_old_runs_go(&mut self) {
-        if self.old_runs.removing.is_some() || self.failed.is_some() || self.now() < self.old_runs.retry_at {
+        if self.old_runs.is_removing()
+            || self.stop.asked
+            || self.failed.is_some()
+            || self.now() < self.old_runs.retry_at
+        {
             return;
         }
         let found = self.old_runs.candidates().find(|(run, _)| self.is_held_by_followers(*run));

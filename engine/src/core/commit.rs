@@ -237,13 +237,14 @@ impl<H: Host> CoreLoop<H> {
     }
 
     fn finish_if_stopping(&mut self) {
+        if !self.stopping || self.stopped || self.commit.syncing || self.is_in_transaction() {
+            return;
+        }
         let log = self.shard.log();
-        if self.stopping && !self.stopped && !self.commit.syncing && !self.is_in_transaction() {
-            let sealed = self.commit.idle_sealed && log.durable() == log.staged();
-            if sealed || self.commit.failed {
-                self.stopped = true;
-                self.tell(CoreEvent::Stopped);
-            }
+        if self.commit.failed {
+            self.end();
+        } else if self.commit.idle_sealed && log.durable() == log.staged() {
+            self.close();
         }
     }
 }

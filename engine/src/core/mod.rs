@@ -4,6 +4,7 @@
 //! commands, commit (seal the group, start a sync), hand out what became durable, send. One tick never blocks but in `poll`.
 
 mod clients;
+mod closing;
 mod commit;
 mod compaction;
 mod everywhere;
@@ -32,6 +33,8 @@ use wal::planted::{self, Fault};
 use wal::{CommitPath, Lsn, RecordView};
 
 use self::clients::Clients;
+pub(crate) use self::closing::CHECKPOINT_MS_MAX;
+use self::closing::{CLOSED_SLEEP_MS, Closing};
 use self::commit::Commit;
 use self::compaction::Compactor;
 use self::everywhere::Parts;
@@ -124,6 +127,7 @@ pub struct CoreLoop<H: Host> {
     holds: Holds,
     ships: bool,
     stopping: bool,
+    closing: Closing<H::File>,
     stopped: bool,
 }
 
@@ -161,6 +165,7 @@ impl<H: Host> CoreLoop<H> {
             holds: Holds::default(),
             ships: parts.ships,
             stopping: false,
+            closing: Closing::default(),
             stopped: false,
         };
         core.read_clock();
@@ -207,6 +212,10 @@ impl<H: Host> CoreLoop<H> {
             self.complete(completion);
         }
         self.completions = completions;
+        if self.closing.is_closed() {
+            self.answer_last();
+            return Ok(());
+        }
         if !self.holds.is_held() {
             self.shard.release_due(self.time);
         }
@@ -236,6 +245,11 @@ impl<H: Host> CoreLoop<H> {
         let mut retry = self.control.flush();
         for core in &mut self.cores {
             retry |= core.flush();
+        }
+        if self.closing.is_closed() {
+            let retry = retry || self.ops.has_backlog();
+            let sleep_ms = if retry { RETRY_MS } else { CLOSED_SLEEP_MS };
+            return if self.mailbox.arm() { Wait::Until(self.io.now().plus_ms(sleep_ms)) } else { Wait::Now };
         }
         retry |= !self.stalled_log.is_empty()
             || !self.stalled_commands.is_empty()
@@ -273,6 +287,7 @@ impl<H: Host> CoreLoop<H> {
             Context::Compaction => self.compaction_completed(completion),
             Context::Fetch(fetch) => self.fetch_completed(fetch, completion),
             Context::Move => self.moved(completion),
+            Context::Checkpoint => self.checkpoint_completed(completion),
             context => self.disk_completed(context, completion),
         }
     }
@@ -404,8 +419,9 @@ impl<H: Host> CoreLoop<H> {
                 self.retry_stalled();
             }
             ToCore::Released { from, ticket, replies } => self.released(from, ticket, replies),
-            ToCore::Stop => {
+            ToCore::Stop { old_runs } => {
                 self.stopping = true;
+                self.closing.old_runs = old_runs;
                 self.give_up_transactions();
             }
         }

@@ -37,6 +37,8 @@ pub(crate) enum Context {
     Fetch(Fetch),
     /// A segment is about to leave memory or to return.
     Move,
+    /// The next job of the checkpoint.
+    Checkpoint,
     /// What a failed preparation may have left is unlinked.
     Discard,
 }

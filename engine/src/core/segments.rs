@@ -83,6 +83,16 @@ impl Segments {
         if self.populated.0 == segment { self.populated.1 as u64 } else { 0 }
     }
 
+    /// Whether a file is about to get or to lose its name.
+    pub(super) fn is_moving(&self) -> bool {
+        self.preparing.is_some() || self.departing.as_ref().is_some_and(|departing| departing.retry_at.is_none())
+    }
+
+    /// Whether a file that is to lose its name keeps it for now.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.departing.is_some()
+    }
+
     pub(super) fn deadline(&self) -> Option<Mono> {
         let prepare = (self.prepare_after > Mono(0)).then_some(self.prepare_after);
         let depart = self.departing.as_ref().and_then(|departing| departing.retry_at);
@@ -200,7 +210,9 @@ impl<H: Host> CoreLoop<H> {
                     // Recovery closes an unsealed segment as well; nothing depends on this write.
                     tracing::warn!(core = self.core, %error, "a segment's seal was not written");
                 }
-                self.warm(number);
+                if !self.stopping {
+                    self.warm(number);
+                }
             }
             (Context::Warm(number), _) => {
                 if let Some(map) = self.shard.map_of(number) {
@@ -268,7 +280,7 @@ impl<H: Host> CoreLoop<H> {
         }
     }
 
-    fn write_seals(&mut self) {
+    pub(super) fn write_seals(&mut self) {
         for (number, seal) in self.shard.log_mut().take_seals() {
             let Some(at) = self.commit.files.iter().position(|file| file.number == number) else { continue };
             let file = &mut self.commit.files[at];

@@ -52,7 +52,7 @@ impl StartBoard {
 
 /// One of many steps, and not the end of them.
 fn is_step(progress: Progress) -> bool {
-    matches!(progress, Progress::Scanning { .. } | Progress::Indexing { .. })
+    matches!(progress, Progress::Scanning { .. } | Progress::Loading { .. } | Progress::Indexing { .. })
 }
 
 fn say(progress: Progress, since_start: Duration) {
@@ -61,7 +61,9 @@ fn say(progress: Progress, since_start: Duration) {
         Progress::Scanned { segments: 0, .. } | Progress::Indexed { records: 0 } => {}
         Progress::Scanned { segments, bytes } => tracing::info!(segments, bytes, millis, "segments read and verified"),
         Progress::Indexed { records } => tracing::info!(records, millis, "records indexed"),
-        Progress::Scanning { .. } | Progress::Indexing { .. } => tracing::info!(millis, "recovering: {progress}"),
+        Progress::Scanning { .. } | Progress::Loading { .. } | Progress::Indexing { .. } => {
+            tracing::info!(millis, "recovering: {progress}")
+        }
     }
 }
 

@@ -442,6 +442,7 @@ impl<M: Mapping> Shard<M> {
         if kind == FrameKind::Compacted && record.origin != self.identity.node {
             self.store.stands_for_own(to.segment);
         }
+        self.summary.copied_own |= kind == FrameKind::Compacted && record.origin == self.identity.node;
         work.copied |= kind == FrameKind::Compacted;
         Ok(record.padded_len())
     }

@@ -20,6 +20,16 @@ impl HeldKey {
         HeldKey { version: record.version, hash: hash.0, crc: record.original_crc() }
     }
 
+    pub(crate) fn new(version: Version, hash: KeyHash, crc: u32) -> HeldKey {
+        HeldKey { version, hash: hash.0, crc }
+    }
+
+    /// The record's checksum, before it was shrunk.
+    #[must_use]
+    pub fn crc(&self) -> u32 {
+        self.crc
+    }
+
     /// The record's version.
     #[must_use]
     pub fn version(&self) -> Version {

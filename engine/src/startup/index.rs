@@ -72,7 +72,7 @@ impl<H: Host, D: Disk<File = H::File>> Recovering<'_, H, D> {
         self.reached = self.reached.max(walked.reached);
         self.held.extend(walked.held.iter().map(|held| {
             let core = usize::from(held.core);
-            (core, held.key, held.location(slots[core]))
+            ((core, held.key), held.location(slots[core]))
         }));
         let run = self.runs.entry(incarnation.0).or_default();
         run.highest = run.highest.max(walked.originated);
@@ -96,7 +96,7 @@ impl<H: Host, D: Disk<File = H::File>> Recovering<'_, H, D> {
     }
 
     /// A control record of this node's own: each kind counts only in the frames where it belongs.
-    fn take_control(&mut self, incarnation: Incarnation, kind: FrameKind, control: ControlRecord) {
+    pub(super) fn take_control(&mut self, incarnation: Incarnation, kind: FrameKind, control: ControlRecord) {
         match (kind, control) {
             // A local one repeats it, for a log whose first segment is gone.
             (

@@ -2,7 +2,7 @@
 
 use net::reactor::disk::Disk;
 use wal::recovery::RecoveredSegment;
-use wal::{CoreId, Incarnation};
+use wal::{Cookie, CoreId, Incarnation, Lsn};
 
 use super::{Recovering, StartedShard};
 use crate::host::Host;
@@ -11,19 +11,26 @@ use crate::storage::index::SegmentSlot;
 
 /// A segment of an earlier run.
 pub(super) struct RetiredSegment {
-    core: CoreId,
-    segment: RecoveredSegment,
+    pub(super) id: SegmentId,
+    pub(super) cookie: Cookie,
+    pub(super) base: Lsn,
+    /// Exclusive end of its frames.
+    pub(super) end: Lsn,
+    pub(super) file_bytes: u64,
     /// By core of this run.
-    slots: Vec<SegmentSlot>,
+    pub(super) slots: Vec<SegmentSlot>,
 }
 
 impl RetiredSegment {
     pub(super) fn new(core: CoreId, segment: &RecoveredSegment, slots: Vec<SegmentSlot>) -> RetiredSegment {
-        RetiredSegment { core, segment: segment.clone(), slots }
-    }
-
-    fn id(&self) -> SegmentId {
-        SegmentId { core: self.core, number: self.segment.number }
+        RetiredSegment {
+            id: SegmentId { core, number: segment.number },
+            cookie: segment.cookie,
+            base: segment.base,
+            end: segment.end,
+            file_bytes: segment.segment_bytes,
+            slots,
+        }
     }
 }
 
@@ -45,16 +52,16 @@ impl<H: Host, D: Disk<File = H::File>> Recovering<'_, H, D> {
             let incarnation = Incarnation(incarnation);
             for (core, (shard, ..)) in shards.iter_mut().enumerate() {
                 shard.set_old_segments(segments.iter().map(|found| OldSegment {
-                    id: found.id(),
+                    id: found.id,
                     incarnation,
-                    cookie: found.segment.cookie,
-                    base: found.segment.base,
-                    end: found.segment.end,
-                    file_bytes: found.segment.segment_bytes,
+                    cookie: found.cookie,
+                    base: found.base,
+                    end: found.end,
+                    file_bytes: found.file_bytes,
                     slot: found.slots[core],
                 }));
             }
-            let segments = segments.iter().map(RetiredSegment::id).collect();
+            let segments = segments.iter().map(|found| found.id).collect();
             runs.push(OldRun { incarnation, segments });
         }
         runs

@@ -4,7 +4,11 @@
 //! `tag × n / 2^20`, so that a table may have any size: it grows by a quarter, one table at a time, without reading the log,
 //! and its order by tag survives growth, which is what makes a SCAN cursor stable.
 
+mod image;
+
 use wal::Version;
+
+pub use image::IndexImage;
 
 /// Tables of one core, as a power of two, in production: so many that at a hundred million keys a core's tags still tell nearly all
 /// keys of a table apart.

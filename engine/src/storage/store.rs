@@ -1,5 +1,8 @@
 //! Merge and read: which record of a key counts, and whether it is there to be seen.
 
+mod image;
+mod memory;
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
@@ -12,8 +15,7 @@ use super::KeyHash;
 use super::fetched::Fetched as FetchedRecords;
 use super::index::{Index, Location, ScanPosition, SegmentSlot, Slot, SlotRef};
 
-mod memory;
-
+pub use image::{KnownSegments, SegmentCounts, StoreCounts};
 pub use memory::{Fetch, Fetched, Unreadable};
 
 /// A segment that index entries may name.
@@ -39,6 +41,24 @@ struct KnownSegment<M> {
     lost_to_others: bool,
     /// The highest version that superseded a record here.
     replaced_upto: Version,
+}
+
+impl<M: Mapping> KnownSegment<M> {
+    /// One in which nothing counts yet.
+    fn new(map: M, base: Option<Lsn>, epoch: u32) -> KnownSegment<M> {
+        KnownSegment {
+            file_bytes: map.len() as u64,
+            map: Some(map),
+            epoch,
+            uses: Cell::new(0),
+            base,
+            entries: 0,
+            live_bytes: 0,
+            stands_for_own: false,
+            lost_to_others: false,
+            replaced_upto: Version::ZERO,
+        }
+    }
 }
 
 /// What [`Store::judge`] found. Valid until the next change of the store.
@@ -131,18 +151,7 @@ impl<M: Mapping> Store<M> {
     pub fn add_segment(&mut self, base: Option<Lsn>, map: M) -> SegmentSlot {
         self.epochs = self.epochs.wrapping_add(1);
         self.mapped_bytes += map.len() as u64;
-        let known = Some(KnownSegment {
-            file_bytes: map.len() as u64,
-            map: Some(map),
-            epoch: self.epochs,
-            uses: Cell::new(0),
-            base,
-            entries: 0,
-            live_bytes: 0,
-            stands_for_own: false,
-            lost_to_others: false,
-            replaced_upto: Version::ZERO,
-        });
+        let known = Some(KnownSegment::new(map, base, self.epochs));
         if let Some(slot) = self.free.pop() {
             self.segments[slot.0 as usize] = known;
             return slot;

@@ -61,6 +61,13 @@ pub trait Disk {
         files: &[Self::File],
         work: &(dyn Fn(usize, &[u8]) -> T + Sync),
     ) -> Vec<Result<T, DurableError>>;
+    /// As [`Disk::each_durable`], but only the first `len` bytes of each file are read, and `work` gets the file's length as well.
+    fn each_durable_head<T: Send>(
+        &self,
+        files: &[Self::File],
+        len: usize,
+        work: &(dyn Fn(usize, &[u8], u64) -> T + Sync),
+    ) -> Vec<Result<T, DurableError>>;
     /// Gives each of `items` to `work`, on as many threads as there are CPUs, up to eight; what it made of them, in their order. The
     /// simulator takes one item after the other, on its own thread.
     fn share_out<I: Send, T: Send>(&self, items: Vec<I>, work: &(dyn Fn(I) -> T + Sync)) -> Vec<T>;
@@ -179,6 +186,21 @@ impl Disk for OsDisk {
         })
     }
 
+    fn each_durable_head<T: Send>(
+        &self,
+        files: &[OsFile],
+        len: usize,
+        work: &(dyn Fn(usize, &[u8], u64) -> T + Sync),
+    ) -> Vec<Result<T, DurableError>> {
+        self.share_out((0..files.len()).collect(), &|index| {
+            let file = &files[index];
+            self.sync(file).map_err(DurableError::Sync)?;
+            let head = self.read_durable(file, 0, len).map_err(DurableError::Read)?;
+            let file_bytes = self.len(file).map_err(DurableError::Read)?;
+            Ok(work(index, &head, file_bytes))
+        })
+    }
+
     fn share_out<I: Send, T: Send>(&self, items: Vec<I>, work: &(dyn Fn(I) -> T + Sync)) -> Vec<T> {
         let count = items.len();
         let items = Mutex::new(items.into_iter().enumerate());
@@ -283,11 +305,13 @@ fn read_some(file: &File, room: &mut [u8], at: u64) -> io::Result<usize> {
 /// Aligned reads through an aligned buffer that cover `offset..offset + len`.
 fn read_direct(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     // A vector is aligned to its element only: room to start at an aligned byte.
-    let mut room = vec![0u8; DIRECT_BYTES + DIRECT_ALIGN];
-    let start = room.as_ptr().align_offset(DIRECT_ALIGN);
-    let buffer = &mut room[start..start + DIRECT_BYTES];
-    let mut bytes = Vec::with_capacity(len);
     let mut at = offset - offset % DIRECT_ALIGN as u64;
+    let covering = usize::try_from(offset - at).map_err(io::Error::other)?.saturating_add(len);
+    let buffer_bytes = covering.min(DIRECT_BYTES).next_multiple_of(DIRECT_ALIGN);
+    let mut room = vec![0u8; buffer_bytes + DIRECT_ALIGN];
+    let start = room.as_ptr().align_offset(DIRECT_ALIGN);
+    let buffer = &mut room[start..start + buffer_bytes];
+    let mut bytes = Vec::with_capacity(len);
     while bytes.len() < len {
         let step = match file.read_at(buffer, at) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -300,7 +324,7 @@ fn read_direct(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         }
         let take = (step - skip).min(len - bytes.len());
         bytes.extend_from_slice(&buffer[skip..skip + take]);
-        if step < DIRECT_BYTES {
+        if step < buffer_bytes {
             // Only the last read of a file is short.
             break;
         }
@@ -350,6 +374,13 @@ mod tests {
         let found: Vec<_> = OsDisk.each_durable(&files, &work).into_iter().map(Result::unwrap).collect();
         assert_eq!(found, (0..9).map(|number| (number, 1_300_000 * number + number)).collect::<Vec<_>>());
         assert!(OsDisk.each_durable(&[], &work).is_empty());
+        let heads = OsDisk.each_durable_head(&files, 4096, &|index, head, file_bytes| (index, head.len(), file_bytes));
+        let heads: Vec<_> = heads.into_iter().map(Result::unwrap).collect();
+        let expected = (0..9usize).map(|number| {
+            let len = 1_300_000 * number + number;
+            (number, len.min(4096), len as u64)
+        });
+        assert_eq!(heads, expected.collect::<Vec<_>>());
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub(crate) struct DataDirectory {
     pub(crate) segments: Vec<SegmentFile>,
     /// Left over from preparations, or being prepared.
     pub(crate) temporary: Vec<String>,
+    /// Checkpoints of the last stop. Their contents are the node's own business.
+    pub(crate) checkpoints: usize,
     /// By the NODE file; `None` if it is missing or damaged.
     pub(crate) node: Option<NodeId>,
     pub(crate) lock: Lock,
@@ -65,7 +67,7 @@ impl DataDirectory {
                 parent.display()
             )));
         }
-        let (segments, temporary) = list(path)?;
+        let Listing { segments, temporary, checkpoints } = list(path)?;
         let identity = path.join(IDENTITY_FILE);
         let node = match fs::File::open(&identity) {
             Ok(file) => {
@@ -86,12 +88,12 @@ impl DataDirectory {
             Err(error) => return Err(io_error(&identity, "cannot be read")(error)),
         };
         let lock = lock_of(&path.join(LOCK_FILE));
-        Ok(DataDirectory { path: path.to_owned(), segments, temporary, node, lock })
+        Ok(DataDirectory { path: path.to_owned(), segments, temporary, checkpoints, node, lock })
     }
 
     /// Lists its segments again.
     pub(crate) fn list_again(&self) -> Result<Vec<SegmentFile>, InspectError> {
-        list(&self.path).map(|(segments, _)| segments)
+        list(&self.path).map(|listing| listing.segments)
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {
@@ -99,21 +101,30 @@ impl DataDirectory {
     }
 }
 
-fn list(path: &Path) -> Result<(Vec<SegmentFile>, Vec<String>), InspectError> {
-    let (mut segments, mut temporary) = (Vec::new(), Vec::new());
+/// What lies in a directory.
+#[derive(Default)]
+struct Listing {
+    segments: Vec<SegmentFile>,
+    temporary: Vec<String>,
+    checkpoints: usize,
+}
+
+fn list(path: &Path) -> Result<Listing, InspectError> {
+    let mut listing = Listing::default();
     for entry in fs::read_dir(path).map_err(io_error(path, "cannot be listed"))? {
         let entry = entry.map_err(io_error(path, "cannot be listed"))?;
         // A name that is not UTF-8 is none of this program's.
         let Ok(name) = entry.file_name().into_string() else { continue };
         match file_kind(&name) {
-            FileKind::Segment { core, number } => segments.push(SegmentFile { core, number, name }),
-            FileKind::Temporary => temporary.push(name),
+            FileKind::Segment { core, number } => listing.segments.push(SegmentFile { core, number, name }),
+            FileKind::Temporary => listing.temporary.push(name),
+            FileKind::Checkpoint { .. } => listing.checkpoints += 1,
             FileKind::Other => {}
         }
     }
-    segments.sort();
-    temporary.sort();
-    Ok((segments, temporary))
+    listing.segments.sort();
+    listing.temporary.sort();
+    Ok(listing)
 }
 
 /// Who holds the lock file, by the kernel's list: asking by taking it, even for a moment, could make a daemon fail to start.

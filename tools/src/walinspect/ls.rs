@@ -72,8 +72,11 @@ pub(crate) fn run(path: &Path, output: &mut Output) -> Result<(), InspectError> 
             Lock::Held(pid) => format!("process {pid} has the directory"),
             Lock::NotSeen => "no process is seen to have the directory".to_owned(),
         };
-        let temporary = directory.temporary.len();
-        note(&format!("node {node}, {} segments, {temporary} temporary files; {daemon}", directory.segments.len()));
+        let (temporary, checkpoints) = (directory.temporary.len(), directory.checkpoints);
+        let segments = directory.segments.len();
+        note(&format!(
+            "node {node}, {segments} segments, {temporary} temporary files, {checkpoints} checkpoint files; {daemon}"
+        ));
     }
     Ok(())
 }

@@ -185,6 +185,20 @@ impl<M: Mapping> Log<M> {
         std::mem::take(&mut self.seals)
     }
 
+    /// Ends the log: nothing is appended any more, and the last segment is sealed like those before it. Only of a log that is durable
+    /// throughout; whether it is.
+    pub fn close(&mut self) -> bool {
+        if self.dead || self.in_flight.is_some() || self.durable != self.staged() || !self.retiring.is_empty() {
+            return false;
+        }
+        self.dead = true;
+        if self.current.last_header_crc != 0 && self.current.written == self.current.synced {
+            let seal = self.seal_of(&self.current);
+            self.seals.push((self.current.segment.number, seal.encode()));
+        }
+        true
+    }
+
     /// Lets go of ended segments that are synced throughout.
     pub(super) fn retire_synced(&mut self) {
         while let Some(live) = self.retiring.front()

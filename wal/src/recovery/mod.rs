@@ -11,6 +11,7 @@ mod error;
 mod evidence;
 mod judge;
 mod scan;
+mod tail;
 
 use std::fmt;
 
@@ -25,6 +26,7 @@ pub use error::RecoveryError;
 pub use evidence::{Finding, SegmentEvidence};
 pub use judge::judge;
 pub use scan::{SegmentScan, scan_segment};
+pub use tail::{Tail, look_at_tail};
 
 /// A row of the decision table: how a log's first position without an acceptable frame is understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,7 +37,7 @@ pub enum Row {
     RecycledBytes,
     /// Bytes that no completed sync covered, partly or wholly lost.
     TornTail,
-    /// A valid seal without a following segment: an earlier recovery cut here.
+    /// A valid seal without a following segment: a clean stop or an earlier recovery ended the log here.
     SealedCut,
     /// The next segment is not there, and nothing shows that it held anything durable.
     EndOfFiles,

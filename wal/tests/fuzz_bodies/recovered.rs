@@ -89,7 +89,8 @@ fn of_each<'a>(
 }
 
 fn recover(files: &Files) -> Result<Recovery, RecoveryError> {
-    let counted = files.iter().filter(|(name, _)| file_kind(name) != FileKind::Other);
+    let counted =
+        files.iter().filter(|(name, _)| matches!(file_kind(name), FileKind::Segment { .. } | FileKind::Temporary));
     judge(NODE, counted.map(|(name, bytes)| scan_segment(name, bytes)).collect())
 }
 

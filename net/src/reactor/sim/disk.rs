@@ -121,6 +121,20 @@ impl Disk for SimDisk {
         files.iter().enumerate().map(one).collect()
     }
 
+    fn each_durable_head<T: Send>(
+        &self,
+        files: &[SimFile],
+        len: usize,
+        work: &(dyn Fn(usize, &[u8], u64) -> T + Sync),
+    ) -> Vec<Result<T, DurableError>> {
+        let one = |(index, file): (usize, &SimFile)| {
+            self.sync(file).map_err(DurableError::Sync)?;
+            let file_bytes = self.len(file).map_err(DurableError::Read)?;
+            self.with_durable(file, 0, len, |head| work(index, head, file_bytes)).map_err(DurableError::Read)
+        };
+        files.iter().enumerate().map(one).collect()
+    }
+
     fn share_out<I: Send, T: Send>(&self, items: Vec<I>, work: &(dyn Fn(I) -> T + Sync)) -> Vec<T> {
         items.into_iter().map(work).collect()
     }

@@ -21,7 +21,10 @@ pub(super) struct Found {
 pub(super) fn verify(directory: &Path) -> Result<Found, String> {
     let failed = |what: &'static str| move |error| format!("{what}: {error}");
     let names = OsDisk.list(directory).map_err(failed("the directory cannot be listed"))?;
-    let names: Vec<String> = names.into_iter().filter(|name| wal::file_kind(name) != FileKind::Other).collect();
+    let names: Vec<String> = names
+        .into_iter()
+        .filter(|name| matches!(wal::file_kind(name), FileKind::Segment { .. } | FileKind::Temporary))
+        .collect();
     let opened: Result<Vec<_>, _> = names.iter().map(|name| OsDisk.open(&directory.join(name))).collect();
     let files = opened.map_err(failed("a segment cannot be opened"))?;
     let scans = OsDisk.each_durable(&files, &|index, bytes| scan_segment(&names[index], bytes));
