@@ -40,8 +40,6 @@ named! {
         CheckpointForgetsHeld = "checkpoint-forgets-held",
         /// A start from a checkpoint begins its clock where the records end, below the ceiling that was promised.
         CheckpointForgetsCeiling = "checkpoint-forgets-ceiling",
-        /// A core goes on with its clients while its checkpoint is written.
-        CheckpointOfRunningCore = "checkpoint-of-running-core",
 
         // ---- compaction
         /// A tombstone is dropped when its segment is compacted.

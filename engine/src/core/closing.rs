@@ -45,10 +45,9 @@ impl<H: Host> CoreLoop<H> {
         if self.commit.segments.is_moving() {
             return;
         }
-        if self.commit.segments.is_stuck() || !self.shard.log_mut().close() {
-            reach(Mark::CheckpointAbandoned);
-            tracing::warn!(core = self.core, "no checkpoint is written: a segment could not be removed");
-            return self.end();
+        // Without room for its ceiling the clock has not ended where the log says.
+        if self.commit.segments.is_stuck() || self.commit.ceiling_waits || !self.shard.log_mut().close() {
+            return self.abandon("the disk has no room, or a segment cannot be removed");
         }
         self.closing.closed = true;
         self.closing.began = self.now();

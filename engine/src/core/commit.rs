@@ -49,6 +49,8 @@ pub(crate) struct Commit<H: Host> {
     background: bool,
     /// No room for the clock's ceiling, and that was said.
     ceiling_stuck: bool,
+    /// The same, also for a reason that will pass.
+    pub(super) ceiling_waits: bool,
     /// When the control thread was last told what is durable, where nobody follows.
     reported: Mono,
 }
@@ -67,6 +69,7 @@ impl<H: Host> Commit<H> {
             failed: false,
             background: false,
             ceiling_stuck: false,
+            ceiling_waits: false,
             reported: Mono(0),
         }
     }
@@ -169,7 +172,9 @@ impl<H: Host> CoreLoop<H> {
 
     /// Closes what was staged, so that recovery finds it.
     fn seal_group(&mut self) {
-        let lasting = self.shard.seal_group().err().filter(|error| !error.is_transient());
+        let error = self.shard.seal_group().err();
+        self.commit.ceiling_waits = error.is_some();
+        let lasting = error.filter(|error| !error.is_transient());
         if let Some(error) = lasting
             && !self.commit.ceiling_stuck
         {
@@ -241,9 +246,10 @@ impl<H: Host> CoreLoop<H> {
             return;
         }
         let log = self.shard.log();
+        let is_durable = log.durable() == log.staged();
         if self.commit.failed {
             self.end();
-        } else if self.commit.idle_sealed && log.durable() == log.staged() {
+        } else if is_durable && (self.commit.idle_sealed || self.commit.ceiling_waits) {
             self.close();
         }
     }

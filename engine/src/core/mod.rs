@@ -212,7 +212,7 @@ impl<H: Host> CoreLoop<H> {
             self.complete(completion);
         }
         self.completions = completions;
-        if self.closing.is_closed() {
+        if self.closing.is_closed() || self.stopped {
             self.answer_last();
             return Ok(());
         }
@@ -220,7 +220,9 @@ impl<H: Host> CoreLoop<H> {
             self.shard.release_due(self.time);
         }
         self.receive();
-        self.run_clients();
+        if !self.stopping {
+            self.run_clients();
+        }
         self.receive_own();
         if self.holds.end_clients_turn() {
             self.retry_commands();
@@ -246,7 +248,7 @@ impl<H: Host> CoreLoop<H> {
         for core in &mut self.cores {
             retry |= core.flush();
         }
-        if self.closing.is_closed() {
+        if self.closing.is_closed() || self.stopped {
             let retry = retry || self.ops.has_backlog();
             let sleep_ms = if retry { RETRY_MS } else { CLOSED_SLEEP_MS };
             return if self.mailbox.arm() { Wait::Until(self.io.now().plus_ms(sleep_ms)) } else { Wait::Now };
@@ -258,7 +260,7 @@ impl<H: Host> CoreLoop<H> {
             || self.parts.is_stalled()
             || self.ops.has_backlog();
         let walking = self.parts.is_walking() && !self.holds.is_held();
-        if self.clients.has_runnable() || walking || !self.own.is_empty() || !self.mailbox.arm() {
+        if (self.clients.has_runnable() && !self.stopping) || walking || !self.own.is_empty() || !self.mailbox.arm() {
             return Wait::Now;
         }
         let now = self.io.now();
@@ -313,6 +315,10 @@ impl<H: Host> CoreLoop<H> {
     fn take(&mut self, message: ToCore) {
         // Records of one log must reach this shard's log in order, and commands of one client their shard. Everything
         // else goes on: a full disk stops neither reads nor the answers of other cores, nor the end.
+        if self.stopping && matches!(message, ToCore::Follow { .. } | ToCore::AppendLocal { .. }) {
+            // Nobody claims what was not answered. A stream that goes on would keep the log from its end.
+            return;
+        }
         let waiting = match &message {
             ToCore::Follow { .. } | ToCore::AppendLocal { .. } => !self.stalled_log.is_empty() || self.holds.is_held(),
             command if is_command(command) => !self.stalled_commands.is_empty() || self.holds.is_closed(),

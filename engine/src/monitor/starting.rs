@@ -90,6 +90,8 @@ mod tests {
         assert_eq!(board.text(), "recovering: 812 segments verified");
         said_at(2_200, Progress::Indexing { done: 8, segments: 812 });
         assert_eq!(board.text(), "recovering: 0 % of 812 segments indexed");
+        said_at(2_250, Progress::Loading { done: 3, blocks: 12 });
+        assert_eq!(board.text(), "recovering: 25 % of the checkpoint loaded");
         said_at(2_300, Progress::Indexed { records: 7 });
         assert_eq!(board.text(), "recovering: 7 records indexed");
     }

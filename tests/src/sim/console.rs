@@ -89,6 +89,21 @@ impl Region<'_> {
         self.mesh.stop(self.index, Death::Kill);
     }
 
+    /// A clean stop.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub fn stop(&mut self) {
+        self.mesh.ask_to_stop(self.index, Death::Power);
+        for _ in 0..100 {
+            self.mesh.run_ms(100);
+            if self.mesh.nodes[self.index].node.is_none() {
+                return;
+            }
+        }
+        panic!("it does not stop");
+    }
+
     /// Its disk is replaced by an empty one: what starts next is a new node.
     pub fn replace_disk(&mut self) {
         self.mesh.replace_disk(self.index);

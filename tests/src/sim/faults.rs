@@ -13,7 +13,10 @@ use super::check::device;
 use super::check::losses::Damage;
 use super::mesh::Mesh;
 use super::node::data_dir;
-use super::plan::{Death, DiskFate, Fault, Plan, Strike};
+use super::plan::{CheckpointFate, Death, DiskFate, Fault, Plan, Strike};
+
+/// How long a supervisor waits for a stop, in virtual milliseconds.
+const STOP_MS_MAX: u64 = 10_000;
 
 /// What ends a fault.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +28,7 @@ enum Cure {
     Clock(usize),
     Room(usize),
     Disk(usize),
+    Overdue(usize),
 }
 
 /// The faults of one run.
@@ -37,6 +41,8 @@ pub struct Faults {
     start_effects: Vec<Option<u64>>,
     /// By node, what happens to its disk once its armed death has come.
     fates: Vec<Option<DiskFate>>,
+    /// By node, what happens to its checkpoint once it has ended.
+    checkpoint_fates: Vec<Option<CheckpointFate>>,
 }
 
 impl Faults {
@@ -49,6 +55,7 @@ impl Faults {
             cures: Vec::new(),
             start_effects: vec![None; plan.nodes.len()],
             fates: vec![None; plan.nodes.len()],
+            checkpoint_fates: vec![None; plan.nodes.len()],
         }
     }
 
@@ -88,6 +95,9 @@ impl Faults {
             mesh.world.disarm_crash(machine);
             mesh.world.resume(machine);
             mesh.nodes[index].condemned = None;
+            if mesh.nodes[index].stopping.is_some() {
+                mesh.stop(index, Death::Kill);
+            }
         }
         let ips: Vec<IpAddr> = (0..mesh.nodes.len()).map(|index| mesh.ip(index)).collect();
         for from in &ips {
@@ -163,6 +173,24 @@ impl Faults {
                     self.fates[node] = Some(disk);
                 }
             }
+            Fault::Stop(stop) => {
+                let node = stop.node;
+                if mesh.nodes[node].node.is_none() || mesh.nodes[node].stopping.is_some() {
+                    return;
+                }
+                if let Some(cores) = stop.cores {
+                    mesh.nodes[node].cores = cores;
+                }
+                self.start_effects[node] = stop.start_effects;
+                self.checkpoint_fates[node] = Some(stop.checkpoint);
+                let death = if stop.power { Death::Power } else { Death::Kill };
+                mesh.ask_to_stop(node, death);
+                if let Some(effects) = stop.dies_at {
+                    mesh.nodes[node].condemned = Some(death);
+                    mesh.world.arm_crash(mesh.machine(node), effects);
+                }
+                self.cure_in(mesh, STOP_MS_MAX, Cure::Overdue(node));
+            }
             Fault::Blackout { ms } => {
                 for node in 0..mesh.nodes.len() {
                     if mesh.nodes[node].node.is_some() {
@@ -233,6 +261,12 @@ impl Faults {
                 mesh.nodes[node].wall_jump_ms = 0;
                 mesh.turn_clock(node);
             }
+            Cure::Overdue(node) => {
+                if mesh.nodes[node].stopping.is_some() {
+                    mesh.tell("its supervisor has no more patience");
+                    mesh.stop(node, Death::Kill);
+                }
+            }
             Cure::Room(node) => mesh.set_disk_full(node, false),
             Cure::Disk(node) => mesh.world.set_sync_delay(mesh.machine(node), self.plan.nodes[node].sync_delay),
         }
@@ -263,6 +297,9 @@ impl Faults {
             }
             if let Some(fate) = self.fates[node].take() {
                 change_disk(mesh, node, fate);
+            }
+            if let Some(fate) = self.checkpoint_fates[node].take() {
+                mesh.change_checkpoint(node, fate);
             }
             let planned = self.cures.iter().any(|(_, cure)| matches!(cure, Cure::Start(other) if *other == node));
             if !planned {
@@ -296,6 +333,8 @@ fn change_disk(mesh: &mut Mesh, node: usize, fate: DiskFate) {
 
 /// Flips a bit, or puts a sector over another, somewhere in the segments of a node that is down.
 fn damage(mesh: &mut Mesh, node: usize, mut random: Random, flip: bool) {
+    // A start from a checkpoint does not read what is damaged here; who knows of it makes the start read the logs.
+    mesh.remove_checkpoint(node);
     let machine = mesh.machine(node);
     let disk = mesh.world.disk(machine);
     let names = disk.list(data_dir()).unwrap_or_default();

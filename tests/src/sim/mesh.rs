@@ -25,6 +25,9 @@ const DELAYS_US: [(usize, usize, u64); 3] = [(0, 1, 37_000), (1, 2, 46_000), (0,
 /// Between two nodes of one region.
 const NEAR_US: u64 = 300;
 
+/// Names and contents.
+pub(crate) type Checkpoint = Vec<(String, Vec<u8>)>;
+
 #[derive(Clone, Copy, Debug)]
 enum Owner {
     Node(usize, Part),
@@ -47,6 +50,10 @@ pub(crate) struct NodeState {
     pub(crate) copy: Option<DiskImage>,
     /// How it ends at the effect for which the world was armed.
     pub(crate) condemned: Option<Death>,
+    /// It was asked to stop, and how its process ends then.
+    pub(crate) stopping: Option<Death>,
+    /// The files of the checkpoint before the last one, and of the last one.
+    pub(crate) checkpoints: [Checkpoint; 2],
     clients_machine: NodeIndex,
 }
 
@@ -174,6 +181,8 @@ impl Mesh {
                     log_failures: 0,
                     copy: None,
                     condemned: None,
+                    stopping: None,
+                    checkpoints: Default::default(),
                     clients_machine: world.add_node(&[IpAddr::from([10, 0, 1, last])]),
                 }
             })
@@ -290,6 +299,9 @@ impl Mesh {
                 }
                 let disk = self.world.disk(self.machine(index));
                 let checked = self.checks.started(index, &mut node, &disk);
+                for line in node.report.clone().iter().filter(|line| line.contains("checkpoint")) {
+                    self.tell(&format!("{}: {line}", self.nodes[index].name));
+                }
                 let state = &self.nodes[index];
                 let text =
                     format!("{} starts with {} cores, {:?}", state.name, state.cores, state.settings.commit_path);
@@ -336,6 +348,7 @@ impl Mesh {
     /// Power loss, or only the end of the process.
     pub(crate) fn stop(&mut self, index: usize, death: Death) {
         let Some(node) = self.nodes[index].node.take() else { return };
+        self.nodes[index].stopping = None;
         self.deaths += 1;
         self.removed += node.facts.sum(|core| &core.segments_removed);
         self.recycled += node.facts.sum(|core| &core.segments_recycled);
@@ -470,6 +483,7 @@ impl Mesh {
             self.nodes[index].log_failures += 1;
             self.stop(index, Death::Kill);
         }
+        self.end_if_stopped(index);
     }
 
     /// Holds what nodes sent to what they may send.

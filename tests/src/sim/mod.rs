@@ -22,6 +22,7 @@ pub mod plan;
 pub mod plant;
 pub mod reach;
 pub mod run;
+pub mod stops;
 pub mod sweep;
 pub mod tricks;
 pub mod workload;

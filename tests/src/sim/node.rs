@@ -245,6 +245,12 @@ impl Node {
         self.parts.clone()
     }
 
+    /// Whether all of it has ended after it was asked to stop.
+    #[must_use]
+    pub fn has_stopped(&self) -> bool {
+        self.control.stopped_cores() == self.cores.len()
+    }
+
     /// Runs one tick of a part.
     ///
     /// # Panics

@@ -117,6 +117,36 @@ pub enum DiskFate {
     Misplaced(u64),
 }
 
+/// What happens to the checkpoint of a node that has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckpointFate {
+    /// Nothing.
+    Kept,
+    /// A bit of it flips: `.0` picks the place.
+    Rotten(u64),
+    /// The one of an earlier stop takes its place.
+    Stale,
+    /// A file of it is gone: `.0` picks which.
+    Cut(u64),
+}
+
+/// A clean stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CleanStop {
+    /// Whose.
+    pub node: usize,
+    /// Its machine loses power right after the end.
+    pub power: bool,
+    /// The process dies right before this effect of the stop, if it has not ended by then.
+    pub dies_at: Option<u64>,
+    /// With how many cores it starts again, if not with as many.
+    pub cores: Option<u16>,
+    /// The next start dies right before this effect of it.
+    pub start_effects: Option<u64>,
+    /// What happens to the checkpoint meanwhile.
+    pub checkpoint: CheckpointFate,
+}
+
 /// One thing that goes wrong. Durations are in virtual milliseconds; what does not apply when its time comes does nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -187,6 +217,8 @@ pub enum Fault {
         /// What happens to its disk meanwhile.
         disk: DiskFate,
     },
+    /// A process is asked to stop, and starts again once it has.
+    Stop(CleanStop),
     /// All machines lose power at once.
     Blackout {
         /// Until they start again.
@@ -311,6 +343,7 @@ impl Plan {
                 at_ms += 1 + random.below(2 * gap_ms);
             }
         }
+        draw_stops(&mut plan);
         plan
     }
 
@@ -419,6 +452,37 @@ fn draw_native(seed: u64, clients: &mut [ClientPlan]) {
             client.mix = Mix { native: true, team_percent: 0, ..client.mix };
         }
     }
+}
+
+/// In every second world nodes are stopped now and then. From a stream of its own, like the teams.
+fn draw_stops(plan: &mut Plan) {
+    let mut random = Random::new(plan.seed ^ 0x5709_0000_C1EA_0001);
+    let random = &mut random;
+    if random.coin() {
+        return;
+    }
+    let gap_ms = [2_000, 5_000, 10_000][random.index(3)];
+    let spares_disk = random.coin();
+    let mut at_ms = random.below(2 * gap_ms);
+    while at_ms < plan.safety_ms {
+        let checkpoint = match random.below(8) {
+            0 if !spares_disk => CheckpointFate::Rotten(random.next()),
+            1 if !spares_disk => CheckpointFate::Stale,
+            2 if !spares_disk => CheckpointFate::Cut(random.next()),
+            _ => CheckpointFate::Kept,
+        };
+        let stop = CleanStop {
+            node: random.index(plan.nodes.len()),
+            power: random.coin(),
+            dies_at: (random.below(6) == 0).then(|| 1 + random.below(60)),
+            cores: (random.below(6) == 0).then(|| 1 + u16::try_from(random.below(3)).unwrap_or(0)),
+            start_effects: (random.below(4) == 0).then(|| 1 + random.below(40)),
+            checkpoint,
+        };
+        plan.faults.push(Strike { at_ms, fault: Fault::Stop(stop) });
+        at_ms += 1 + random.below(2 * gap_ms);
+    }
+    plan.faults.sort_by_key(|strike| strike.at_ms);
 }
 
 /// The kinds of faults, in the order of [`Swarm::weights`].
@@ -562,6 +626,7 @@ impl fmt::Display for Fault {
                     DiskFate::Misplaced(_) => write!(formatter, ", with a misplaced sector on its disk"),
                 }
             }
+            Fault::Stop(stop) => stop.fmt(formatter),
             Fault::Blackout { ms } => write!(formatter, "all lose power and are back after {ms} ms"),
             Fault::FailSync { node } => write!(formatter, "the next sync of {} fails", name(node)),
             Fault::FailWrite { node } => write!(formatter, "the next write of {} fails", name(node)),
@@ -575,6 +640,30 @@ impl fmt::Display for Fault {
             Fault::ClockJump { node, offset_ms, ms } => {
                 write!(formatter, "the clock of {} is off by {offset_ms} ms for {ms} ms", name(node))
             }
+        }
+    }
+}
+
+impl fmt::Display for CleanStop {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} is stopped", REGIONS.get(self.node).copied().unwrap_or("a further node"))?;
+        if let Some(effects) = self.dies_at {
+            write!(formatter, ", and dies before its effect {effects} if it has not ended")?;
+        }
+        if self.power {
+            write!(formatter, ", loses power then")?;
+        }
+        if let Some(cores) = self.cores {
+            write!(formatter, ", starts with {cores} cores")?;
+        }
+        if let Some(effects) = self.start_effects {
+            write!(formatter, ", and dies before effect {effects} of its start")?;
+        }
+        match self.checkpoint {
+            CheckpointFate::Kept => Ok(()),
+            CheckpointFate::Rotten(_) => write!(formatter, ", with a flipped bit in its checkpoint"),
+            CheckpointFate::Stale => write!(formatter, ", with the checkpoint of an earlier stop"),
+            CheckpointFate::Cut(_) => write!(formatter, ", with a file of its checkpoint missing"),
         }
     }
 }

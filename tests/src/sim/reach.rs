@@ -18,6 +18,13 @@ pub const EXPECTED: &[Mark] = &[
     Mark::LeftoverRemoved,
     Mark::WatermarkDiscarded,
     Mark::CoreCountChanged,
+    Mark::CheckpointWritten,
+    Mark::CheckpointAbandoned,
+    Mark::CheckpointUsed,
+    Mark::CheckpointOfOtherCores,
+    Mark::CheckpointDamaged,
+    Mark::CheckpointOfOtherSegments,
+    Mark::CheckpointSegmentChanged,
     Mark::CompactionBegan,
     Mark::WinnerCopied,
     Mark::CopiesSent,
@@ -93,6 +100,10 @@ pub const BY_SCENARIO: &[(Mark, &str)] = &[
 
 /// What nothing here reaches for certain, and why not.
 pub const UNREACHED: &[(Mark, &str)] = &[
+    (
+        Mark::CheckpointFromLater,
+        "two seeds in a hundred; a_run_that_begins_before_the_checkpoint_was_written_reads_the_logs does it to a start",
+    ),
     (
         Mark::DepartureFailed,
         "a rename or an unlink would have to fail, and simulated directories never do; \
