@@ -313,9 +313,17 @@ fn narrow(position: usize) -> u32 {
 /// Reads a number and its CR LF from `start` on.
 fn read_length(input: &[u8], start: usize) -> Length {
     let rest = input.get(start..).unwrap_or_default();
-    // Nearly every length of a real client has one or two digits.
-    if let [digit @ b'1'..=b'9', b'\r', b'\n', ..] = rest {
-        return Length::Value { value: i64::from(digit - b'0'), next: start + 3 };
+    // Nearly every length of a real client has one, two or three digits.
+    let digit = |byte: u8| i64::from(byte - b'0');
+    match *rest {
+        [a @ b'1'..=b'9', b'\r', b'\n', ..] => return Length::Value { value: digit(a), next: start + 3 },
+        [a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', ..] => {
+            return Length::Value { value: digit(a) * 10 + digit(b), next: start + 4 };
+        }
+        [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b'\r', b'\n', ..] => {
+            return Length::Value { value: digit(a) * 100 + digit(b) * 10 + digit(c), next: start + 5 };
+        }
+        _ => {}
     }
     let window = &rest[..rest.len().min(limits::RESP_LENGTH_LINE_BYTES_MAX)];
     match window.iter().position(|byte| !(byte.is_ascii_digit() || *byte == b'-')) {
