@@ -51,3 +51,29 @@ fn a_stop_that_dies_at_any_step_leaves_a_directory_that_starts() {
     }
     assert!(used > 10 && died > 10, "{used} starts from a checkpoint, {died} deaths");
 }
+
+/// A start from a checkpoint dies at one step after the other, and the next one finds everything.
+#[test]
+fn a_start_from_a_checkpoint_that_dies_at_any_step_is_made_up_for() {
+    let (mut again, mut read) = (0, 0);
+    for effects in 1..EFFECTS_MAX {
+        let mut mesh = Mesh::new(effects);
+        for number in 0..20 {
+            mesh.region("sfo").set(&format!("key:{number}"), 300);
+        }
+        mesh.run_ms(300);
+        mesh.region("sfo").stop();
+        mesh.dies_at(0, effects, if effects % 2 == 0 { Death::Power } else { Death::Kill });
+        mesh.region("sfo").start();
+        if !mesh.start_report(0).is_empty() {
+            // It outlived its start.
+            mesh.region("sfo").lose_power();
+        }
+        mesh.region("sfo").start();
+        again += u64::from(said(&mesh, "started from the checkpoint"));
+        read += u64::from(!said(&mesh, "started from the checkpoint"));
+        mesh.run_ms(300);
+        mesh.sound();
+    }
+    assert!(again > 3 && read > 3, "{again} starts from a checkpoint that had served before, {read} without");
+}
