@@ -151,7 +151,8 @@ fn corrupt_segment_never_deletes_data() {
         assert_eq!(client.call(&set).unwrap(), Value::Simple("OK".into()));
     }
     drop(client);
-    assert!(daemon.terminate().success(), "{}", daemon.log());
+    // A clean stop would leave a checkpoint, with which the start reads only the ends of the logs.
+    daemon.kill9();
 
     // A bit flips in the middle of a segment that has others behind it.
     let oldest = segments(&daemon).into_iter().next().expect("segments");

@@ -155,7 +155,8 @@ fn a_segment_that_cannot_be_read_is_named_at_the_start() {
     for number in 0..count {
         assert_eq!(client.call(&["SET", &large_key(number), &large_value(number)]).unwrap(), ok());
     }
-    assert_eq!(daemon.terminate().code(), Some(0));
+    // A clean stop would leave a checkpoint, with which the start reads only the ends of the logs.
+    daemon.kill9();
     let sealed = segments(&disk.data_dir()).swap_remove(1);
     disk.damage(&sealed, 300 * 1024..300 * 1024 + 512);
     for _ in 0..2 {
