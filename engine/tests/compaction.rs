@@ -256,6 +256,28 @@ fn whoever_follows_this_log_finds_what_superseded_its_records() {
 }
 
 #[test]
+fn what_superseded_a_record_is_copied_although_there_was_no_room_at_first() {
+    let mut driven = Driven::new();
+    driven.put("key", b"loser", None);
+    driven.churn(1);
+    driven.follow("key", b"winner", 5);
+    driven.churn(6);
+    // The segments at hand are full, and the next one is not prepared yet.
+    let (time, churn) = (driven.time(), SECRET.hash(b"churn"));
+    while driven.shard.put(churn, b"churn", &[b'c'; 8_000], None, time).is_ok() {}
+    while driven.shard.put(churn, b"churn", b"c", None, time).is_ok() {}
+    driven.shard.begin_compaction();
+    let read = driven.shard.compaction_read().expect("the first segment");
+    let bytes = driven.read(read.segment.number, read.offset, read.len);
+    driven.shard.compaction_chunk(&bytes).expect("intact");
+    assert_eq!(driven.shard.compact(usize::MAX, time), Err(WriteError::NoSegment));
+    driven.settle();
+    assert!(driven.compact(usize::MAX) >= 4);
+    assert_eq!(driven.frames_with(b"loser"), []);
+    assert!(driven.frames_with(b"winner").contains(&FrameKind::Compacted));
+}
+
+#[test]
 fn a_full_disk_leaves_compaction_the_room_that_it_needs_to_make_more() {
     let mut driven = Driven::new();
     driven.put("key", b"value", None);

@@ -426,13 +426,15 @@ impl<M: Mapping> Shard<M> {
             }
             Found::LostTo(hash, at) => {
                 reach(Mark::WinnerCopied);
-                work.covered.insert(hash.0);
                 if planted::is(Fault::WinnersNotCopied) {
+                    work.covered.insert(hash.0);
                     return Ok(0);
                 }
                 let winner = self.store.with_record(at, |winner| winner.bytes.to_vec());
                 let winner = RecordView::parse_trusted(&winner).expect("an entry names a verified record");
                 let to = self.append_copy(FrameKind::Compacted, winner.bytes)?;
+                // Not before there was room for it.
+                work.covered.insert(hash.0);
                 self.store.relocate(hash, (at, winner.padded_len()), (to, winner.padded_len()));
                 self.store.stands_for_own(to.segment);
                 work.copied = true;
