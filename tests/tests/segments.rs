@@ -132,11 +132,13 @@ fn a_log_of_overwritten_keys_stays_small_and_its_files_are_used_again() {
     }
 }
 
-/// Every file of a data directory, by name.
+/// Every file of a data directory, by name; but for preparations that a kill interrupted, which hold nothing.
 fn contents(daemon: &Daemon) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(daemon.data_dir()).expect("the data directory").map(|entry| entry.expect("an entry"));
     entries
-        .map(|entry| (entry.file_name().into_string().expect("UTF-8"), fs::read(entry.path()).expect("a file")))
+        .map(|entry| (entry.file_name().into_string().expect("UTF-8"), entry.path()))
+        .filter(|(name, _)| !name.ends_with(".tmp"))
+        .map(|(name, path)| (name, fs::read(path).expect("a file")))
         .collect()
 }
 

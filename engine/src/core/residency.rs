@@ -49,8 +49,9 @@ pub(super) struct Residency<H: Host> {
     /// Files of segments that are not in memory.
     files: BTreeMap<SegmentSlot, H::File>,
     moving: Option<Moving>,
-    /// Mappings of segments that left while something of them was being sent; not those that other cores have, too.
-    leaving: Vec<H::Map>,
+    /// Mappings of segments that left while something of them was being sent, with the slots that they have until they are
+    /// removed; not those that other cores have, too.
+    leaving: Vec<(Option<SegmentSlot>, H::Map)>,
     look_at: Mono,
     looks: u32,
     retry_at: Mono,
@@ -74,11 +75,18 @@ impl<H: Host> Residency<H> {
         self.files.get(&slot)
     }
 
-    /// A segment was removed. Whether nobody reads its file any more.
+    /// A segment was removed. Whether its file may be used again at once: nothing that is being sent lies in it. A record of it
+    /// that is still being read from the disk is recognised as late.
     pub(super) fn removed(&mut self, slot: SegmentSlot, map: Option<H::Map>) -> bool {
-        // A read of it may be on its way, and something of it may still be being sent.
-        let was_cold = self.files.remove(&slot).is_some();
-        !was_cold && map.is_some_and(|map| map.is_unique())
+        self.files.remove(&slot);
+        let mut is_held = false;
+        for (of, map) in &mut self.leaving {
+            if *of == Some(slot) {
+                is_held |= !map.is_unique();
+                *of = None;
+            }
+        }
+        !is_held && map.is_none_or(|map| map.is_unique())
     }
 }
 
@@ -94,7 +102,7 @@ impl<H: Host> CoreLoop<H> {
         if self.stopping || self.commit.failed || self.residency.moving.is_some() || now < self.residency.retry_at {
             return;
         }
-        self.residency.leaving.retain(|map| !map.is_unique());
+        self.residency.leaving.retain(|(_, map)| !map.is_unique());
         let look = now >= self.residency.look_at;
         if look {
             self.residency.look_at = now.plus_ms(LOOK_MS);
@@ -124,7 +132,7 @@ impl<H: Host> CoreLoop<H> {
     }
 
     fn pinned_bytes(&self) -> u64 {
-        self.residency.leaving.iter().map(|map| map.len() as u64).sum()
+        self.residency.leaving.iter().map(|(_, map)| map.len() as u64).sum()
     }
 
     /// What this core takes of the limit.
@@ -190,7 +198,9 @@ impl<H: Host> CoreLoop<H> {
                 // Of a segment of an earlier run every core has the mapping; whoever keeps it to see when it is free keeps the others
                 // from seeing that.
                 let shared = self.shard.is_old(slot) && self.facts.cores > 1;
-                self.residency.leaving.extend(map.filter(|map| !shared && !map.is_unique()));
+                self.residency
+                    .leaving
+                    .extend(map.filter(|map| !shared && !map.is_unique()).map(|map| (Some(slot), map)));
                 let taken = self.memory_bytes();
                 self.publish_memory(taken);
             }
