@@ -2,7 +2,6 @@
 //! what should leave.
 
 use std::io::Write;
-use std::time::Duration;
 
 use tests::process::{Client, Daemon, Value, backends, wait_for};
 
@@ -139,7 +138,33 @@ fn a_client_that_does_not_read_large_values_is_closed_and_holds_nothing() {
     });
     wait_for("what it held to be free", || (metric(&daemon, "godwit_pinned_bytes", 1) == 0).then_some(()));
     assert_eq!(client.call(&["GET", "large:7"]).unwrap(), Value::Bulk(large.into_bytes()));
-    lazy.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    drop(lazy);
+}
+
+#[test]
+fn a_client_that_does_not_read_can_be_killed() {
+    let mut daemon = small(1);
+    daemon.start();
+    let mut client = daemon.client();
+    client.call(&["SET", "large", &"v".repeat(200 * 1024)]).unwrap();
+    let mut lazy = std::net::TcpStream::connect(daemon.at(daemon.ports().storage)).unwrap();
+    let addr = format!(" addr={} ", lazy.local_addr().unwrap());
+    // More than sockets buffer: a send is under way for as long as nobody reads.
+    lazy.write_all("GET large\r\n".repeat(200).as_bytes()).unwrap();
+    let mut is_listed = || {
+        let Value::Bulk(list) = client.call(&["CLIENT", "LIST"]).unwrap() else { panic!("a list") };
+        String::from_utf8(list)
+            .unwrap()
+            .lines()
+            .any(|line| format!("{line} ").contains(&addr) && line.contains("cmd=get"))
+    };
+    wait_for("the client to have asked", || is_listed().then_some(()));
+    let mut other = daemon.client();
+    assert_eq!(
+        other.call(&["CLIENT", "KILL", "ADDR", addr.trim().trim_start_matches("addr=")]).unwrap(),
+        Value::Integer(1)
+    );
+    wait_for("it to be gone", || (!is_listed()).then_some(()));
 }
 
 #[test]

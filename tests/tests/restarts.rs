@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use tests::process::{Daemon, Value, backends};
+use tests::process::{Daemon, Value, backends, wait_for};
 
 const DAEMON: &str = env!("CARGO_BIN_EXE_daemon-under-test");
 
@@ -105,7 +105,10 @@ fn a_node_whose_clients_never_pause_stops_with_a_checkpoint() {
             })
         })
         .collect();
-    std::thread::sleep(Duration::from_millis(300));
+    wait_for("all clients to be busy", || {
+        let originated = |core| daemon.metric(&format!("godwit_records_originated_total{{core=\"{core}\"}}"));
+        (originated(0) + originated(1) > 200).then_some(())
+    });
     assert!(daemon.terminate().success());
     let written: Vec<(u32, u64)> = busy.into_iter().map(|thread| thread.join().expect("no panic")).collect();
     assert_eq!(checkpoints(&daemon), 2);

@@ -107,8 +107,6 @@ impl<H: Host> CoreLoop<H> {
         if look {
             self.residency.look_at = now.plus_ms(LOOK_MS);
             self.residency.looks = self.residency.looks.wrapping_add(1);
-        }
-        if look {
             self.publish_memory(taken);
         }
         // They give way to segments, within their share.
