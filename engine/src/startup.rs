@@ -13,14 +13,13 @@ mod walk;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use net::reactor::disk::{Disk, DurableError};
+use net::reactor::disk::Disk;
 use net::reactor::{FileJob, Outcome};
 use wal::marks::{Mark, reach};
 use wal::planted::{self, Fault};
-use wal::recovery::{RecoveryError, judge, scan_segment};
+use wal::recovery::RecoveryError;
 use wal::{
     Commit, CommitPath, ControlRecord, Cookie, CoreId, Incarnation, Lsn, NodeId, Segment, SegmentHeader, SegmentNumber,
     Version,
@@ -138,9 +137,9 @@ fn io_error(path: &Path, what: &'static str) -> impl FnOnce(std::io::Error) -> S
 /// How far start-up is, for whoever waits for it or measures it. Told by any thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// One more segment was synced, read from the device and verified.
-    Scanning {
-        /// So many are, now or a moment ago.
+    /// One more segment was synced, read from the device, verified and indexed.
+    Reading {
+        /// So many are.
         done: usize,
         /// Of so many.
         segments: usize,
@@ -152,21 +151,14 @@ pub enum Progress {
         /// Of so many.
         blocks: usize,
     },
-    /// Every segment was synced, read from the device and verified.
-    Scanned {
+    /// Every segment was.
+    Read {
         /// How many.
         segments: usize,
         /// Their bytes.
         bytes: u64,
     },
-    /// More segments were indexed.
-    Indexing {
-        /// So many are.
-        done: usize,
-        /// Of so many.
-        segments: usize,
-    },
-    /// Every record was indexed.
+    /// Every record of the logs is in the index.
     Indexed {
         /// How many.
         records: u64,
@@ -177,16 +169,13 @@ impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let percent = |done: usize, segments: usize| done * 100 / segments.max(1);
         match *self {
-            Progress::Scanning { done, segments } => {
-                write!(f, "{} % of {segments} segments verified", percent(done, segments))
+            Progress::Reading { done, segments } => {
+                write!(f, "{} % of {segments} segments read", percent(done, segments))
             }
             Progress::Loading { done, blocks } => {
                 write!(f, "{} % of the checkpoint loaded", percent(done, blocks))
             }
-            Progress::Scanned { segments, .. } => write!(f, "{segments} segments verified"),
-            Progress::Indexing { done, segments } => {
-                write!(f, "{} % of {segments} segments indexed", percent(done, segments))
-            }
+            Progress::Read { segments, .. } => write!(f, "{segments} segments read"),
             Progress::Indexed { records } => write!(f, "{records} records indexed"),
         }
     }
@@ -335,33 +324,8 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
 
     /// Reads, judges and indexes the logs.
     fn read_logs(&mut self, files: &Files<H::File>, progress: &(dyn Fn(Progress) + Sync)) -> Result<(), StartError> {
-        let (names, handles): (Vec<&String>, Vec<H::File>) =
-            files.iter().map(|(name, file)| (name, file.clone())).unzip();
-        // A killed process's last frames may exist only in memory: they are made durable, then the disk is trusted.
-        let (done, segments) = (AtomicUsize::new(0), names.len());
-        let scan = |index: usize, bytes: &[u8]| {
-            let scan = (scan_segment(names[index], bytes), bytes.len() as u64);
-            progress(Progress::Scanning { done: done.fetch_add(1, Ordering::Relaxed) + 1, segments });
-            scan
-        };
-        let scanned = self.disk.each_durable(&handles, &scan);
-        let mut scans = Vec::new();
-        let mut total_bytes = 0;
-        for (name, scan) in names.into_iter().zip(scanned) {
-            let path = self.path(name);
-            let (scan, bytes) = scan.map_err(|error| match error {
-                DurableError::Sync(source) => StartError::Io {
-                    path,
-                    what: "cannot be synced (start again; if that repeats, the disk is failing)",
-                    source,
-                },
-                DurableError::Read(source) => StartError::Io { path, what: "cannot be read", source },
-            })?;
-            scans.push(scan);
-            total_bytes += bytes;
-        }
-        progress(Progress::Scanned { segments: scans.len(), bytes: total_bytes });
-        let recovery = judge(self.node, scans)?;
+        let names: Vec<&String> = files.keys().collect();
+        let (recovery, pass) = self.read_and_judge(&names, files, progress)?;
         self.report.extend(recovery.report.iter().map(ToString::to_string));
         for log in &recovery.logs {
             self.ends.insert((log.incarnation, log.core), log.end);
@@ -375,7 +339,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
                 }
             }
         }
-        self.index(&recovery.logs, files, progress)?;
+        self.take_pass(&recovery.logs, pass)?;
         progress(Progress::Indexed { records: self.records });
         for name in &recovery.recyclable {
             self.unlink(name)?;

@@ -32,8 +32,8 @@ fn a_start_is_alive_and_says_how_far_it_is_until_the_node_runs() {
         runtime.block_on(serve(vec![listener], router, std::future::pending::<()>()));
     });
     assert_eq!(get(addr, "/readyz"), (503, "recovering\n".to_owned()));
-    monitor.start().tell(Progress::Scanning { done: 300, segments: 812 }, Duration::ZERO);
-    let so_far = (503, "recovering: 36 % of 812 segments verified\n".to_owned());
+    monitor.start().tell(Progress::Reading { done: 300, segments: 812 }, Duration::ZERO);
+    let so_far = (503, "recovering: 36 % of 812 segments read\n".to_owned());
     for path in ["/readyz", "/metrics", "/api/status"] {
         assert_eq!(get(addr, path), so_far, "{path}");
     }

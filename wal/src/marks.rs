@@ -30,6 +30,8 @@ named! {
         DamagedSealIgnored = "damaged-seal-ignored",
         /// A segment had no seal, was synced, and got one.
         SegmentSealedAtStart = "segment-sealed-at-start",
+        /// Frames stood in a segment behind a log's end: what they say was indexed, and the logs were read again without them.
+        SegmentsReadAgain = "segments-read-again",
         /// A preparation that a crash interrupted was removed.
         LeftoverRemoved = "leftover-removed",
         /// A watermark was discarded because a position it rests on was not recovered.

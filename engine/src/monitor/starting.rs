@@ -52,18 +52,16 @@ impl StartBoard {
 
 /// One of many steps, and not the end of them.
 fn is_step(progress: Progress) -> bool {
-    matches!(progress, Progress::Scanning { .. } | Progress::Loading { .. } | Progress::Indexing { .. })
+    matches!(progress, Progress::Reading { .. } | Progress::Loading { .. })
 }
 
 fn say(progress: Progress, since_start: Duration) {
     let millis = u64::try_from(since_start.as_millis()).unwrap_or(u64::MAX);
     match progress {
-        Progress::Scanned { segments: 0, .. } | Progress::Indexed { records: 0 } => {}
-        Progress::Scanned { segments, bytes } => tracing::info!(segments, bytes, millis, "segments read and verified"),
+        Progress::Read { segments: 0, .. } | Progress::Indexed { records: 0 } => {}
+        Progress::Read { segments, bytes } => tracing::info!(segments, bytes, millis, "segments read and verified"),
         Progress::Indexed { records } => tracing::info!(records, millis, "records indexed"),
-        Progress::Scanning { .. } | Progress::Loading { .. } | Progress::Indexing { .. } => {
-            tracing::info!(millis, "recovering: {progress}")
-        }
+        Progress::Reading { .. } | Progress::Loading { .. } => tracing::info!(millis, "recovering: {progress}"),
     }
 }
 
@@ -80,16 +78,14 @@ mod tests {
             board.lock().said_at
         };
         let (half, more) =
-            (Progress::Scanning { done: 406, segments: 812 }, Progress::Scanning { done: 407, segments: 812 });
+            (Progress::Reading { done: 406, segments: 812 }, Progress::Reading { done: 407, segments: 812 });
         assert_eq!(said_at(900, half), Duration::ZERO);
-        assert_eq!(board.text(), "recovering: 50 % of 812 segments verified");
+        assert_eq!(board.text(), "recovering: 50 % of 812 segments read");
         assert_eq!(said_at(1_000, more), Duration::from_millis(1_000));
         assert_eq!(said_at(1_999, more), Duration::from_millis(1_000));
-        let scanned = Progress::Scanned { segments: 812, bytes: 5 };
+        let scanned = Progress::Read { segments: 812, bytes: 5 };
         assert_eq!(said_at(2_100, scanned), Duration::from_millis(2_100), "the end of a stage is always said");
-        assert_eq!(board.text(), "recovering: 812 segments verified");
-        said_at(2_200, Progress::Indexing { done: 8, segments: 812 });
-        assert_eq!(board.text(), "recovering: 0 % of 812 segments indexed");
+        assert_eq!(board.text(), "recovering: 812 segments read");
         said_at(2_250, Progress::Loading { done: 3, blocks: 12 });
         assert_eq!(board.text(), "recovering: 25 % of the checkpoint loaded");
         said_at(2_300, Progress::Indexed { records: 7 });

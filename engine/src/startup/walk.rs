@@ -1,20 +1,24 @@
-//! One segment, read for the index: what its records say, sorted by the core that owns each key. Segments may be walked at the same
-//! time, for a walk changes nothing: what it found is put together afterwards, in the segments' order.
+//! One segment, read for the index while it is verified: what its records say, sorted by the core and the part of the index that has
+//! each key. Segments may be walked at the same time, for a walk changes nothing: what it found is put together afterwards, in
+//! the segments' order.
 
-use bytes::Bytes;
 use wal::planted::{self, Fault};
-use wal::recovery::RecoveredSegment;
-use wal::{ControlRecord, FrameKind, Lsn, Mapping, NodeId, RecordOp, RecordView, SEGMENT_HEADER_BYTES, Version};
+use wal::recovery::{SegmentScan, Visit, scan_and_visit};
+use wal::{ControlRecord, FrameKind, FrameView, Lsn, Mapping, NodeId, RecordOp, RecordView, Version};
 
 use super::StartError;
 use crate::clock::{Time, is_far_future};
 use crate::replication::logs::MARK_EVERY_BYTES;
 use crate::shard::HeldKey;
-use crate::storage::index::{Location, SegmentSlot};
-use crate::storage::store::{Facts, Store, Verdict};
+use crate::storage::index::{Index, Location, SegmentSlot};
+use crate::storage::store::{Facts, Store};
 use crate::storage::{KeyHash, NodeSecret};
 
 const _: () = assert!(size_of::<Entry>() == 40);
+
+/// For so many records of one table room is made before they come. More come only if there are more than a hundred million keys, or if
+/// most are of the same key.
+const ROOM_AT_A_TIME: usize = 1000;
 
 /// What a walk has to know of the node.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +29,9 @@ pub(super) struct Walker {
     pub(super) cores: u16,
     /// What is in the far future of it is held back.
     pub(super) time: Time,
+    /// Groups of tables of each index, as a power of two: those of a group are filled together, so that they stay in the processor's
+    /// caches meanwhile.
+    pub(super) group_bits: u32,
 }
 
 /// A record that a store is to judge. One of them for each record is in memory until its segment is indexed.
@@ -42,7 +49,6 @@ struct Entry {
     expires: bool,
     /// Stands in a frame that compaction made.
     is_copy: bool,
-    stands_for_own: bool,
 }
 
 /// A record that is held back.
@@ -57,10 +63,8 @@ pub(super) struct Held {
 /// What a segment says.
 #[derive(Debug)]
 pub(super) struct Walked {
-    /// The segment behind its header, for keys that have to be compared.
-    bytes: Bytes,
-    /// By core of this run; those of one key in the order of the log.
-    entries: Vec<Vec<Entry>>,
+    /// By core of this run.
+    entries: Vec<Grouped>,
     pub(super) held: Vec<Held>,
     /// Those of this node's own frames, in the order of the log.
     pub(super) controls: Vec<(FrameKind, ControlRecord)>,
@@ -76,50 +80,77 @@ pub(super) struct Walked {
     /// Where this node's clock was at least.
     pub(super) reached: Version,
     pub(super) records: u64,
+    /// Why it cannot be used, if it turns out to belong to a log.
+    pub(super) unusable: Option<StartError>,
+}
+
+/// Records of one core.
+#[derive(Debug, Default)]
+struct Grouped {
+    /// By group of tables; in each of them in the order of the log.
+    entries: Vec<Entry>,
+    /// Where each group ends.
+    ends: Vec<usize>,
+    /// Some stand for records of this node.
+    stand_for_own: bool,
+}
+
+/// A segment that is being walked.
+struct Walk<'a> {
+    walker: &'a Walker,
+    name: &'a str,
+    walked: Walked,
+    /// By core, in the order of the log.
+    entries: Vec<Vec<Entry>>,
 }
 
 impl Walker {
-    /// Reads the segment in `map` up to its end, and verifies the frames once more: these are the bytes that will be served.
-    pub(super) fn walk<M: Mapping>(&self, map: &M, segment: &RecoveredSegment) -> Result<Walked, StartError> {
-        let unusable = |error: &dyn std::fmt::Display| StartError::Record(format!("{}: {error}", segment.file_name));
-        let used = usize::try_from(segment.end.0 - segment.base.0).expect("64-bit target");
-        let bytes = map.bytes(SEGMENT_HEADER_BYTES..used.max(SEGMENT_HEADER_BYTES));
-        let mut walked = Walked::new(bytes.clone(), self.cores);
-        let start = Lsn(segment.base.0 + SEGMENT_HEADER_BYTES as u64);
-        for frame in wal::frames(&bytes, start, segment.cookie) {
-            let frame = frame.map_err(|error| unusable(&error))?;
-            // Whatever was shown lies in or below a group whose frames were sealed at this time.
-            if !planted::is(Fault::ClockBelowCeiling) {
-                walked.reached = walked.reached.max(frame.hlc());
-            }
-            walked.mark(frame.lsn());
-            walked.has_copies |= frame.kind() == FrameKind::Compacted;
-            let payload = frame.payload();
-            let payload_at = SEGMENT_HEADER_BYTES + (payload.as_ptr() as usize - bytes.as_ptr() as usize);
-            let mut at = 0;
-            while at < payload.len() {
-                let (record, len) =
-                    RecordView::parse_trusted_prefix(&payload[at..]).map_err(|error| unusable(&error))?;
-                self.take(&mut walked, frame.kind(), &record, narrow(payload_at + at))?;
-                at += len;
-            }
+    /// Verifies and reads the segment file `name`, which is `bytes`.
+    pub(super) fn walk(&self, name: &str, bytes: &[u8]) -> (SegmentScan, Walked) {
+        let cores = usize::from(self.cores);
+        let mut walk = Walk {
+            walker: self,
+            name,
+            walked: Walked {
+                entries: Vec::new(),
+                held: Vec::new(),
+                controls: Vec::new(),
+                marks: Vec::new(),
+                originated: Version::ZERO,
+                data: false,
+                has_copies: false,
+                floor: Version::ZERO,
+                reached: Version::ZERO,
+                records: 0,
+                unusable: None,
+            },
+            entries: vec![Vec::new(); cores],
+        };
+        walk.walked.entries.resize_with(cores, Grouped::default);
+        let scan = scan_and_visit(name, bytes, &mut walk);
+        let mut walked = walk.walked;
+        for (grouped, entries) in walked.entries.iter_mut().zip(walk.entries) {
+            grouped.group(&entries, self.group_bits);
         }
-        for entries in &mut walked.entries {
-            sort(entries);
+        (scan, walked)
+    }
+}
+
+impl Visit for Walk<'_> {
+    fn frame(&mut self, frame: &FrameView<'_>) {
+        // Whatever was shown lies in or below a group whose frames were sealed at this time.
+        if !planted::is(Fault::ClockBelowCeiling) {
+            self.walked.reached = self.walked.reached.max(frame.hlc());
         }
-        Ok(walked)
+        self.walked.mark(frame.lsn());
+        self.walked.has_copies |= frame.kind() == FrameKind::Compacted;
     }
 
-    fn take(
-        &self,
-        walked: &mut Walked,
-        kind: FrameKind,
-        record: &RecordView<'_>,
-        offset: u32,
-    ) -> Result<(), StartError> {
+    fn record(&mut self, kind: FrameKind, record: &RecordView<'_>, offset: usize) {
+        let Walk { walker, name, walked, entries } = self;
         walked.records += 1;
-        let far_future = is_far_future(record.version, self.time);
-        let is_own = kind == FrameKind::Originated || kind == FrameKind::Compacted && record.origin == self.node;
+        let far_future = is_far_future(record.version, walker.time);
+        let is_own = kind == FrameKind::Originated || kind == FrameKind::Compacted && record.origin == walker.node;
         if is_own {
             if kind == FrameKind::Originated {
                 walked.originated = walked.originated.max(record.version);
@@ -133,23 +164,28 @@ impl Walker {
         if record.op == RecordOp::Control {
             // What another node's log says of itself changes nothing here, and may be of a kind that only its program knows.
             if kind != FrameKind::Followed {
-                let control = ControlRecord::decode(record.key, record.value)
-                    .map_err(|error| StartError::Record(error.to_string()))?;
-                walked.controls.push((kind, control));
+                match ControlRecord::decode(record.key, record.value) {
+                    Ok(control) => walked.controls.push((kind, control)),
+                    Err(error) => {
+                        let unusable = || StartError::Record(format!("{name}, byte {offset}: {error}"));
+                        walked.unusable.get_or_insert_with(unusable);
+                    }
+                }
             }
-            return Ok(());
+            return;
         }
         if record.op == RecordOp::Delete && planted::is(Fault::TombstonesForgotten) {
-            return Ok(());
+            return;
         }
-        let hash = self.secret.hash(record.key);
-        let (core, len) = (hash.core(self.cores), narrow(record.bytes.len()));
+        let hash = walker.secret.hash(record.key);
+        let (core, offset, len) = (hash.core(walker.cores), narrow(offset), narrow(record.bytes.len()));
         // What this node acknowledged is never held back, whatever its clock says now.
         if far_future && !is_own {
             walked.held.push(Held { core, key: HeldKey::of(record, hash), offset, len });
-            return Ok(());
+            return;
         }
-        walked.entries[usize::from(core)].push(Entry {
+        walked.entries[usize::from(core)].stand_for_own |= kind == FrameKind::Compacted && !is_own;
+        entries[usize::from(core)].push(Entry {
             hash,
             version: record.version,
             expiry_unix_ms: record.expiry.unwrap_or(0),
@@ -159,65 +195,78 @@ impl Walker {
             put: record.op == RecordOp::Put,
             expires: record.expiry.is_some(),
             is_copy: kind.is_compacted(),
-            stands_for_own: kind == FrameKind::Compacted && !is_own,
         });
-        Ok(())
     }
 }
 
 impl Walked {
-    fn new(bytes: Bytes, cores: u16) -> Walked {
-        Walked {
-            bytes,
-            entries: vec![Vec::new(); usize::from(cores)],
-            held: Vec::new(),
-            controls: Vec::new(),
-            marks: Vec::new(),
-            originated: Version::ZERO,
-            data: false,
-            has_copies: false,
-            floor: Version::ZERO,
-            reached: Version::ZERO,
-            records: 0,
-        }
-    }
-
     fn mark(&mut self, at: Lsn) {
         if self.marks.last().is_none_or(|(_, last)| at.0 >= last.0 + MARK_EVERY_BYTES) {
             self.marks.push((self.originated, at));
         }
     }
 
-    /// Gives the store of `core` the records of its keys; it knows this segment as `slot`.
+    /// Gives part number `part`, of `2^part_bits`, of the store of `core` the records of its keys that stand in `segments`, which it
+    /// knows by these slots.
     pub(super) fn index<M: Mapping>(
-        &self,
-        core: u16,
+        segments: &[(&Walked, SegmentSlot)],
+        core: usize,
+        (part, part_bits): (usize, u32),
         store: &mut Store<M>,
-        slot: SegmentSlot,
-    ) -> Result<(), StartError> {
-        for entry in &self.entries[usize::from(core)] {
-            if entry.stands_for_own {
-                store.stands_for_own(slot);
-            }
-            let location = entry.location(slot);
-            // Most keys are new: their records need not be looked at again.
-            if store.lacks(entry.hash) {
-                store.install(entry.hash, Verdict::First, location, entry.facts());
-                continue;
-            }
-            let record = self.record(entry)?;
-            match store.judge(entry.hash, &record) {
-                // A copy: the later one counts, so that the segment it was made of can go.
-                Verdict::Same if entry.is_copy => store.moved_to(entry.hash, &record, location),
-                verdict => store.install(entry.hash, verdict, location, entry.facts()),
+        secret: NodeSecret,
+    ) {
+        let Some((first, _)) = segments.first() else { return };
+        for (walked, slot) in segments {
+            if walked.entries[core].stand_for_own {
+                store.stands_for_own(*slot);
             }
         }
-        Ok(())
+        let groups = first.entries[core].ends.len() >> part_bits;
+        for group in part * groups..(part + 1) * groups {
+            let entries = segments.iter().flat_map(|(walked, _)| walked.entries[core].of_group(group));
+            store.expect(entries.map(|entry| entry.hash.0), ROOM_AT_A_TIME);
+            for (walked, slot) in segments {
+                for entry in walked.entries[core].of_group(group) {
+                    store.recovered(secret, entry.hash, entry.location(*slot), entry.facts(), entry.is_copy);
+                }
+            }
+        }
     }
 
-    fn record(&self, entry: &Entry) -> Result<RecordView<'_>, StartError> {
-        let bytes = &self.bytes[entry.offset as usize - SEGMENT_HEADER_BYTES..];
-        RecordView::parse_trusted(bytes).map_err(|error| StartError::Record(error.to_string()))
+    /// The records have been indexed: they are needed no more.
+    pub(super) fn forget_records(&mut self) {
+        self.entries = Vec::new();
+    }
+}
+
+impl Grouped {
+    fn of_group(&self, group: usize) -> &[Entry] {
+        let start = group.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.entries[start..self.ends[group]]
+    }
+
+    /// Takes in records that are in the order of the log.
+    fn group(&mut self, records: &[Entry], group_bits: u32) {
+        let Some(first) = records.first() else {
+            self.ends = vec![0; 1 << group_bits];
+            return;
+        };
+        let mut next = vec![0usize; 1 << group_bits];
+        let group_of = |entry: &Entry| Index::part_of(entry.hash.0, group_bits);
+        for entry in records {
+            next[group_of(entry)] += 1;
+        }
+        let mut start = 0;
+        for count in &mut next {
+            start += std::mem::replace(count, start);
+        }
+        self.entries = vec![*first; records.len()];
+        for entry in records {
+            let at = &mut next[group_of(entry)];
+            self.entries[*at] = *entry;
+            *at += 1;
+        }
+        self.ends = next;
     }
 }
 
@@ -240,14 +289,6 @@ impl Entry {
 impl Held {
     pub(super) fn location(&self, segment: SegmentSlot) -> Location {
         Location { segment, offset: self.offset, len_max: self.len }
-    }
-}
-
-/// Puts records in the order of the index's tables: a store that took them as they come would wait for memory at each of them.
-/// Records that stand for others count from where they stand: where there are some, all keep their places.
-fn sort(entries: &mut [Entry]) {
-    if !entries.iter().any(|entry| entry.stands_for_own) {
-        entries.sort_unstable_by_key(|entry| (entry.hash.0, entry.offset));
     }
 }
 

@@ -5,6 +5,7 @@
 //! and its order by tag survives growth, which is what makes a SCAN cursor stable.
 
 mod image;
+mod part;
 
 use wal::Version;
 
@@ -140,11 +141,21 @@ impl Table {
     }
 
     fn insert(&mut self, slot: Slot) {
-        if (self.len + 1) * 8 > self.slots.len() * 7 {
-            self.grow();
-        }
+        self.make_room();
         self.place(slot);
         self.len += 1;
+    }
+
+    /// Room for one more entry.
+    fn make_room(&mut self) {
+        if Self::size_for(self.len + 1) > self.slots.len() {
+            self.resize((self.slots.len() * 5 / 4).max(self.slots.len() + Self::SLOTS_MIN));
+        }
+    }
+
+    /// Seven places of eight are taken at most.
+    fn size_for(entries: usize) -> usize {
+        (entries * 8).div_ceil(7)
     }
 
     fn place(&mut self, slot: Slot) {
@@ -172,8 +183,7 @@ impl Table {
         self.len -= 1;
     }
 
-    fn grow(&mut self) {
-        let size = (self.slots.len() * 5 / 4).max(self.slots.len() + Self::SLOTS_MIN);
+    fn resize(&mut self, size: usize) {
         let old = std::mem::replace(&mut self.slots, vec![Slot::EMPTY; size]);
         for slot in old {
             if slot.version != 0 {
@@ -243,7 +253,9 @@ impl Index {
     }
 
     fn split(&self, hash: u64) -> (usize, u64) {
-        (to_index(hash >> (64 - self.table_bits)), (hash >> (64 - self.table_bits - TAG_BITS)) & TAG_MASK)
+        // All tables of a range of hashes, which may be all there are: their numbers differ in the low bits only.
+        let table = to_index(hash >> (64 - self.table_bits)) & (self.tables.len() - 1);
+        (table, (hash >> (64 - self.table_bits - TAG_BITS)) & TAG_MASK)
     }
 
     /// The entry of a key; `is_key` compares the key of a candidate's record.

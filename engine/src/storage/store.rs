@@ -2,6 +2,7 @@
 
 mod image;
 mod memory;
+mod part;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -420,12 +421,6 @@ impl<M: Mapping> Store<M> {
             None => self.fetched.get(location)?.slice(record_len - value_len..record_len),
         };
         Some((value, self.end_lsn(location, record_len.next_multiple_of(8)).unwrap_or(Lsn(0))))
-    }
-
-    /// Whether no entry can be of a key with this hash, as the index alone can tell.
-    #[must_use]
-    pub fn lacks(&self, hash: KeyHash) -> bool {
-        self.index.find(hash.0, |_| true).is_none()
     }
 
     /// Compares an incoming record with the present one.

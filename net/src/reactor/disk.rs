@@ -5,13 +5,14 @@
     reason = "the disk that start-up reads, behind a trait that the simulator implements"
 )]
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 
 use super::{FileJob, OsFile, Outcome, file_job};
@@ -54,14 +55,18 @@ pub trait Disk {
     /// # Errors
     /// Those of open and read.
     fn read_durable(&self, file: &Self::File, offset: u64, len: usize) -> io::Result<Vec<u8>>;
-    /// Makes each file durable as the cache shows it, then gives `work` its index and everything the device holds of it, as
-    /// [`Disk::read_durable`] reads. Several files at a time, each in memory of its own, on as many threads as there are CPUs, up to eight.
+    /// Makes each file durable as the cache shows it, and gives `work` its index and everything the device holds of it, as
+    /// [`Disk::read_durable`] reads. Several files at a time, each in memory of its own, on one thread more than there are CPUs, up to eight.
+    /// Meanwhile the caller's thread gives `then` what was made of each file, in the files' order; no file is begun while that is so
+    /// many files behind. The simulator takes one file after the other, on its own thread.
     fn each_durable<T: Send>(
         &self,
         files: &[Self::File],
         work: &(dyn Fn(usize, &[u8]) -> T + Sync),
-    ) -> Vec<Result<T, DurableError>>;
-    /// As [`Disk::each_durable`], but only the first `len` bytes of each file are read, and `work` gets the file's length as well.
+        then: &mut dyn FnMut(usize, Result<T, DurableError>),
+    );
+    /// Makes each file durable as the cache shows it, and gives `work` its index, what the device holds of its first `len` bytes, and
+    /// its length; what was made of each, in the files' order.
     fn each_durable_head<T: Send>(
         &self,
         files: &[Self::File],
@@ -106,6 +111,8 @@ pub struct OsLock(#[expect(dead_code, reason = "closing it gives the lock up")] 
 const DIRECT_ALIGN: usize = 4096;
 /// Threads that work at a time: enough for any one disk, and each may hold a file in memory.
 const THREADS_MAX: usize = 8;
+/// Files under way for each thread that reads: one that is read, one that waits for its turn.
+const FILES_PER_READER: usize = 2;
 /// Bytes per direct read.
 const DIRECT_BYTES: usize = 4 * 1024 * 1024;
 
@@ -169,21 +176,56 @@ impl Disk for OsDisk {
         &self,
         files: &[OsFile],
         work: &(dyn Fn(usize, &[u8]) -> T + Sync),
-    ) -> Vec<Result<T, DurableError>> {
-        let next = AtomicUsize::new(0);
-        on_threads(files.len(), &|| {
-            let mut done = Vec::new();
-            let mut memory = Vec::new();
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(file) = files.get(index) else { return done };
-                let range = self
-                    .sync(file)
-                    .map_err(DurableError::Sync)
-                    .and_then(|()| read_whole(file, &mut memory).map_err(DurableError::Read));
-                done.push((index, range.map(|range| work(index, &memory[range]))));
+        then: &mut dyn FnMut(usize, Result<T, DurableError>),
+    ) {
+        // One more than there are CPUs: some wait for the device.
+        let readers = THREADS_MAX.min(threads(files.len()) + 1).min(files.len());
+        let read = |index: usize, memory: &mut Vec<u8>| {
+            self.sync(&files[index]).map_err(DurableError::Sync)?;
+            let range = read_whole(&files[index], memory).map_err(DurableError::Read)?;
+            Ok(work(index, &memory[range]))
+        };
+        let (give, take) = mpsc::channel();
+        let take = Mutex::new(take);
+        let (made, ready) = mpsc::channel();
+        thread::scope(|scope| {
+            for _ in 0..readers {
+                let (made, read, take) = (made.clone(), &read, &take);
+                scope.spawn(move || {
+                    let mut memory = Vec::new();
+                    loop {
+                        // Nothing can panic while the lock is held, which is given up before the file is read. Whoever gives files is
+                        // gone once all were taken, or has panicked.
+                        let taken = take.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                        let Ok(index) = taken else { return };
+                        let result = panic::catch_unwind(AssertUnwindSafe(|| read(index, &mut memory)));
+                        if made.send((index, result)).is_err() {
+                            return;
+                        }
+                    }
+                });
             }
-        })
+            // Owned here, so that readers end however this ends.
+            let (give, ready) = (give, ready);
+            let mut begun = 0..files.len();
+            let mut begin_next = || begun.next().is_none_or(|index| give.send(index).is_ok());
+            (0..readers * FILES_PER_READER).for_each(|_| assert!(begin_next(), "readers wait for files"));
+            let mut waiting = BTreeMap::new();
+            for index in 0..files.len() {
+                let result = loop {
+                    if let Some(result) = waiting.remove(&index) {
+                        break result;
+                    }
+                    let (other, result) = ready.recv().expect("a reader ends when nothing is given any more");
+                    match result {
+                        Ok(result) => waiting.insert(other, result),
+                        Err(payload) => panic::resume_unwind(payload),
+                    };
+                };
+                assert!(begin_next(), "readers wait for files");
+                then(index, result);
+            }
+        });
     }
 
     fn each_durable_head<T: Send>(
@@ -229,17 +271,22 @@ impl Disk for OsDisk {
     }
 }
 
+/// How many work at a time on so many pieces.
+fn threads(pieces: usize) -> usize {
+    thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX).min(pieces)
+}
+
 /// Runs `take_turns`, which does some of `count` pieces of work until none is left, on several threads, this one among them. All
 /// results, in the order of their numbers.
 fn on_threads<T: Send>(count: usize, take_turns: &(dyn Fn() -> Vec<(usize, T)> + Sync)) -> Vec<T> {
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX).min(count);
+    let threads = threads(count);
     let mut done = thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(take_turns)).collect();
         let mut done = take_turns();
         for other in others {
             match other.join() {
                 Ok(more) => done.extend(more),
-                Err(panic) => std::panic::resume_unwind(panic),
+                Err(payload) => panic::resume_unwind(payload),
             }
         }
         done
@@ -371,9 +418,10 @@ mod tests {
             assert!(bytes.iter().all(|byte| usize::from(*byte) == index));
             (index, bytes.len())
         };
-        let found: Vec<_> = OsDisk.each_durable(&files, &work).into_iter().map(Result::unwrap).collect();
-        assert_eq!(found, (0..9).map(|number| (number, 1_300_000 * number + number)).collect::<Vec<_>>());
-        assert!(OsDisk.each_durable(&[], &work).is_empty());
+        let mut found = Vec::new();
+        OsDisk.each_durable(&files, &work, &mut |index, made| found.push((index, made.unwrap())));
+        assert_eq!(found, (0..9).map(|number| (number, (number, 1_300_000 * number + number))).collect::<Vec<_>>());
+        OsDisk.each_durable(&[], &work, &mut |_, _| panic!("there is none"));
         let heads = OsDisk.each_durable_head(&files, 4096, &|index, head, file_bytes| (index, head.len(), file_bytes));
         let heads: Vec<_> = heads.into_iter().map(Result::unwrap).collect();
         let expected = (0..9usize).map(|number| {
@@ -381,6 +429,40 @@ mod tests {
             (number, len.min(4096), len as u64)
         });
         assert_eq!(heads, expected.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn files_are_worked_on_at_the_same_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, b"file").unwrap();
+        let files = vec![OsDisk.open(&path).unwrap(); 2];
+        let (tell, told) = mpsc::channel();
+        let told = Mutex::new(told);
+        // The first one waits for what the second one says.
+        let work = |index: usize, _: &[u8]| match index {
+            0 => told.lock().unwrap().recv_timeout(std::time::Duration::from_secs(60)).is_ok(),
+            _ => tell.send(()).is_ok(),
+        };
+        let mut found = Vec::new();
+        OsDisk.each_durable(&files, &work, &mut |_, made| found.push(made.unwrap()));
+        assert_eq!(found, [true, true]);
+    }
+
+    #[test]
+    fn whoever_reads_files_ends_when_somebody_panics() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, b"file").unwrap();
+        let files = vec![OsDisk.open(&path).unwrap(); 50];
+        let of_work = panic::catch_unwind(AssertUnwindSafe(|| {
+            OsDisk.each_durable(&files, &|index, _| assert!(index != 20), &mut |_, _| ());
+        }));
+        assert!(of_work.is_err());
+        let of_then = panic::catch_unwind(AssertUnwindSafe(|| {
+            OsDisk.each_durable(&files, &|_, _| (), &mut |index, _| assert!(index != 20));
+        }));
+        assert!(of_then.is_err());
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub const EXPECTED: &[Mark] = &[
     Mark::SealedCutFound,
     Mark::EndOfFilesFound,
     Mark::SegmentSealedAtStart,
+    Mark::SegmentsReadAgain,
     Mark::LeftoverRemoved,
     Mark::WatermarkDiscarded,
     Mark::CoreCountChanged,

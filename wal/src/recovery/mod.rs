@@ -1,7 +1,7 @@
 //! Recovery: what the segments of a data directory mean after a stop of any kind.
 //!
-//! [`scan_segment`] looks at one file by itself (files may be scanned in parallel), [`judge`] puts them together. Both are
-//! pure. The caller syncs every file first and reads what the *disk* holds, not what the cache shows; afterwards it writes
+//! [`scan_segment`] looks at one file by itself (files may be scanned in parallel; [`scan_and_visit`] also shows what it finds),
+//! [`judge`] puts them together. They are pure. The caller syncs every file first and reads what the *disk* holds, not what the cache shows; afterwards it writes
 //! the seal blocks that [`RecoveredSegment::seal_block`] gives and unlinks [`Recovery::recyclable`], in any order: judging again
 //! after a crash in between comes to the same end.
 //!
@@ -25,7 +25,7 @@ use crate::version::Version;
 pub use error::RecoveryError;
 pub use evidence::{Finding, SegmentEvidence};
 pub use judge::judge;
-pub use scan::{SegmentScan, scan_segment};
+pub use scan::{SegmentScan, Visit, scan_and_visit, scan_segment};
 pub use tail::{Tail, look_at_tail};
 
 /// A row of the decision table: how a log's first position without an acceptable frame is understood.

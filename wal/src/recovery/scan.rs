@@ -3,7 +3,8 @@
 use crate::appender::Tally;
 use crate::directory::{FileKind, file_kind, segment_file_name};
 use crate::format::{
-    FrameError, FrameHeader, RecordView, SEGMENT_HEADER_BYTES, SealBlock, SealState, SegmentHeader, SegmentHeaderError,
+    FRAME_HEADER_BYTES, FrameError, FrameHeader, FrameKind, RecordView, SEGMENT_HEADER_BYTES, SealBlock, SealState,
+    SegmentHeader, SegmentHeaderError,
 };
 use crate::limits::FRAME_ALIGN_BYTES;
 use crate::lsn::Lsn;
@@ -74,13 +75,56 @@ pub(super) struct Behind {
     pub(super) unreadable: Option<(Lsn, FrameError)>,
 }
 
+/// Sees what a scan accepts, in the order of the log. Nothing of a frame is shown before all of it is verified. Whether a segment's
+/// frames belong to a log at all is for [`judge`](super::judge()) to say.
+pub trait Visit {
+    /// A frame begins.
+    fn frame(&mut self, frame: &FrameView<'_>);
+    /// A record of that frame, which stands `offset` bytes behind the start of the file.
+    fn record(&mut self, kind: FrameKind, record: &RecordView<'_>, offset: usize);
+}
+
+/// Looks at nothing.
+struct Nobody;
+
+impl Visit for Nobody {
+    fn frame(&mut self, _: &FrameView<'_>) {}
+    fn record(&mut self, _: FrameKind, _: &RecordView<'_>, _: usize) {}
+}
+
+impl SegmentScan {
+    /// Exclusive end of the last frame that it accepted; `None` if there is none.
+    #[must_use]
+    pub fn frames_end(&self) -> Option<Lsn> {
+        match &self.outcome {
+            Outcome::Segment(segment) => segment.walk.last.map(|_| segment.walk.end),
+            _ => None,
+        }
+    }
+
+    /// The size that the segment's header gives it, in bytes; `None` if the file is no segment.
+    #[must_use]
+    pub fn segment_bytes(&self) -> Option<u64> {
+        match &self.outcome {
+            Outcome::Segment(segment) => Some(segment.header.segment_bytes),
+            _ => None,
+        }
+    }
+}
+
 /// Looks at the file `name`, whose whole contents are `bytes`.
 #[must_use]
 pub fn scan_segment(name: &str, bytes: &[u8]) -> SegmentScan {
-    SegmentScan { file: name.to_owned(), outcome: outcome(name, bytes) }
+    scan_and_visit(name, bytes, &mut Nobody)
 }
 
-fn outcome(name: &str, bytes: &[u8]) -> Outcome {
+/// As [`scan_segment`], and shows `visitor` the frames that it accepts.
+#[must_use]
+pub fn scan_and_visit(name: &str, bytes: &[u8], visitor: &mut impl Visit) -> SegmentScan {
+    SegmentScan { file: name.to_owned(), outcome: outcome(name, bytes, visitor) }
+}
+
+fn outcome(name: &str, bytes: &[u8], visitor: &mut impl Visit) -> Outcome {
     if file_kind(name) == FileKind::Temporary {
         return Outcome::Temporary;
     }
@@ -107,7 +151,7 @@ fn outcome(name: &str, bytes: &[u8]) -> Outcome {
     };
     let end =
         seal.as_ref().and_then(|seal| seal.end.offset_from(header.base)).and_then(|end| usize::try_from(end).ok());
-    let walk = walk(&header, &bytes[..end.unwrap_or(bytes.len())]);
+    let walk = walk(&header, &bytes[..end.unwrap_or(bytes.len())], visitor);
     // Behind a seal nothing counts, not even as evidence.
     let behind = match &seal {
         Some(seal) => Behind { resumes: resumes_before(seal.end, &header, &walk, bytes), ..Behind::default() },
@@ -123,14 +167,14 @@ fn is_possible_end(header: &SegmentHeader, seal: &SealBlock) -> bool {
         && seal.durable >= seal.end
 }
 
-fn walk(header: &SegmentHeader, bytes: &[u8]) -> Walk {
+fn walk(header: &SegmentHeader, bytes: &[u8], visitor: &mut impl Visit) -> Walk {
     let first_frame = header.first_frame();
     let mut walk =
         Walk { first: None, last: None, end: first_frame, hlc: Version::ZERO, tally: Tally::default(), stop: None };
     let body = &bytes[SEGMENT_HEADER_BYTES..];
     let mut reader = frames(body, first_frame, header.cookie);
     for frame in reader.by_ref() {
-        match frame.and_then(|frame| take(&mut walk, &frame)) {
+        match frame.and_then(|frame| take(&mut walk, &frame, header, visitor)) {
             Ok(()) => {}
             Err(error) => {
                 walk.stop = Some(error);
@@ -144,19 +188,34 @@ fn walk(header: &SegmentHeader, bytes: &[u8]) -> Walk {
     walk
 }
 
-fn take(walk: &mut Walk, frame: &FrameView<'_>) -> Result<(), FrameError> {
+fn take(
+    walk: &mut Walk,
+    frame: &FrameView<'_>,
+    header: &SegmentHeader,
+    visitor: &mut impl Visit,
+) -> Result<(), FrameError> {
     frame.verify_records()?;
+    visitor.frame(frame);
+    let kind = frame.kind();
+    let mut offset = file_offset(header, frame.lsn()) + FRAME_HEADER_BYTES;
     // Verified just now: a second look at the checksums would only cost.
     let mut rest = frame.payload();
     while let Ok((record, padded)) = RecordView::parse_trusted_prefix(rest) {
-        walk.tally.count(frame.kind(), record.origin, record.version);
+        walk.tally.count(kind, record.origin, record.version);
+        visitor.record(kind, &record, offset);
         rest = rest.get(padded..).unwrap_or(&[]);
+        offset += padded;
     }
     walk.first = walk.first.or(Some(*frame.header()));
     walk.last = Some(*frame.header());
     walk.end = frame.end();
     walk.hlc = walk.hlc.max(frame.hlc());
     Ok(())
+}
+
+/// Of a position that lies in the segment.
+fn file_offset(header: &SegmentHeader, lsn: Lsn) -> usize {
+    usize::try_from(lsn.0.saturating_sub(header.base.0)).expect("64-bit target")
 }
 
 /// Where frames go on in a sealed segment in which the walk did not reach the seal's end: it bounds the damage.

@@ -112,13 +112,14 @@ impl Disk for SimDisk {
         &self,
         files: &[SimFile],
         work: &(dyn Fn(usize, &[u8]) -> T + Sync),
-    ) -> Vec<Result<T, DurableError>> {
-        let one = |(index, file): (usize, &SimFile)| {
+        then: &mut dyn FnMut(usize, Result<T, DurableError>),
+    ) {
+        let one = |index: usize, file: &SimFile| {
             self.sync(file).map_err(DurableError::Sync)?;
             let len = usize::try_from(self.len(file).map_err(DurableError::Read)?).expect("64-bit target");
             self.with_durable(file, 0, len, |bytes| work(index, bytes)).map_err(DurableError::Read)
         };
-        files.iter().enumerate().map(one).collect()
+        files.iter().enumerate().for_each(|(index, file)| then(index, one(index, file)));
     }
 
     fn each_durable_head<T: Send>(

@@ -27,7 +27,9 @@ pub(super) fn verify(directory: &Path) -> Result<Found, String> {
         .collect();
     let opened: Result<Vec<_>, _> = names.iter().map(|name| OsDisk.open(&directory.join(name))).collect();
     let files = opened.map_err(failed("a segment cannot be opened"))?;
-    let scans = OsDisk.each_durable(&files, &|index, bytes| scan_segment(&names[index], bytes));
+    let mut scans = Vec::new();
+    let scan = |index: usize, bytes: &[u8]| scan_segment(&names[index], bytes);
+    OsDisk.each_durable(&files, &scan, &mut |_, scan| scans.push(scan));
     let scans: Result<Vec<_>, _> = scans.into_iter().collect();
     let scans = scans.map_err(|error| format!("a segment {error}"))?;
     let recovery = judge(IDENTITY.node, scans).map_err(|error| format!("recovery refuses: {error}"))?;
