@@ -322,7 +322,7 @@ impl<I: OsIo> Node<I> {
         let parts = {
             let (facts, data_dir, mailbox) = (Arc::clone(&facts), config.data_dir.clone(), control_box.receiver());
             let (logs, old_runs) = (started.logs, started.old_runs);
-            let (watermarks, secret) = (started.watermarks, started.secret);
+            let (watermarks, known, secret) = (started.watermarks, started.known, started.secret);
             move |cores| ControlParts {
                 facts,
                 mesh,
@@ -330,6 +330,7 @@ impl<I: OsIo> Node<I> {
                 logs,
                 old_runs,
                 watermarks,
+                known,
                 secret,
                 mailbox,
                 cores,

@@ -80,6 +80,8 @@ pub struct DurableFrame {
 enum KeptKey {
     Run,
     Watermark(NodeId, Incarnation),
+    /// Another node's log.
+    Log(NodeId, Incarnation),
 }
 
 /// Counters of one shard; monotonic.
@@ -352,7 +354,7 @@ impl<M: Mapping> Shard<M> {
         Ok(first)
     }
 
-    /// Appends a control record that never leaves this node (watermark, clock ceiling).
+    /// Appends a control record that never leaves this node (watermark, clock ceiling, that another node's log exists).
     ///
     /// # Errors
     /// See [`WriteError`].
@@ -360,6 +362,7 @@ impl<M: Mapping> Shard<M> {
         let end = self.append_control(FrameKind::Local, control, self.clock.last())?;
         let kept = match control {
             ControlRecord::Watermark { node, incarnation, .. } => KeptKey::Watermark(*node, *incarnation),
+            ControlRecord::Open { node, incarnation, .. } => KeptKey::Log(*node, *incarnation),
             _ => return Ok(end),
         };
         self.kept.insert(kept, control.clone());

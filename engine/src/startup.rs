@@ -27,6 +27,7 @@ use wal::{
 
 use crate::clock::{Time, earliest_unix_ms, is_far_future, is_step};
 use crate::host::{Host, map_segment, segment_path};
+use crate::replication::known::KnownLogs;
 use crate::replication::logs::{OwnLog, OwnLogs, SegmentRef};
 use crate::replication::watermarks::Watermarks;
 use crate::replication::{log_id, to_wire};
@@ -119,6 +120,8 @@ pub struct Started<H: Host, L> {
     pub old_runs: Vec<OldRun>,
     /// The recovered vector.
     pub watermarks: Watermarks,
+    /// Logs of other nodes that earlier runs knew of.
+    pub known: KnownLogs,
     /// What recovery found, a line each.
     pub report: Vec<String>,
     /// Records read back.
@@ -251,6 +254,8 @@ struct Recovering<'a, H: Host, D: Disk<File = H::File>> {
     runs: BTreeMap<u64, Run>,
     order: Vec<u64>,
     watermarks: Vec<HeldWatermark>,
+    /// Logs of other nodes: first versions and cores.
+    known: BTreeMap<(NodeId, Incarnation), (Version, u16)>,
     ends: BTreeMap<(Incarnation, CoreId), Lsn>,
     /// Highest segment number by core.
     numbers: BTreeMap<u16, u64>,
@@ -278,6 +283,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             runs: BTreeMap::new(),
             order: Vec::new(),
             watermarks: Vec::new(),
+            known: BTreeMap::new(),
             ends: BTreeMap::new(),
             numbers: BTreeMap::new(),
             floor: Version::ZERO,
@@ -417,6 +423,11 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             let control = ControlRecord::Watermark { node, incarnation, version, flags: 0, rests_on: Vec::new() };
             shard.append_local(&control).map_err(StartError::Open)?;
         }
+        for ((node, incarnation), (first, cores)) in &self.known {
+            let (node, incarnation, first, cores) = (*node, *incarnation, *first, *cores);
+            let control = ControlRecord::Open { node, incarnation, first, cores };
+            shard.append_local(&control).map_err(StartError::Open)?;
+        }
         for log in &logs.logs {
             let (incarnation, version) = (Incarnation(log.id.incarnation.0), log.end.unwrap_or(log.first));
             let control =
@@ -459,6 +470,11 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             logs,
             old_runs,
             watermarks,
+            known: KnownLogs::recovered(
+                self.known.iter().map(|((node, incarnation), (first, cores))| {
+                    (log_id(*node, *incarnation), to_wire(*first), *cores)
+                }),
+            ),
             report: self.report,
             records: self.records,
             begins_unix_ms: self.time.unix_ms,

@@ -55,6 +55,8 @@ const CAUGHT: &[(Fault, Run)] = &[
     (Fault::TombstoneDroppedInCompaction, Seed(1)),
     (Fault::WinnersNotCopied, Seed(2)),
     (Fault::CopiesNotSent, Seed(1)),
+    (Fault::PassOfOneOrigin, Seed(1)),
+    (Fault::PassClaimsItsEnd, Seed(1)),
     (Fault::LaterArrivalWinsTie, Ties),
     (Fault::EqualVersionIsSame, Ties),
     (Fault::ExpiredOnArrivalDropped, Seed(2)),

@@ -68,6 +68,16 @@ named! {
         ExpiredShrunk = "expired-shrunk",
         /// A follower was sent copies, because what they were made of is gone.
         CopiesSent = "copies-sent",
+        /// A node began to hand on what it holds of another node's log.
+        PassOpened = "pass-opened",
+        /// It handed everything on.
+        PassEnded = "pass-ended",
+        /// A pass left a segment out, because its seal says that the follower holds all of it.
+        PassSkipsSegment = "pass-skips-segment",
+        /// A pass found a segment removed that it was about to read.
+        PassSegmentGone = "pass-segment-gone",
+        /// A node asked another one for the log of a third.
+        RelayAsked = "relay-asked",
         /// The claim over a log whose beginning is gone waited for the copies in later logs.
         ClaimWaitedForCopies = "claim-waited-for-copies",
         /// A segment of an earlier run was removed while the node ran.

@@ -48,6 +48,10 @@ named! {
         WinnersNotCopied = "winners-not-copied",
         /// A follower that begins behind what was removed is not sent the copies.
         CopiesNotSent = "copies-not-sent",
+        /// A pass leaves out what its source originated, as if only the wanted log's own records could supersede another's.
+        PassOfOneOrigin = "pass-of-one-origin",
+        /// A pass claims what its source holds when it ends, not what it held when the pass began.
+        PassClaimsItsEnd = "pass-claims-its-end",
 
         // ---- the merge
         /// Of two records with one version the one that comes later wins, wherever it comes later.

@@ -1,7 +1,9 @@
 //! The follower's side of a link: batches to the cores, claims to the watermarks, watermarks to the disk and back.
 
 use net::ids::{LogId, RequestId};
-use net::wire::body::{Credit, Follow, FollowLog, LogState, Logs, Refuse, RefuseCode, Watermarks as WatermarksBody};
+use net::wire::body::{
+    Credit, Follow, FollowLog, LogState, Logs, Refuse, RefuseCode, Watermarks as WatermarksBody, records,
+};
 use net::wire::message::Message;
 use wal::marks::{Mark, reach};
 
@@ -24,6 +26,9 @@ impl<H: Host> ControlLoop<H> {
                     self.refuse(key, &Refuse::new(RefuseCode::Unexpected, text));
                     return;
                 }
+                if batch.head.flags & records::PASS != 0 {
+                    self.relays.heard(key, false, self.time.mono);
+                }
                 let Role::Following { receiver, .. } = &mut link.role else { return };
                 match receiver.records(&batch, &mut self.core_state) {
                     Ok(parts) => {
@@ -38,6 +43,9 @@ impl<H: Host> ControlLoop<H> {
             Message::Claim(claim) => {
                 let Some(link) = self.links.get_mut(key.index) else { return };
                 link.received.claims += 1;
+                if link.hello().is_some_and(|hello| hello.node != claim.log.node) {
+                    self.relays.heard(key, true, self.time.mono);
+                }
                 let Role::Following { receiver, .. } = &mut link.role else { return };
                 if let Err(error) = receiver.claim(claim, &self.core_state) {
                     self.refuse(key, &Refuse::new(RefuseCode::Unexpected, &error.to_string()));
@@ -64,14 +72,21 @@ impl<H: Host> ControlLoop<H> {
                 return;
             }
         };
-        for entry in &own {
+        let mut is_news = false;
+        for entry in logs.logs.iter().filter(|entry| entry.log.node.0 != self.facts.node.0) {
             self.watermarks.know(entry.log, entry.first);
+            is_news |= self.known.learn(entry);
         }
+        // The source forgets what it was asked of other nodes' logs.
+        self.relays.forget(key);
         let vector = WatermarksBody { full: true, entries: self.watermarks.of_node(node) };
         let wanted =
             own.iter().map(|entry| FollowLog { log: entry.log, from: self.watermarks.version(entry.log) }).collect();
         link.push(&Message::Watermarks(vector), RequestId(0));
         link.push(&Message::Follow(Follow { credit, logs: wanted }), RequestId(0));
+        if is_news {
+            self.logs_are_known();
+        }
     }
 
     /// Lets claims take effect, tells sources, returns credit.
@@ -97,6 +112,9 @@ impl<H: Host> ControlLoop<H> {
         }
         if raised && self.persist_at.is_none() {
             self.persist_at = Some(now.plus_ms(PERSIST_MS));
+        }
+        if raised {
+            self.wake_passes();
         }
         self.acknowledge();
     }

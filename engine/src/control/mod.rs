@@ -9,6 +9,7 @@ mod handshake;
 mod io;
 pub mod link;
 mod old_runs;
+mod relay;
 mod serve;
 pub mod status;
 
@@ -24,6 +25,7 @@ use slab::Slab;
 
 use self::link::{Link, Traffic};
 use self::old_runs::{OldRuns, old_run_facts};
+use self::relay::Relays;
 use self::status::StatusBoard;
 use crate::clock::{PhysicalClock, Time};
 use crate::core::ops::OpTable;
@@ -32,6 +34,7 @@ use crate::host::Host;
 use crate::mailbox::{Outbox, Receiver as MailboxReceiver};
 use crate::messages::{CoreEvent, ToControl, ToCore};
 use crate::node::NodeFacts;
+use crate::replication::known::KnownLogs;
 use crate::replication::lag::LagClock;
 use crate::replication::logs::{CoreLog, OwnLogs, SegmentRef};
 use crate::replication::receive::Cores;
@@ -160,6 +163,8 @@ pub struct ControlParts {
     pub old_runs: Vec<OldRun>,
     /// The recovered vector.
     pub watermarks: Watermarks,
+    /// Logs of other nodes that earlier runs knew of.
+    pub known: KnownLogs,
     /// Placement of keys on cores.
     pub secret: NodeSecret,
     /// Messages of the cores.
@@ -209,6 +214,8 @@ pub struct ControlLoop<H: Host> {
     logs: OwnLogs,
     core_state: Cores,
     watermarks: Watermarks,
+    known: KnownLogs,
+    relays: Relays,
     persist_at: Option<Mono>,
     ticket: u64,
     /// Watermark records on their way: ticket → (log, end once known).
@@ -278,6 +285,8 @@ impl<H: Host> ControlLoop<H> {
             dials: HashMap::new(),
             logs: parts.logs,
             watermarks: parts.watermarks,
+            known: parts.known,
+            relays: Relays::default(),
             persist_at: None,
             ticket: 0,
             persisting: BTreeMap::new(),
@@ -397,6 +406,7 @@ impl<H: Host> ControlLoop<H> {
         self.advance_claims();
         self.run_discovery();
         self.dial();
+        self.ask_relays();
         self.serve_followers();
         self.let_segments_go();
         self.let_old_runs_go();

@@ -46,6 +46,11 @@ impl OldRuns {
         }
     }
 
+    /// What is left of them, oldest first.
+    pub(super) fn left(&self) -> &[OldRun] {
+        &self.runs
+    }
+
     /// In `core` nothing of the segment counts any more; the copies of its records end at `upto`.
     pub(super) fn emptied(&mut self, core: u16, segment: SegmentId, upto: Lsn, replaced_upto: Version) {
         let (cores, highest) = self.emptied.entry(segment).or_default();

@@ -14,13 +14,14 @@ use crate::host::{Host, segment_path};
 use crate::messages::ToCore;
 use crate::replication::from_wire;
 use crate::replication::logs::{OwnLog, SegmentRef};
-use crate::replication::send::{ReadRequest, Step};
+use crate::replication::send::{Held, ReadRequest, Step};
 
 /// Open segment files kept for catch-up reads.
 const SEGMENT_FILES_MAX: usize = 64;
 
 impl<H: Host> ControlLoop<H> {
     pub(super) fn offer_logs(&mut self, key: LinkKey) {
+        let Some(node) = self.link(key).and_then(|link| link.hello()).map(|hello| hello.node) else { return };
         let all = &self.logs.logs;
         if all.len() > LOGS_MAX {
             let left_out = all.len() - LOGS_MAX;
@@ -30,7 +31,9 @@ impl<H: Host> ControlLoop<H> {
             );
         }
         let newest = &all[all.len().saturating_sub(LOGS_MAX)..];
-        let logs = Logs { logs: newest.iter().map(OwnLog::entry).collect() };
+        // Own logs first: only this node can serve them.
+        let entries = newest.iter().map(OwnLog::entry).chain(self.known.entries(node)).take(LOGS_MAX);
+        let logs = Logs { logs: entries.collect() };
         if let Some(link) = self.link(key) {
             link.push(&Message::Logs(logs), RequestId(0));
         }
@@ -42,7 +45,11 @@ impl<H: Host> ControlLoop<H> {
                 for entry in &told.entries {
                     self.check_for_rollback(entry.log, entry.version);
                 }
-                let Some(node) = self.link(key).and_then(|link| link.hello()).map(|hello| hello.node) else { return };
+                let Some(link) = self.link(key) else { return };
+                if let Role::Serving { sender, .. } = &mut link.role {
+                    sender.told(&told);
+                }
+                let Some(node) = link.hello().map(|hello| hello.node) else { return };
                 for entry in told.entries {
                     // The latest word counts, a lower one too: a follower that lost its disk lowers its vector.
                     if self.logs.get(entry.log).is_some() {
@@ -92,6 +99,15 @@ impl<H: Host> ControlLoop<H> {
         }
     }
 
+    /// This node holds more of others' logs: whoever waits for a pass may get one.
+    pub(super) fn wake_passes(&mut self) {
+        for (index, link) in &self.links {
+            if matches!(&link.role, Role::Serving { sender, .. } if sender.wants_pass()) && link.is_up() {
+                self.serve.insert(LinkKey { index, generation: link.generation });
+            }
+        }
+    }
+
     /// Streams to every follower that has credit and an idle connection.
     pub(super) fn serve_followers(&mut self) {
         let keys: Vec<LinkKey> = self.serve.iter().copied().collect();
@@ -114,7 +130,16 @@ impl<H: Host> ControlLoop<H> {
                 self.serve.remove(&key);
                 return;
             };
-            match sender.step(&self.logs) {
+            let step = match sender.step(&self.logs) {
+                Step::Idle => sender.pass_step(&Held {
+                    logs: &self.logs,
+                    old_runs: self.old_runs.left(),
+                    known: &self.known,
+                    watermarks: &self.watermarks,
+                }),
+                step => step,
+            };
+            match step {
                 Step::Records { head, runs } => {
                     let bytes = runs.iter().map(bytes::Bytes::len).sum();
                     match head.encode_frame_head(RequestId(0), bytes) {
@@ -208,6 +233,7 @@ impl<H: Host> ControlLoop<H> {
                 self.segment_files.insert(segment, file);
                 self.read_segment(key, request);
             }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.read_gone(key) => {}
             result => {
                 let error = result.err().map_or_else(String::new, |error| error.to_string());
                 self.read_broke(key, &format!("segment {} cannot be opened: {error}", segment.number.0));
@@ -232,6 +258,19 @@ impl<H: Host> ControlLoop<H> {
             return;
         }
         self.serve.insert(key);
+    }
+
+    /// The file of a read is gone. Whether that is nothing to worry about, and the sender goes on.
+    fn read_gone(&mut self, key: LinkKey) -> bool {
+        // A link that ended meanwhile wanted it.
+        let Some(link) = self.link(key) else { return true };
+        let Role::Serving { sender, .. } = &mut link.role else { return false };
+        let goes_on = sender.read_gone();
+        if goes_on {
+            link.reading = None;
+            self.serve.insert(key);
+        }
+        goes_on
     }
 
     fn read_broke(&mut self, key: LinkKey, text: &str) {

@@ -3,10 +3,13 @@
 //! Files are verbs of the dataflow: [`logs`] keeps what this node can send, [`send`] streams it to one follower,
 //! [`receive`] takes a stream in and turns claims into [`watermarks`].
 //!
-//! In this form sources are origins only: a node streams its own logs, current and retired, and nothing else.
+//! A node streams its own logs, current and retired, and only it does. What it holds of other nodes' logs, which it [knows](known),
+//! it hands on in a [`pass`] to a follower that cannot reach them.
 
+pub mod known;
 pub mod lag;
 pub mod logs;
+pub mod pass;
 pub mod receive;
 pub mod send;
 pub mod watermarks;

@@ -36,7 +36,7 @@ pub enum StreamError {
         /// What is wrong.
         detail: String,
     },
-    /// A record of another origin, which an origin must not send but among copies.
+    /// A record of another origin, which an origin must not send but among copies and in passes.
     #[error("{log} sent a record of origin {origin:08x}; a source may only send what it originated")]
     ForeignOrigin {
         /// Which log.
@@ -131,8 +131,8 @@ impl Cores {
     /// Judges a record of `log` that verified. What is refused here would make every later start fail, or end the node.
     fn accept(&self, head: &RecordsHead, index: u32, record: &RecordView<'_>) -> Result<(), StreamError> {
         let log = head.log;
-        let copies = head.flags & records::COPIES != 0;
-        if record.origin.0 != log.node.0 && !copies && !planted::is(Fault::NoOriginFilter) {
+        let of_any_origin = head.flags & (records::COPIES | records::PASS) != 0;
+        if record.origin.0 != log.node.0 && !of_any_origin && !planted::is(Fault::NoOriginFilter) {
             return Err(StreamError::ForeignOrigin { log, origin: record.origin.0 });
         }
         let refuse = |reason: String| Err(StreamError::Unacceptable { log, index, reason });

@@ -1,9 +1,10 @@
-//! Send: streams this node's own logs to one follower, from the follower's positions.
+//! Send: streams this node's own logs to one follower, from the follower's positions; and what it holds of others' in
+//! [passes](super::pass).
 //!
 //! Records first, then the claim over them, as separate messages. What is sent lies below the durable position, always:
 //! it comes from frames that were reported durable, or from file bytes below that position.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use net::ids::{Class, CoreIndex, LogId, StreamOffset};
@@ -12,12 +13,16 @@ use wal::marks::{Mark, reach};
 use wal::planted::{self, Fault};
 use wal::{FrameKind, Lsn, RecordError, RecordView, Version};
 
+use super::known::KnownLogs;
 use super::logs::{CoreLog, OwnLog, OwnLogs, SegmentRef};
+use super::pass::{Covered, Ended, Pass, PassPiece};
+use super::watermarks::Watermarks;
 use super::{BATCH_BYTES, from_wire, to_wire};
 use crate::shard::{Copies, Removable};
+use crate::startup::OldRun;
 
 /// Bytes of one bulk read; doubled for a frame that does not fit.
-const READ_BYTES: u32 = 512 * 1024;
+pub(super) const READ_BYTES: u32 = 512 * 1024;
 
 /// A bulk read that the driver performs; answer with [`Sender::read_done`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +140,58 @@ pub struct Sender {
     /// The stream that sent last: a claim over it is due.
     claim_due: Option<usize>,
     next_stream: usize,
+    passes: Passes,
+}
+
+/// What a node can hand on of other nodes' logs.
+#[derive(Clone, Copy, Debug)]
+pub struct Held<'a> {
+    /// Its own logs.
+    pub logs: &'a OwnLogs,
+    /// What is left of its earlier runs, oldest first.
+    pub old_runs: &'a [OldRun],
+    /// The logs of others.
+    pub known: &'a KnownLogs,
+    /// How far it holds those.
+    pub watermarks: &'a Watermarks,
+}
+
+/// A follower's passes.
+#[derive(Debug, Default)]
+struct Passes {
+    /// What the follower holds, as it told last.
+    vector: BTreeMap<LogId, net::ids::Version>,
+    /// Other nodes' logs that it asked for.
+    wanted: Vec<LogId>,
+    under_way: Option<Pass>,
+    last: Option<Ended>,
+}
+
+impl Passes {
+    fn is_reading(&self) -> bool {
+        self.under_way.as_ref().is_some_and(Pass::is_reading)
+    }
+
+    /// A pass, if this node holds more of what the follower wants than the follower does.
+    fn open(&mut self, held: &Held<'_>) -> Option<Pass> {
+        let told = |log: LogId| self.vector.get(&log).copied().unwrap_or_default();
+        let claim = |log: &LogId| {
+            let (from, to) = (told(*log), held.watermarks.version(*log));
+            let is_more = to > from && held.known.contains(*log);
+            is_more.then_some(Claim { log: *log, from, to, flags: 0, class: Class(0) })
+        };
+        let claims: Vec<Claim> = self.wanted.iter().filter_map(claim).collect();
+        if claims.is_empty() {
+            return None;
+        }
+        let others = held.known.firsts().map(|(log, first)| (log, from_wire(first)));
+        let own = held.logs.logs.iter().map(|log| (log.id, log.first));
+        let covered = Covered::new(others.chain(own), |log| from_wire(told(log)));
+        self.wanted = Vec::new();
+        let old = held.old_runs.iter().flat_map(|run| &run.segments).copied();
+        let cores = held.logs.logs.last().map_or(0, |running| running.cores.len());
+        Some(Pass::open(covered, claims, self.last.as_ref(), old, cores))
+    }
 }
 
 /// A bulk read brought something that is not this log.
@@ -149,10 +206,28 @@ pub struct SourceDamage {
     detail: String,
 }
 
+impl SourceDamage {
+    pub(super) fn new(request: &ReadRequest, detail: String) -> SourceDamage {
+        let ReadRequest { segment, offset, .. } = *request;
+        SourceDamage { number: segment.number.0, core: segment.core.0, offset, detail }
+    }
+}
+
 impl Sender {
-    /// The follower asks for streams; what it asked for before on this connection goes on.
+    /// The follower tells what it holds, of this node's logs and of others.
+    pub fn told(&mut self, watermarks: &net::wire::body::Watermarks) {
+        if watermarks.full {
+            self.passes.vector.clear();
+        }
+        self.passes.vector.extend(watermarks.entries.iter().map(|entry| (entry.log, entry.version)));
+    }
+
+    /// The follower asks for streams; those of this node's logs that it asked for before on this connection go on. Of other nodes'
+    /// logs it gets one pass, as soon as this node holds more of them than it does; asking again takes back what it asked for before.
     pub fn follow(&mut self, logs: &OwnLogs, wanted: &[FollowLog], credit: StreamOffset) {
         self.credit = self.credit.max(credit.0);
+        let of_others = wanted.iter().map(|entry| entry.log).filter(|log| logs.get(*log).is_none());
+        self.passes.wanted = of_others.collect();
         for entry in wanted {
             let Some(log) = logs.get(entry.log) else { continue };
             if self.streams.iter().any(|stream| stream.log == entry.log) {
@@ -205,7 +280,9 @@ impl Sender {
     #[must_use]
     pub fn reads_from(&self, log: LogId, core: u16) -> Option<Lsn> {
         let streams = self.streams.iter().filter(|stream| stream.log == log);
-        streams.filter_map(|stream| stream.cursors.get(usize::from(core))).map(|cursor| cursor.next).min()
+        let by_streams = streams.filter_map(|stream| stream.cursors.get(usize::from(core))).map(|cursor| cursor.next);
+        let by_pass = self.passes.under_way.as_ref().and_then(|pass| pass.reads_from(usize::from(core)));
+        by_streams.chain(by_pass).min()
     }
 
     /// Goes on behind what is about to be removed from `core`'s part of `log`. Claims wait until the follower holds what superseded
@@ -217,6 +294,9 @@ impl Sender {
         let behind = |stream: &Stream| stream.cursors.get(core).is_some_and(|cursor| cursor.next < end);
         let skipping: Vec<usize> = streams.filter(|(_, stream)| behind(stream)).map(|(index, _)| index).collect();
         if skipping.iter().any(|stream| reads(*stream)) {
+            return false;
+        }
+        if self.passes.under_way.as_mut().is_some_and(|pass| !pass.skip_to(core, removed)) {
             return false;
         }
         for stream in skipping {
@@ -402,7 +482,7 @@ impl Sender {
 
     /// The bulk read that the most backward cursor needs, if any needs one.
     fn read(&mut self, logs: &OwnLogs) -> Option<Step> {
-        if self.reading.is_some() || self.sent >= self.credit {
+        if self.reading.is_some() || self.passes.is_reading() || self.sent >= self.credit {
             return None;
         }
         let mut chosen: Option<(Version, usize, usize, ReadRequest)> = None;
@@ -427,15 +507,12 @@ impl Sender {
     /// # Errors
     /// When they are not what the log held when it was written.
     pub fn read_done(&mut self, bytes: &Bytes) -> Result<(), SourceDamage> {
-        let Some((stream, core, request)) = self.reading.take() else { return Ok(()) };
+        let Some((stream, core, request)) = self.reading.take() else {
+            return self.passes.under_way.as_mut().map_or(Ok(()), |pass| pass.read_done(bytes));
+        };
         let from = self.streams[stream].from;
         let cursor = &mut self.streams[stream].cursors[core];
-        let damage = |detail: String| SourceDamage {
-            number: request.segment.number.0,
-            core: request.segment.core.0,
-            offset: request.offset,
-            detail,
-        };
+        let damage = |detail: String| SourceDamage::new(&request, detail);
         let start = Lsn(request.segment.base.0 + request.offset);
         let mut frames = wal::frames(bytes, start, request.segment.cookie);
         let mut ended = false;
@@ -473,6 +550,72 @@ impl Sender {
             cursor.read_bytes = READ_BYTES;
         }
         Ok(())
+    }
+
+    /// Whether the follower waits for a pass: what else this node comes to hold may open one.
+    #[must_use]
+    pub fn wants_pass(&self) -> bool {
+        !self.passes.wanted.is_empty()
+    }
+
+    /// The next thing to send or read for a pass, when there is nothing for the streams.
+    pub fn pass_step(&mut self, held: &Held<'_>) -> Step {
+        loop {
+            if self.passes.under_way.is_none() {
+                self.passes.under_way = self.passes.open(held);
+            }
+            let (Some(pass), Some(running)) = (&mut self.passes.under_way, held.logs.logs.last()) else {
+                return Step::Idle;
+            };
+            if self.sent >= self.credit {
+                if pass.has_pieces() {
+                    reach(Mark::CreditExhausted);
+                }
+                return Step::Idle;
+            }
+            if let Some(PassPiece { core, bytes, records: count }) = pass.next_piece() {
+                let raw_bytes =
+                    u32::try_from(bytes.len()).expect("a batch is at most one record larger than BATCH_BYTES");
+                let head = RecordsHead {
+                    log: running.id,
+                    core: CoreIndex(core),
+                    flags: records::PASS,
+                    stream_offset: StreamOffset(self.sent),
+                    count,
+                    raw_bytes,
+                    compression: Compression::None,
+                };
+                self.sent += u64::from(raw_bytes);
+                return Step::Records { head, runs: vec![bytes] };
+            }
+            if pass.is_reading() || self.reading.is_some() {
+                return Step::Idle;
+            }
+            if let Some(request) = pass.read(running) {
+                return Step::Read(request);
+            }
+            // Whatever was read last may have brought more to send, which went out before this.
+            if let Some(mut claim) = pass.next_claim() {
+                if planted::is(Fault::PassClaimsItsEnd) {
+                    claim.to = held.watermarks.version(claim.log);
+                }
+                return Step::Claim(claim);
+            }
+            reach(Mark::PassEnded);
+            self.passes.last = Some(pass.ended());
+            self.passes.under_way = None;
+        }
+    }
+
+    /// The file of a read is gone. Whether that is nothing to worry about.
+    pub fn read_gone(&mut self) -> bool {
+        match &mut self.passes.under_way {
+            Some(pass) if pass.is_reading() => {
+                pass.read_gone();
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The bulk read failed; it is asked for again with the next step.

@@ -101,6 +101,12 @@ impl Watermarks {
         }
     }
 
+    /// All components.
+    #[must_use]
+    pub fn all(&self) -> Vec<Watermark> {
+        self.components.iter().map(|(log, component)| told(*log, component)).collect()
+    }
+
     /// All components of one node's logs, for the handshake.
     #[must_use]
     pub fn of_node(&self, node: net::ids::NodeId) -> Vec<Watermark> {

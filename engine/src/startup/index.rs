@@ -235,6 +235,10 @@ impl<H: Host, D: Disk<File = H::File>> Recovering<'_, H, D> {
             ) if node == self.node && opened == incarnation => {
                 self.runs.entry(incarnation.0).or_default().first = Some((first, cores));
             }
+            // Another node's log exists.
+            (FrameKind::Local, ControlRecord::Open { node, incarnation, first, cores }) if node != self.node => {
+                self.known.insert((node, incarnation), (first, cores));
+            }
             // How far a run before this one had got: the segments that say so may be gone.
             (FrameKind::Local, ControlRecord::Watermark { node, incarnation, version, .. }) if node == self.node => {
                 let run = self.runs.entry(incarnation.0).or_default();

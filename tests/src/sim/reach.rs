@@ -15,7 +15,6 @@ pub const EXPECTED: &[Mark] = &[
     Mark::SealedCutFound,
     Mark::EndOfFilesFound,
     Mark::SegmentSealedAtStart,
-    Mark::SegmentsReadAgain,
     Mark::LeftoverRemoved,
     Mark::WatermarkDiscarded,
     Mark::CoreCountChanged,
@@ -51,6 +50,10 @@ pub const EXPECTED: &[Mark] = &[
     Mark::WallCaughtUp,
     Mark::CaughtUpFromFiles,
     Mark::LogBeginsLate,
+    Mark::RelayAsked,
+    Mark::PassOpened,
+    Mark::PassEnded,
+    Mark::PassSkipsSegment,
     Mark::ClaimHeldBack,
     Mark::RetiredLogFollowed,
     Mark::RetiredLogEnded,
@@ -119,6 +122,14 @@ pub const UNREACHED: &[(Mark, &str)] = &[
         "clients here read; a_client_that_does_not_read_large_values_is_closed_and_holds_nothing does it to a real daemon",
     ),
     (Mark::ClaimWaitedForCopies, "some seeds in a hundred: a follower that is new while a run loses its beginning"),
+    (
+        Mark::SegmentsReadAgain,
+        "one seed in a hundred; frames_in_a_segment_behind_a_cut_are_not_indexed does it to a start",
+    ),
+    (
+        Mark::PassSegmentGone,
+        "some seeds in a hundred: compaction gives up the very segment that a pass is about to open",
+    ),
     (Mark::ReadOverlapsSent, "one seed in thirty: a read that begins right where sending from memory stopped"),
     (Mark::AddressRefused, "only a peer that registers what is not its own does that; discovery's own tests play one"),
 ];

@@ -7,7 +7,7 @@
 //!   only while offset + payload ≤ credit.
 //! - Records may come in any order and any number of copies; only claims are ordered.
 //! - `raw_bytes` is the payload's size before compression; uncompressed it equals the payload's.
-//! - EAGER, PASS and lz4 are reserved: a receiver of this version refuses them.
+//! - EAGER and lz4 are reserved: a receiver of this version refuses them.
 
 use bytes::{BufMut, Bytes};
 
@@ -24,13 +24,14 @@ use crate::wire::opcode::Opcode;
 pub const HEAD_BYTES: usize = 40;
 /// Reserved: written at the source but not yet synced (in-region streams only).
 pub const EAGER: u16 = 1;
-/// Reserved: part of a pass over another node's log.
+/// Part of a pass: records of any origin that the follower did not hold when it asked, of which the source holds a log that it did not
+/// originate.
 pub const PASS: u16 = 2;
 /// Copies that compaction made, of records that are gone where they stood: some are other nodes' records, which superseded one of
 /// this log.
 pub const COPIES: u16 = 4;
 /// Flags this version speaks.
-const KNOWN: u16 = COPIES;
+const KNOWN: u16 = PASS | COPIES;
 
 codes! {
     /// How the payload is packed.
@@ -45,11 +46,11 @@ codes! {
 /// What describes a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordsHead {
-    /// The log the records are streamed from (not necessarily their origin, once passes exist).
+    /// The log the records are streamed from; in a pass, the source's running one.
     pub log: LogId,
     /// The source's core that holds them.
     pub core: CoreIndex,
-    /// [`COPIES`]; [`EAGER`] and [`PASS`] in later versions.
+    /// [`COPIES`] or [`PASS`]; [`EAGER`] in later versions.
     pub flags: u16,
     /// Payload bytes sent before.
     pub stream_offset: StreamOffset,

@@ -1,13 +1,14 @@
 //! C5: no gap in any position on the way. On each connection the payload offsets are those of the bytes that came before, the
 //! first claim over a log begins where its follower asked, and every further one where the last one ended: across segments that
-//! end, are given up or used again, catch-up from files, and restarts of either side, which begin another connection.
+//! end, are given up or used again, catch-up from files, and restarts of either side, which begin another connection. A claim at the end
+//! of a pass, over a log that its source did not originate, begins where the follower asked for it.
 //!
 //! That the records between two claims are all there is C8's: it looks at the follower's device when the claim takes effect.
 //! B1 is judged here as far as the wire shows it: a source sends within its follower's credit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use net::ids::LogId;
+use net::ids::{LogId, NodeId};
 use wal::Version;
 
 use super::Violation;
@@ -26,6 +27,10 @@ pub struct Positions {
     credit: u64,
     /// By log, what the next claim begins at.
     claimed: BTreeMap<LogId, Version>,
+    /// Whose logs the connection streams: at first nothing else is asked for.
+    source: Option<NodeId>,
+    /// Where passes over other nodes' logs were asked to begin.
+    asked: BTreeSet<(LogId, u64)>,
 }
 
 impl Positions {
@@ -38,8 +43,12 @@ impl Positions {
             Carried::Follow(follow) => {
                 self.credit = self.credit.max(follow.credit.0);
                 for entry in &follow.logs {
-                    // What was asked for before goes on.
-                    self.claimed.entry(entry.log).or_insert(Version(entry.from.0));
+                    if *self.source.get_or_insert(entry.log.node) == entry.log.node {
+                        // What was asked for before goes on.
+                        self.claimed.entry(entry.log).or_insert(Version(entry.from.0));
+                    } else {
+                        self.asked.insert((entry.log, entry.from.0));
+                    }
                 }
             }
             Carried::Credit(credit) => self.credit = self.credit.max(credit.upto.0),
@@ -57,6 +66,12 @@ impl Positions {
                     return Err(Violation::new(CREDIT, text));
                 }
                 self.payload += bytes;
+            }
+            Carried::Claim(claim) if self.source != Some(claim.log.node) => {
+                if !self.asked.contains(&(claim.log, claim.from.0)) {
+                    let text = format!("{region} claims {claim:?}, which nobody asked for from there");
+                    return Err(Violation::new(C5, text));
+                }
             }
             Carried::Claim(claim) => {
                 let reached = self.claimed.get_mut(&claim.log);

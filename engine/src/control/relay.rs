@@ -1,0 +1,152 @@
+//! Other nodes' logs from whoever has them: while a node cannot be reached, what others hold of its logs comes from them, a pass at
+//! a time. Its own link, once it is up again, takes over.
+
+use std::collections::BTreeMap;
+
+use net::ids::{LogId, NodeId, RequestId};
+use net::reactor::Mono;
+use net::wire::body::{Follow, FollowLog, Refuse, RefuseCode, Watermarks as WatermarksBody};
+use net::wire::message::Message;
+use wal::marks::{Mark, reach};
+
+use super::link::Role;
+use super::{ControlLoop, LinkKey};
+use crate::host::Host;
+use crate::messages::ToCore;
+
+/// A node that is not followed for this long is asked for elsewhere. Longer than a reconnect takes.
+const RELAY_AFTER_MS: u64 = 2_000;
+
+/// A source that has had nothing new for this long is not the only one asked any more.
+const RELAY_PATIENCE_MS: u64 = 5_000;
+
+/// A source that was asked for a pass.
+#[derive(Debug)]
+struct Asked {
+    at: Mono,
+    /// The claims at its end came.
+    is_answered: bool,
+    logs: Vec<LogId>,
+}
+
+/// Who is asked for the logs of nodes that cannot be reached.
+#[derive(Debug, Default)]
+pub(super) struct Relays {
+    /// Since when nodes are not followed.
+    absent_since: BTreeMap<NodeId, Mono>,
+    asked: BTreeMap<LinkKey, Asked>,
+}
+
+impl Relays {
+    /// Something of a pass came over a link: records, or a claim at its end.
+    pub(super) fn heard(&mut self, key: LinkKey, is_claim: bool, now: Mono) {
+        if let Some(asked) = self.asked.get_mut(&key) {
+            asked.at = now;
+            asked.is_answered |= is_claim;
+        }
+    }
+
+    /// What was asked over a link counts no more.
+    pub(super) fn forget(&mut self, key: LinkKey) {
+        self.asked.remove(&key);
+    }
+}
+
+impl<H: Host> ControlLoop<H> {
+    /// The nodes that are followed directly, each with its link, nearest first.
+    fn followed(&self) -> Vec<(LinkKey, NodeId)> {
+        let followed = self.links.iter().filter_map(|(index, link)| {
+            let is_followed = matches!(link.role, Role::Following { .. }) && link.is_up();
+            let node = link.hello().filter(|_| is_followed)?.node;
+            Some((link.rtt_ns.unwrap_or(u64::MAX), LinkKey { index, generation: link.generation }, node))
+        });
+        let mut followed: Vec<_> = followed.collect();
+        followed.sort_unstable();
+        followed.into_iter().map(|(_, key, node)| (key, node)).collect()
+    }
+
+    /// The logs of nodes that have not been followed for a while, as far as they are not held to their end.
+    fn missed_logs(&mut self, followed: &[(LinkKey, NodeId)]) -> Vec<LogId> {
+        let now = self.now();
+        let mut missed = Vec::new();
+        for node in self.known.nodes() {
+            if followed.iter().any(|(_, of)| *of == node) {
+                self.relays.absent_since.remove(&node);
+                continue;
+            }
+            let since = *self.relays.absent_since.entry(node).or_insert(now);
+            if now >= since.plus_ms(RELAY_AFTER_MS) {
+                missed.extend(self.known.open_of(node, |log| self.watermarks.version(log)));
+            }
+        }
+        missed
+    }
+
+    /// Asks others for what nodes that cannot be reached have written.
+    pub(super) fn ask_relays(&mut self) {
+        let now = self.now();
+        let followed = self.followed();
+        let missed = self.missed_logs(&followed);
+        self.relays.asked.retain(|key, _| followed.iter().any(|(of, _)| of == key));
+        let asked: Vec<LinkKey> = self.relays.asked.keys().copied().collect();
+        for key in asked {
+            let Some(asked) = self.relays.asked.get(&key) else { continue };
+            if missed.is_empty() {
+                // Nothing that it comes to hold is of use any more.
+                self.ask_relay(key, &[]);
+                self.relays.forget(key);
+            } else if asked.logs != missed || asked.is_answered && self.has_taken(key, &missed) {
+                self.ask_relay(key, &missed);
+            }
+        }
+        let is_waiting = |asked: &Asked| asked.is_answered || now < asked.at.plus_ms(RELAY_PATIENCE_MS);
+        if missed.is_empty() || self.relays.asked.values().any(is_waiting) {
+            return;
+        }
+        if let Some((key, _)) = followed.iter().find(|(key, _)| !self.relays.asked.contains_key(key)) {
+            reach(Mark::RelayAsked);
+            self.ask_relay(*key, &missed);
+        }
+    }
+
+    /// Whether every claim over these logs that came over the link has taken effect.
+    fn has_taken(&self, key: LinkKey, logs: &[LogId]) -> bool {
+        match self.links.get(key.index).map(|link| &link.role) {
+            Some(Role::Following { receiver, .. }) => logs.iter().all(|log| receiver.announced(*log).is_none()),
+            _ => false,
+        }
+    }
+
+    fn ask_relay(&mut self, key: LinkKey, logs: &[LogId]) {
+        let now = self.now();
+        let Some(link) = self.links.get_mut(key.index) else { return };
+        let Role::Following { receiver, .. } = &mut link.role else { return };
+        let credit = match receiver.open(&self.core_state, logs.iter().map(|log| (*log, self.known.end(*log)))) {
+            Ok(credit) => credit,
+            Err(error) => {
+                self.refuse(key, &Refuse::new(RefuseCode::Unexpected, &error.to_string()));
+                return;
+            }
+        };
+        // What the pass is to leave out is what is held now.
+        let vector = WatermarksBody { full: true, entries: self.watermarks.all() };
+        let wanted = logs.iter().map(|log| FollowLog { log: *log, from: self.watermarks.version(*log) }).collect();
+        link.push(&Message::Watermarks(vector), RequestId(0));
+        link.push(&Message::Follow(Follow { credit, logs: wanted }), RequestId(0));
+        self.relays.asked.insert(key, Asked { at: now, is_answered: false, logs: logs.to_vec() });
+    }
+
+    /// Somebody offered logs that this node did not know of: they are noted in its own log, and offered to its followers.
+    pub(super) fn logs_are_known(&mut self) {
+        while let Some(record) = self.known.next_to_write() {
+            self.ticket += 1;
+            self.cores[0].send(ToCore::AppendLocal { ticket: self.ticket, record });
+        }
+        let followers = self.links.iter().filter(|(_, link)| matches!(link.role, Role::Serving { .. }) && link.is_up());
+        let followers: Vec<LinkKey> =
+            followers.map(|(index, link)| LinkKey { index, generation: link.generation }).collect();
+        for key in followers {
+            self.offer_logs(key);
+        }
+    }
+}
