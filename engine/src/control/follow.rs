@@ -79,7 +79,7 @@ impl<H: Host> ControlLoop<H> {
         }
         // The source forgets what it was asked of other nodes' logs.
         self.relays.forget(key);
-        let vector = WatermarksBody { full: true, entries: self.watermarks.of_node(node) };
+        let vector = WatermarksBody { full: true, entries: self.watermarks.all() };
         let wanted =
             own.iter().map(|entry| FollowLog { log: entry.log, from: self.watermarks.version(entry.log) }).collect();
         link.push(&Message::Watermarks(vector), RequestId(0));

@@ -46,6 +46,11 @@ impl OldRuns {
         }
     }
 
+    /// Whether a segment is gone, or going.
+    pub(super) fn has_given_up(&self, segment: SegmentId) -> bool {
+        self.removing == Some(segment) || !self.runs.iter().any(|run| run.segments.contains(&segment))
+    }
+
     /// What is left of them, oldest first.
     pub(super) fn left(&self) -> &[OldRun] {
         &self.runs

@@ -15,6 +15,7 @@ use crate::messages::ToCore;
 use crate::replication::from_wire;
 use crate::replication::logs::{OwnLog, SegmentRef};
 use crate::replication::send::{Held, ReadRequest, Step};
+use crate::shard::SegmentId;
 
 /// Open segment files kept for catch-up reads.
 const SEGMENT_FILES_MAX: usize = 64;
@@ -233,7 +234,14 @@ impl<H: Host> ControlLoop<H> {
                 self.segment_files.insert(segment, file);
                 self.read_segment(key, request);
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.read_gone(key) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.was_removed(segment) => {
+                let Some(link) = self.link(key) else { return };
+                link.reading = None;
+                if let Role::Serving { sender, .. } = &mut link.role {
+                    sender.read_gone();
+                }
+                self.serve.insert(key);
+            }
             result => {
                 let error = result.err().map_or_else(String::new, |error| error.to_string());
                 self.read_broke(key, &format!("segment {} cannot be opened: {error}", segment.number.0));
@@ -260,17 +268,12 @@ impl<H: Host> ControlLoop<H> {
         self.serve.insert(key);
     }
 
-    /// The file of a read is gone. Whether that is nothing to worry about, and the sender goes on.
-    fn read_gone(&mut self, key: LinkKey) -> bool {
-        // A link that ended meanwhile wanted it.
-        let Some(link) = self.link(key) else { return true };
-        let Role::Serving { sender, .. } = &mut link.role else { return false };
-        let goes_on = sender.read_gone();
-        if goes_on {
-            link.reading = None;
-            self.serve.insert(key);
-        }
-        goes_on
+    /// Whether this node has given the segment up. A follower may come to hold all of a retired log from elsewhere, while it is
+    /// still being sent it from here.
+    fn was_removed(&self, segment: SegmentRef) -> bool {
+        let is_running = self.logs.logs.last().and_then(|log| log.cores.get(usize::from(segment.core.0)));
+        let is_running = is_running.is_some_and(|core| core.segments.iter().any(|left| left.number == segment.number));
+        !is_running && self.old_runs.has_given_up(SegmentId { core: segment.core, number: segment.number })
     }
 
     fn read_broke(&mut self, key: LinkKey, text: &str) {

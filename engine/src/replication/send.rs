@@ -607,14 +607,13 @@ impl Sender {
         }
     }
 
-    /// The file of a read is gone. Whether that is nothing to worry about.
-    pub fn read_gone(&mut self) -> bool {
-        match &mut self.passes.under_way {
-            Some(pass) if pass.is_reading() => {
-                pass.read_gone();
-                true
-            }
-            _ => false,
+    /// The file of a read was removed because nobody needs it any more: of a log that the follower holds, by now, or of one whose
+    /// records a pass finds elsewhere.
+    pub fn read_gone(&mut self) {
+        if self.reading.take().is_none()
+            && let Some(pass) = &mut self.passes.under_way
+        {
+            pass.read_gone();
         }
     }
 

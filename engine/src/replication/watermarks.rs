@@ -101,20 +101,10 @@ impl Watermarks {
         }
     }
 
-    /// All components.
+    /// All components, for the handshake.
     #[must_use]
     pub fn all(&self) -> Vec<Watermark> {
         self.components.iter().map(|(log, component)| told(*log, component)).collect()
-    }
-
-    /// All components of one node's logs, for the handshake.
-    #[must_use]
-    pub fn of_node(&self, node: net::ids::NodeId) -> Vec<Watermark> {
-        self.components
-            .iter()
-            .filter(|(log, _)| log.node == node)
-            .map(|(log, component)| told(*log, component))
-            .collect()
     }
 
     /// The components of one node's logs that changed since the last call.

@@ -1,7 +1,7 @@
 //! C5: no gap in any position on the way. On each connection the payload offsets are those of the bytes that came before, the
 //! first claim over a log begins where its follower asked, and every further one where the last one ended: across segments that
 //! end, are given up or used again, catch-up from files, and restarts of either side, which begin another connection. A claim at the end
-//! of a pass, over a log that its source did not originate, begins where the follower asked for it.
+//! of a pass, over a log that its source did not originate, begins where the follower said that it stands.
 //!
 //! That the records between two claims are all there is C8's: it looks at the follower's device when the claim takes effect.
 //! B1 is judged here as far as the wire shows it: a source sends within its follower's credit.
@@ -29,8 +29,8 @@ pub struct Positions {
     claimed: BTreeMap<LogId, Version>,
     /// Whose logs the connection streams: at first nothing else is asked for.
     source: Option<NodeId>,
-    /// Where passes over other nodes' logs were asked to begin.
-    asked: BTreeSet<(LogId, u64)>,
+    /// What the follower said that it holds, at any time: a pass begins at such a place.
+    told: BTreeSet<(LogId, u64)>,
 }
 
 impl Positions {
@@ -46,8 +46,6 @@ impl Positions {
                     if *self.source.get_or_insert(entry.log.node) == entry.log.node {
                         // What was asked for before goes on.
                         self.claimed.entry(entry.log).or_insert(Version(entry.from.0));
-                    } else {
-                        self.asked.insert((entry.log, entry.from.0));
                     }
                 }
             }
@@ -68,8 +66,8 @@ impl Positions {
                 self.payload += bytes;
             }
             Carried::Claim(claim) if self.source != Some(claim.log.node) => {
-                if !self.asked.contains(&(claim.log, claim.from.0)) {
-                    let text = format!("{region} claims {claim:?}, which nobody asked for from there");
+                if !self.told.contains(&(claim.log, claim.from.0)) {
+                    let text = format!("{region} claims {claim:?}, from where its follower never stood");
                     return Err(Violation::new(C5, text));
                 }
             }
@@ -83,7 +81,10 @@ impl Positions {
                     }
                 }
             }
-            Carried::Record { .. } | Carried::Watermarks(_) => {}
+            Carried::Watermarks(told) => {
+                self.told.extend(told.entries.iter().map(|entry| (entry.log, entry.version.0)))
+            }
+            Carried::Record { .. } => {}
         }
         Ok(())
     }
