@@ -17,7 +17,8 @@ struct Godwit {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Three regions on this machine: real daemons on 127.10.0.1-3 with the delays of real cables between them.
+    /// Three regions on this machine: real daemons with the delays of real cables between them, on 127.10.0.1-3 or, with
+    /// --netns, on network stacks of their own.
     Lab(lab::Options),
     /// Run one node in the foreground; takes the flags of godwitd (see `godwit daemon --help`).
     #[command(disable_help_flag = true)]

@@ -2,8 +2,13 @@
 //!
 //! Each region is this very binary, re-executed as `godwit daemon`, on an address of its own in 127/8. The one-way delays
 //! are applied by the receiving side of every link between regions (`LAB_LINK_DELAYS`), discovery included.
+//!
+//! With `--netns` each region has a network stack of its own instead ([`netns`]), and its links can be cut, made lossy
+//! and slowed down while it runs ([`command`]).
 
+pub mod command;
 mod demo;
+pub mod netns;
 mod region;
 mod report;
 mod table;
@@ -13,12 +18,14 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use netns::{Network, Tunnel};
 use region::Region;
 pub use region::WITH_PARENT_FLAG;
 
@@ -37,7 +44,13 @@ pub struct Options {
     /// Run unattended: write, kill, restart, compare; exit 0 only if everything held
     #[arg(long)]
     demo: bool,
-    /// Keep the data here instead of in a temporary directory
+    /// Give each region a network stack of its own, with WireGuard and an emulated WAN between them; takes root
+    #[arg(long)]
+    netns: bool,
+    /// What connects the network stacks
+    #[arg(long, value_name = "TUNNEL", default_value = "wireguard", requires = "netns")]
+    tunnel: Tunnel,
+    /// Keep the data here instead of in a temporary directory; with a command: the directory of the lab that it is for
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Keys that the demo writes in the first region, 1000 to 1000000
@@ -46,6 +59,8 @@ pub struct Options {
     /// How sockets and files are driven, for all regions
     #[arg(long, value_name = "BACKEND", default_value = "auto", value_parser = ["auto", "uring", "epoll"])]
     io_backend: String,
+    #[command(subcommand)]
+    action: Option<command::Action>,
 }
 
 /// What can go wrong in the lab. Each says where to look.
@@ -88,18 +103,29 @@ fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> LabError {
 #[derive(Debug)]
 pub(crate) struct Lab {
     regions: Vec<Region>,
+    /// What joins them, unless that is loopback. Dropped after the regions.
+    network: Option<Network>,
     interrupted: Arc<AtomicBool>,
     /// Removed when the lab ends.
     _temporary: Option<tempfile::TempDir>,
 }
 
-/// Runs the lab until Ctrl-C, or through the demo.
+/// Runs the lab until Ctrl-C, or through the demo; or sends a command to the lab that runs.
 ///
 /// # Errors
 /// See [`LabError`].
 pub fn run(options: &Options) -> Result<(), LabError> {
+    if let Some(action) = &options.action {
+        if options.demo || options.netns {
+            return Err(LabError::Failed(
+                "a command is for a lab that runs: give no --demo and no --netns with it".into(),
+            ));
+        }
+        table::print(netns::send(options.dir.as_deref(), action)?.trim_end());
+        return Ok(());
+    }
     let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&interrupted)).map_err(io_error("signals cannot be handled"))?;
     }
     let (directory, temporary) = match &options.dir {
@@ -110,11 +136,13 @@ pub fn run(options: &Options) -> Result<(), LabError> {
             (made.path().to_owned(), Some(made))
         }
     };
-    let mut regions = Vec::new();
+    let network =
+        if options.netns { Some(Network::start(&directory, temporary.is_some(), options.tunnel)?) } else { None };
+    let mut lab = Lab { regions: Vec::new(), network, interrupted, _temporary: temporary };
     for index in 0..region::COUNT {
-        regions.push(Region::start(index, &directory, &options.io_backend)?);
+        let namespace = lab.network.as_ref().map(|network| network.namespace(index));
+        lab.regions.push(Region::start(index, namespace, &directory, &options.io_backend)?);
     }
-    let mut lab = Lab { regions, interrupted, _temporary: temporary };
     lab.wait_until_formed()?;
     let outcome = if options.demo { demo::run(&mut lab, options.keys) } else { lab.watch() };
     let stopped = lab.stop();
@@ -167,18 +195,25 @@ impl Lab {
         if self.interrupted.load(Ordering::Relaxed) {
             return Err(LabError::Interrupted);
         }
+        self.check_network()?;
         self.regions.iter_mut().try_for_each(Region::check)
+    }
+
+    fn check_network(&mut self) -> Result<(), LabError> {
+        self.network.as_mut().map_or(Ok(()), Network::check)
     }
 
     /// Shows the live table until Ctrl-C. A region that was killed is started again after a while.
     fn watch(&mut self) -> Result<(), LabError> {
-        table::introduce(&self.regions);
+        table::introduce(&self.regions, self.network.is_some());
+        let answers = self.network.as_ref().map(Network::answers).transpose()?;
         let mut screen = table::Screen::default();
         let mut dark: [Option<Instant>; region::COUNT] = [None; region::COUNT];
         loop {
             if self.interrupted.load(Ordering::Relaxed) {
                 return Err(LabError::Interrupted);
             }
+            self.check_network()?;
             for (region, since) in self.regions.iter_mut().zip(&mut dark) {
                 if !region.was_killed() {
                     region.check()?;
@@ -190,6 +225,9 @@ impl Lab {
             screen.draw(&self.regions);
             let end = Instant::now() + REFRESH;
             while Instant::now() < end && !self.interrupted.load(Ordering::Relaxed) {
+                for answer in answers.iter().flat_map(Receiver::try_iter) {
+                    screen.show(&answer);
+                }
                 thread::sleep(Duration::from_millis(50));
             }
         }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use engine::monitor::http::StatusReply;
 use net::resp::BlockingClient;
 
+use super::netns::{self, Namespace};
 use super::{LabError, io_error};
 
 /// Regions of the lab.
@@ -36,6 +37,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Region {
     index: usize,
+    /// Where its network stack is, if not this process's.
+    namespace: Option<Namespace>,
     data: PathBuf,
     log: PathBuf,
     io_backend: String,
@@ -53,26 +56,32 @@ pub(crate) fn name(index: usize) -> &'static str {
     NAMES[index]
 }
 
-fn ip(index: usize) -> IpAddr {
+/// A region's address on loopback, where regions share this machine's network stack.
+fn loopback(index: usize) -> Ipv4Addr {
     let last = u8::try_from(index + 1).expect("three regions");
-    IpAddr::V4(Ipv4Addr::new(127, 10, 0, last))
+    Ipv4Addr::new(127, 10, 0, last)
 }
 
 impl Region {
-    /// Starts the daemon of region `index` over `directory`/NAME.
-    pub(crate) fn start(index: usize, directory: &Path, io_backend: &str) -> Result<Region, LabError> {
+    /// Starts the daemon of region `index` over `directory`/NAME, in `namespace` or on loopback.
+    pub(crate) fn start(
+        index: usize,
+        namespace: Option<Namespace>,
+        directory: &Path,
+        io_backend: &str,
+    ) -> Result<Region, LabError> {
         let data = directory.join(NAMES[index]);
         std::fs::create_dir_all(&data).map_err(io_error(format!("{} cannot be created", data.display())))?;
         let log = directory.join(format!("{}.log", NAMES[index]));
         let io_backend = io_backend.to_owned();
-        let child = spawn(index, &data, &log, &io_backend)?;
+        let child = spawn(index, namespace.as_ref(), &data, &log, &io_backend)?;
         let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(2))).build();
-        Ok(Region { index, data, log, io_backend, child, http: config.into() })
+        Ok(Region { index, namespace, data, log, io_backend, child, http: config.into() })
     }
 
     /// Starts the daemon again over the same data.
     pub(crate) fn restart(&mut self) -> Result<(), LabError> {
-        self.child = spawn(self.index, &self.data, &self.log, &self.io_backend)?;
+        self.child = spawn(self.index, self.namespace.as_ref(), &self.data, &self.log, &self.io_backend)?;
         Ok(())
     }
 
@@ -90,19 +99,36 @@ impl Region {
 
     /// Where Redis clients connect.
     pub(crate) fn storage(&self) -> SocketAddr {
-        SocketAddr::new(ip(self.index), STORAGE_PORT)
+        SocketAddr::new(ip(self.index, self.namespace.as_ref()), STORAGE_PORT)
+    }
+
+    /// What has to stand before a command to run it beside the daemon.
+    pub(crate) fn prefix(&self) -> String {
+        self.namespace.as_ref().map_or_else(String::new, |namespace| format!("ip netns exec {} ", namespace.name()))
+    }
+
+    /// Runs `work` where the daemon's addresses are reached.
+    fn beside<T: Send>(&self, work: impl FnOnce() -> std::io::Result<T> + Send) -> std::io::Result<T> {
+        match &self.namespace {
+            Some(namespace) => namespace.enter(work)?,
+            None => work(),
+        }
     }
 
     /// A new client connection.
     pub(crate) fn client(&self) -> Result<BlockingClient, LabError> {
         let what = format!("{} cannot be reached at {}", self.name(), self.storage());
-        BlockingClient::connect(self.storage(), ANSWER_WITHIN).map_err(io_error(what))
+        self.beside(|| BlockingClient::connect(self.storage(), ANSWER_WITHIN)).map_err(io_error(what))
     }
 
     /// What the daemon says of itself; `None` while it does not answer. Another process on its address is not it.
     pub(crate) fn status(&self) -> Option<StatusReply> {
-        let url = format!("http://{}/api/status", SocketAddr::new(ip(self.index), ADMIN_PORT));
-        let text = self.http.get(&url).call().ok()?.into_body().read_to_string().ok()?;
+        let url = format!("http://{}/api/status", SocketAddr::new(self.storage().ip(), ADMIN_PORT));
+        let ask = || {
+            let reply = self.http.get(&url).call().map_err(ureq::Error::into_io)?;
+            reply.into_body().read_to_string().map_err(ureq::Error::into_io)
+        };
+        let text = self.beside(ask).ok()?;
         let reply: StatusReply = serde_json::from_str(&text).ok()?;
         (reply.pid == self.child.id()).then_some(reply)
     }
@@ -166,22 +192,39 @@ impl Drop for Region {
     }
 }
 
-fn spawn(index: usize, data: &Path, log: &Path, io_backend: &str) -> Result<Child, LabError> {
+fn ip(index: usize, namespace: Option<&Namespace>) -> IpAddr {
+    if namespace.is_some() { netns::inner(index).into() } else { loopback(index).into() }
+}
+
+fn spawn(
+    index: usize,
+    namespace: Option<&Namespace>,
+    data: &Path,
+    log: &Path,
+    io_backend: &str,
+) -> Result<Child, LabError> {
     let executable = std::env::current_exe().map_err(io_error("this program's own file cannot be found"))?;
     let what = format!("{} cannot be written", log.display());
     let log = File::options().create(true).append(true).open(log).map_err(io_error(what))?;
     let others: Vec<usize> = (0..COUNT).filter(|other| *other != index).collect();
     let join = |show: &dyn Fn(usize) -> String| others.iter().map(|other| show(*other)).collect::<Vec<_>>().join(",");
-    let settings = [
+    let ip = |index| ip(index, namespace);
+    let mut settings = vec![
         ("--region", NAMES[index].to_owned()),
         ("--bind-host", ip(index).to_string()),
         ("--discovery-peers", join(&|other| ip(other).to_string())),
-        ("--lab-link-delays", join(&|other| format!("{}={}", ip(other), ONE_WAY_MS[other][index]))),
         ("--data-dir", data.display().to_string()),
         ("--cores", "1".to_owned()),
         ("--io-backend", io_backend.to_owned()),
     ];
-    let mut command = Command::new(executable);
+    // Between namespaces the emulated WAN delays.
+    if namespace.is_none() {
+        settings.push(("--lab-link-delays", join(&|other| format!("{}={}", ip(other), ONE_WAY_MS[other][index]))));
+    }
+    let mut command = match namespace {
+        Some(namespace) => namespace.command(executable)?,
+        None => Command::new(executable),
+    };
     command.args(["daemon", WITH_PARENT_FLAG]);
     for (flag, value) in settings {
         command.arg(flag).arg(value);

@@ -9,17 +9,17 @@ use engine::monitor::http::StatusReply;
 use super::region::{self, Region};
 
 /// Prints what the lab is and what to try in it.
-pub(crate) fn introduce(regions: &[Region]) {
+pub(crate) fn introduce(regions: &[Region], takes_commands: bool) {
     let mut text = String::from("Three regions are up; each takes reads and writes. Try, in other terminals:\n\n");
     for region in regions {
         let (name, ip) = (region.name(), region.storage().ip());
-        let port = region.storage().port();
-        text += &format!("  redis-cli -h {ip} -p {port} SET greeting 'hello from {name}'    # {name}\n");
+        let (prefix, port) = (region.prefix(), region.storage().port());
+        text += &format!("  {prefix}redis-cli -h {ip} -p {port} SET greeting 'hello from {name}'    # {name}\n");
     }
     if let [first, .., last] = regions {
-        let (ip, port) = (last.storage().ip(), last.storage().port());
+        let (prefix, ip, port) = (last.prefix(), last.storage().ip(), last.storage().port());
         text += &format!(
-            "  redis-cli -h {ip} -p {port} GET greeting    # {}, {} ms away from {}\n",
+            "  {prefix}redis-cli -h {ip} -p {port} GET greeting    # {}, {} ms away from {}\n",
             last.name(),
             region::one_way_ms(first.index(), last.index()),
             first.name(),
@@ -30,6 +30,13 @@ pub(crate) fn introduce(regions: &[Region]) {
             last.name(),
             super::DARK_FOR.as_secs()
         );
+        if takes_commands {
+            let (first, last) = (first.name(), last.name());
+            text += &format!("  godwit lab cut {first} {last}    # or, as a line typed here: cut {first} {last}\n");
+            text += &format!(
+                "  godwit lab heal    # also: loss {first} {last} 0.5, rate {first} {last} 100, links, help\n"
+            );
+        }
         text += "\nCtrl-C stops the lab.\n";
     }
     print(&text);
@@ -47,14 +54,27 @@ impl Screen {
     pub(crate) fn draw(&mut self, regions: &[Region]) {
         let text = picture(regions);
         if std::io::stdout().is_terminal() {
-            let up = if self.lines > 0 { format!("\x1b[{}A\x1b[J", self.lines) } else { String::new() };
-            print(&format!("{up}{text}\n"));
             // The empty line below the table counts.
-            self.lines = text.lines().count() + 1;
+            let lines = text.lines().count() + 1;
+            if self.lines == lines {
+                // Line by line, then back to where the cursor was: what is being typed there stays.
+                let text = text.replace('\n', "\x1b[K\r\n");
+                write(&format!("\x1b7\r\x1b[{lines}A{text}\x1b[K\x1b8"));
+            } else {
+                let up = if self.lines > 0 { format!("\r\x1b[{}A\x1b[J", self.lines) } else { String::new() };
+                print(&format!("{up}{text}\n"));
+            }
+            self.lines = lines;
         } else if text != self.last {
             print(&format!("{text}\n"));
         }
         self.last = text;
+    }
+
+    /// Shows a text, after a line was typed; the next picture comes below.
+    pub(crate) fn show(&mut self, text: &str) {
+        print(text.trim_end());
+        *self = Screen::default();
     }
 }
 
@@ -122,7 +142,11 @@ fn watermark(version: u64) -> String {
 
 /// Prints to standard output; a closed pipe is no error of the lab.
 pub(crate) fn print(text: &str) {
+    write(&format!("{text}\n"));
+}
+
+fn write(text: &str) {
     let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{text}");
+    let _ = out.write_all(text.as_bytes());
     let _ = out.flush();
 }

@@ -3,13 +3,12 @@
 //! The clock of a write starts when it was *meant* to be sent (no coordinated omission) and stops when an observer in the
 //! other region first reads it, so that both commits, both cables' delay and the observer's own pace are in it.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use net::resp::{BlockingClient, Value};
+use net::resp::Value;
 
 use super::region::{self, Region};
 use super::{LabError, io_error};
@@ -91,19 +90,18 @@ pub(crate) fn measure(regions: &[Region], loads: &[Load]) -> Result<Vec<PairDela
         .iter()
         .map(|load| Running { load, began, sent: AtomicU64::new(0), failed: AtomicBool::new(false) })
         .collect();
-    let address = |index: usize| regions[index].storage();
     thread::scope(|scope| {
         let mut writers = Vec::new();
         let mut observers = Vec::new();
         for running in &running {
             let source = running.load.source;
             writers.push(scope.spawn(move || {
-                let outcome = write(running, address(source));
+                let outcome = write(running, &regions[source]);
                 running.failed.store(outcome.is_err(), Ordering::Release);
                 outcome
             }));
             for target in (0..regions.len()).filter(|target| *target != source) {
-                observers.push(scope.spawn(move || observe(running, target, address(target))));
+                observers.push(scope.spawn(move || observe(running, &regions[target])));
             }
         }
         for writer in writers {
@@ -114,15 +112,10 @@ pub(crate) fn measure(regions: &[Region], loads: &[Load]) -> Result<Vec<PairDela
     })
 }
 
-fn connect(index: usize, addr: SocketAddr) -> Result<BlockingClient, LabError> {
-    let what = format!("{} cannot be reached at {addr}", region::name(index));
-    BlockingClient::connect(addr, Duration::from_secs(10)).map_err(io_error(what))
-}
-
-fn write(running: &Running<'_>, addr: SocketAddr) -> Result<(), LabError> {
+fn write(running: &Running<'_>, region: &Region) -> Result<(), LabError> {
     let load = running.load;
     let lost = || io_error(format!("a writer lost its connection to {}", region::name(load.source)));
-    let mut client = connect(load.source, addr)?;
+    let mut client = region.client()?;
     let mut next = 0;
     while next < load.count {
         let now = Instant::now();
@@ -148,10 +141,10 @@ fn write(running: &Running<'_>, addr: SocketAddr) -> Result<(), LabError> {
     Ok(())
 }
 
-fn observe(running: &Running<'_>, target: usize, addr: SocketAddr) -> Result<PairDelay, LabError> {
-    let load = running.load;
+fn observe(running: &Running<'_>, region: &Region) -> Result<PairDelay, LabError> {
+    let (load, target) = (running.load, region.index());
     let lost = || io_error(format!("an observer lost its connection to {}", region::name(target)));
-    let mut client = connect(target, addr)?;
+    let mut client = region.client()?;
     let mut micros =
         Histogram::new_with_bounds(1, DELAY_US_MAX, 3).map_err(|error| LabError::Failed(error.to_string()))?;
     let mut next = 0;
