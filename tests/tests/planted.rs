@@ -55,8 +55,7 @@ const CAUGHT: &[(Fault, Run)] = &[
     (Fault::TombstoneDroppedInCompaction, Seed(1)),
     (Fault::WinnersNotCopied, Seed(2)),
     (Fault::CopiesNotSent, Seed(1)),
-    (Fault::PassOfOneOrigin, Seed(1)),
-    (Fault::PassClaimsItsEnd, Seed(1)),
+    (Fault::PassClaimsItsEnd, Seed(57)),
     (Fault::LaterArrivalWinsTie, Ties),
     (Fault::EqualVersionIsSame, Ties),
     (Fault::ExpiredOnArrivalDropped, Seed(2)),
@@ -91,6 +90,10 @@ const NOT_YET_CAUGHT: &[(Fault, &str)] = &[
     (Fault::WatermarkRestsOnNothing, "needs a disk that loses what was durable"),
     (Fault::RemoteEntriesForwarded, "its receiver refuses what is forwarded; needs a checker of what is sent"),
     (Fault::AnyAddressAccepted, "needs a peer that registers addresses it must not, and a checker of lists"),
+    (
+        Fault::PassOfOneOrigin,
+        "among three regions the source's own stream brings what it originated before the pass ends; needs a fourth",
+    ),
     (
         Fault::ClaimBeforeReplaced,
         "claims wait for compaction's copies where most logs lose their beginning; needs a scenario without any",

@@ -1,9 +1,9 @@
 //! Recovery: what the segments of a data directory mean after a stop of any kind.
 //!
 //! [`scan_segment`] looks at one file by itself (files may be scanned in parallel; [`scan_and_visit`] also shows what it finds),
-//! [`judge`] puts them together. They are pure. The caller syncs every file first and reads what the *disk* holds, not what the cache shows; afterwards it writes
-//! the seal blocks that [`RecoveredSegment::seal_block`] gives and unlinks [`Recovery::recyclable`], in any order: judging again
-//! after a crash in between comes to the same end.
+//! [`judge`] puts them together. They are pure. The caller syncs every file first and reads what the *disk* holds, not what the
+//! cache shows; afterwards it writes the seal blocks that [`RecoveredSegment::seal_block`] gives and unlinks
+//! [`Recovery::recyclable`], in any order: judging again after a crash in between comes to the same end.
 //!
 //! The table that [`judge`] implements stands in docs/WAL_FORMAT.md, with the labels of [`Row`].
 
