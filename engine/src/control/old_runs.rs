@@ -1,4 +1,5 @@
-//! Earlier runs of this node while it runs: segments that compaction has emptied go once every follower holds their run.
+//! Earlier runs of this node while it runs: segments that compaction has emptied go once every follower holds their run. Those of a
+//! follower that stays away are kept for it within `WAL_RETAIN`; behind that it is sent the copies when it comes back.
 //!
 //! The oldest segment of a core goes first, so that a log begins late and has no gap. The first core's last segment goes after all
 //! others, because it says what the run is: what is left of a run is offered, and a follower that has nothing of it finds the
@@ -6,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use net::ids::NodeId;
 use net::reactor::{Completion, FileJob, Mono, Op};
 use wal::marks::{Mark, reach};
 use wal::{CoreId, Incarnation, Lsn, Version};
@@ -16,7 +18,7 @@ use crate::checkpoint::{OldRunFacts, OldRunLog};
 use crate::host::{Host, segment_path};
 use crate::messages::ToCore;
 use crate::replication::log_id;
-use crate::replication::logs::OwnLogs;
+use crate::replication::logs::{OwnLog, OwnLogs};
 use crate::shard::{Copies, SegmentId};
 use crate::startup::OldRun;
 
@@ -27,12 +29,31 @@ const RETRY_MS: u64 = 1000;
 #[derive(Debug)]
 pub(super) struct OldRuns {
     runs: Vec<OldRun>,
-    /// By segment, the cores in which nothing of it counts any more, and the highest version that superseded one of its records.
-    emptied: BTreeMap<SegmentId, (BTreeSet<u16>, Version)>,
+    emptied: BTreeMap<SegmentId, Emptied>,
     /// By core, where copies of old records end.
     copied_upto: Vec<Lsn>,
-    removing: Option<SegmentId>,
+    removing: Option<Removing>,
     retry_at: Mono,
+}
+
+/// What is known of a segment in which nothing counts any more in some core.
+#[derive(Debug, Default)]
+struct Emptied {
+    /// Those cores.
+    cores: BTreeSet<u16>,
+    /// The highest version that superseded one of its records.
+    replaced_upto: Version,
+    file_bytes: u64,
+}
+
+/// A segment whose file is losing its name.
+#[derive(Clone, Copy, Debug)]
+struct Removing {
+    segment: SegmentId,
+    /// Of which run.
+    run: Incarnation,
+    /// Followers that are away may lack it.
+    is_missed: bool,
 }
 
 impl OldRuns {
@@ -48,7 +69,8 @@ impl OldRuns {
 
     /// Whether a segment is gone, or going.
     pub(super) fn has_given_up(&self, segment: SegmentId) -> bool {
-        self.removing == Some(segment) || !self.runs.iter().any(|run| run.segments.contains(&segment))
+        self.removing.is_some_and(|removing| removing.segment == segment)
+            || !self.runs.iter().any(|run| run.segments.contains(&segment))
     }
 
     /// What is left of them, oldest first.
@@ -57,10 +79,18 @@ impl OldRuns {
     }
 
     /// In `core` nothing of the segment counts any more; the copies of its records end at `upto`.
-    pub(super) fn emptied(&mut self, core: u16, segment: SegmentId, upto: Lsn, replaced_upto: Version) {
-        let (cores, highest) = self.emptied.entry(segment).or_default();
-        cores.insert(core);
-        *highest = (*highest).max(replaced_upto);
+    pub(super) fn emptied(
+        &mut self,
+        core: u16,
+        segment: SegmentId,
+        upto: Lsn,
+        replaced_upto: Version,
+        file_bytes: u64,
+    ) {
+        let emptied = self.emptied.entry(segment).or_default();
+        emptied.cores.insert(core);
+        emptied.replaced_upto = emptied.replaced_upto.max(replaced_upto);
+        emptied.file_bytes = file_bytes;
         let copied_upto = &mut self.copied_upto[usize::from(core)];
         *copied_upto = (*copied_upto).max(upto);
     }
@@ -70,18 +100,25 @@ impl OldRuns {
         self.removing.is_some()
     }
 
+    fn is_empty(&self, segment: SegmentId) -> bool {
+        self.emptied.get(&segment).is_some_and(|emptied| emptied.cores.len() == self.copied_upto.len())
+    }
+
+    /// Bytes of segments that are kept for followers only.
+    pub(super) fn kept_bytes(&self) -> u64 {
+        let segments = self.runs.iter().flat_map(|run| &run.segments).filter(|segment| self.is_empty(**segment));
+        segments.filter_map(|segment| self.emptied.get(segment)).map(|emptied| emptied.file_bytes).sum()
+    }
+
     /// Segments that could go as far as the cores are concerned, each with its run, from the oldest on.
     fn candidates(&self) -> impl Iterator<Item = (Incarnation, SegmentId)> {
-        let is_empty = |segment: &SegmentId| {
-            self.emptied.get(segment).is_some_and(|(cores, _)| cores.len() == self.copied_upto.len())
-        };
         self.runs.iter().flat_map(move |run| {
             let is_last = run.segments.len() == 1;
             let of_first_core = run.segments.iter().filter(|segment| segment.core == CoreId(0)).count();
             let mut seen = BTreeSet::new();
             let oldest = run.segments.iter().filter(move |segment| seen.insert(segment.core));
             let may_go = move |segment: &&SegmentId| is_last || segment.core != CoreId(0) || of_first_core > 1;
-            oldest.filter(may_go).filter(move |segment| is_empty(segment)).map(|segment| (run.incarnation, *segment))
+            oldest.filter(may_go).filter(|segment| self.is_empty(**segment)).map(|segment| (run.incarnation, *segment))
         })
     }
 }
@@ -112,32 +149,56 @@ impl<H: Host> ControlLoop<H> {
         {
             return;
         }
-        let found = self.old_runs.candidates().find(|(run, _)| self.is_held_by_followers(*run));
-        let Some((_, segment)) = found else { return };
-        self.old_runs.removing = Some(segment);
+        let is_held = |(run, _): &(Incarnation, SegmentId)| self.is_held_by_present(*run);
+        let is_full = self.old_runs.kept_bytes() > self.mesh.wal_retain_bytes;
+        let found = self.old_runs.candidates().filter(is_held).find(|(run, _)| is_full || self.is_held_by_all(*run));
+        let Some((run, segment)) = found else { return };
+        let is_missed = !self.is_held_by_all(run);
+        if is_missed {
+            reach(Mark::AbsentFollowerPassedOver);
+            // Whoever is away may hold anything of the running log up to here, and lack what goes: it is to be sent the copies.
+            let upto = self.logs.logs.last().map_or(Version::ZERO, OwnLog::highest_complete);
+            self.copies_are_needed_below(Version(upto.0.saturating_add(1)));
+        }
+        self.old_runs.removing = Some(Removing { segment, run, is_missed });
         self.segment_files.retain(|file, _| (file.core, file.number) != (segment.core, segment.number));
         let path = segment_path(&self.data_dir, segment.core, segment.number);
         self.ops.submit(&mut self.io, Op::File(FileJob::Unlink { path }), Purpose::RemoveOldSegment);
     }
 
     /// Whether every configured peer follows this node and holds all of the run.
-    fn is_held_by_followers(&self, incarnation: Incarnation) -> bool {
+    fn is_held_by_all(&self, incarnation: Incarnation) -> bool {
+        let others = self.mesh.peers.iter().filter(|peer| **peer != self.mesh.discovery).count();
+        self.present_followers().len() >= others && self.is_held_by_present(incarnation)
+    }
+
+    /// Whether all those hold the run who follow this node now.
+    fn is_held_by_present(&self, incarnation: Incarnation) -> bool {
+        self.present_followers().into_iter().all(|node| self.holds_run(node, incarnation))
+    }
+
+    fn present_followers(&self) -> BTreeSet<NodeId> {
+        let serving = self.links.iter().filter(|(_, link)| matches!(link.role, Role::Serving { .. }) && link.is_up());
+        serving.filter_map(|(_, link)| link.hello().map(|hello| hello.node)).collect()
+    }
+
+    fn holds_run(&self, node: NodeId, incarnation: Incarnation) -> bool {
         let log = log_id(self.facts.node, incarnation);
         let Some(own) = self.logs.get(log) else { return true };
         let end = own.end.unwrap_or(Version(u64::MAX));
-        let followers: BTreeSet<_> = self
-            .links
-            .iter()
-            .filter(|(_, link)| matches!(link.role, Role::Serving { .. }) && link.is_up())
-            .filter_map(|(_, link)| link.hello().map(|hello| hello.node))
-            .collect();
-        let others = self.mesh.peers.iter().filter(|peer| **peer != self.mesh.discovery).count();
-        let holds = |node| self.acknowledged.get(&(node, log)).is_some_and(|held| *held >= end);
-        followers.len() >= others && followers.into_iter().all(holds)
+        self.acknowledged.get(&(node, log)).is_some_and(|held| *held >= end)
+    }
+
+    /// Whoever holds less of the running log than `below` is to be sent the copies in it.
+    fn copies_are_needed_below(&mut self, below: Version) {
+        let current = self.logs.current();
+        for (core, upto) in current.cores.iter_mut().zip(&self.old_runs.copied_upto) {
+            core.copies = core.copies.and(Copies { below, upto: *upto });
+        }
     }
 
     pub(super) fn old_segment_removed(&mut self, completion: Completion<H::File>) {
-        let Some(segment) = self.old_runs.removing.take() else { return };
+        let Some(Removing { segment, run, is_missed }) = self.old_runs.removing.take() else { return };
         let gone = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
         if let Err(error) =
             completion.result.as_ref().map(|_| ()).or_else(|error| if gone(error) { Ok(()) } else { Err(error) })
@@ -148,7 +209,7 @@ impl<H: Host> ControlLoop<H> {
             return;
         }
         reach(Mark::OldSegmentRemoved);
-        let (_, replaced_upto) = self.old_runs.emptied.remove(&segment).unwrap_or_default();
+        let replaced_upto = self.old_runs.emptied.remove(&segment).unwrap_or_default().replaced_upto;
         for at in 0..self.old_runs.runs.len() {
             if self.old_runs.runs[at].segments.contains(&segment) {
                 self.old_runs.runs[at].segments.retain(|left| *left != segment);
@@ -160,10 +221,19 @@ impl<H: Host> ControlLoop<H> {
             core.send(ToCore::ForgetOldSegment(segment));
         }
         // Whoever has nothing of the running log needs the copies.
-        let current = self.logs.current();
-        let below = current.first;
-        for (core, upto) in current.cores.iter_mut().zip(&self.old_runs.copied_upto) {
-            core.copies = core.copies.and(Copies { below, upto: *upto });
+        self.copies_are_needed_below(self.logs.logs.last().map_or(Version::ZERO, |log| log.first));
+        if is_missed {
+            self.follow_anew(run);
+        }
+    }
+
+    /// Whoever came while a segment went that it lacks was told of a log that is no more: it has to ask again.
+    fn follow_anew(&mut self, run: Incarnation) {
+        let lacking: BTreeSet<NodeId> =
+            self.present_followers().into_iter().filter(|node| !self.holds_run(*node, run)).collect();
+        for (_, link) in &mut self.links {
+            let of_it = link.hello().is_some_and(|hello| lacking.contains(&hello.node));
+            link.broken |= of_it && matches!(link.role, Role::Serving { .. });
         }
     }
 

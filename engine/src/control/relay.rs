@@ -121,7 +121,8 @@ impl<H: Host> ControlLoop<H> {
         let now = self.now();
         let Some(link) = self.links.get_mut(key.index) else { return };
         let Role::Following { receiver, .. } = &mut link.role else { return };
-        let credit = match receiver.open(&self.core_state, logs.iter().map(|log| (*log, self.known.end(*log)))) {
+        // Others may hold more of a log than its node says that there is, if that node's disk was rolled back.
+        let credit = match receiver.open(&self.core_state, logs.iter().map(|log| (*log, None))) {
             Ok(credit) => credit,
             Err(error) => {
                 self.refuse(key, &Refuse::new(RefuseCode::Unexpected, &error.to_string()));

@@ -118,8 +118,8 @@ impl<H: Host> CoreLoop<H> {
             }
         } else if look && self.shard.store().has_cold() {
             self.consider_return(bytes_max - taken);
-            self.shard.store().age_uses();
-        } else if look {
+        }
+        if look {
             self.shard.store().age_uses();
         }
     }

@@ -15,7 +15,7 @@
 //! | C2 ties | `history`, `finals` | the model breaks ties by checksum (scenario `equal_version_converges`); algebra: property tests in `engine` |
 //! | C3 no resurrection | `finals`, `sessions` | at the end; at every read of what was shown deleted |
 //! | C4 no echo, silent links | `view`, `silence` | at every append; after quiesce: no record, no claim, bounded bytes on each way |
-//! | C5 no gap in positions | `positions`; `device` | on each connection: payload offsets; claims begin where one ended, or the follower stood. On disk: frames |
+//! | C5 no gap in positions | `positions`; `device` | on each connection: payload offsets; claims begin where one ended or the follower stood |
 //! | C6 versions rise strictly | `versions` | at every start, above all that was originated or promised; at every durable record |
 //! | C6 time goes on, and the far future is not shown | `clocks`, `ledger` | at every start; every read |
 //! | C7 replays give the same | `view`, `finals` | resets and restarts make streams repeat records: none is appended twice, and C1 holds |
