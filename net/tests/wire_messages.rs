@@ -322,7 +322,7 @@ fn a_head_that_contradicts_its_payload_is_refused() {
 #[test]
 fn a_list_longer_than_its_bytes_reserves_nothing() {
     let mut body = encoded(&samples().unwrap()[0])[HEADER_BYTES..].to_vec();
-    let count_at = body.len() - 2 * (4 + 1 + 2 + 3) - 2;
+    let count_at = body.len() - 2 * (4 + 1 + 8 + 2 + 3) - 2;
     assert_eq!(body[count_at..count_at + 2], [2, 0]);
     body[count_at..count_at + 2].copy_from_slice(&900_u16.to_le_bytes());
     assert!(matches!(Hello::decode(&body.clone().into()), Err(DecodeError::Short { .. })));

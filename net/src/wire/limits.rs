@@ -69,7 +69,7 @@ pub const FEED_BYTES_MAX: usize = 1024 * 1024;
 const _: () = assert!(RECORDS_PAYLOAD_BYTES_MAX.is_multiple_of(RECORD_ALIGN_BYTES));
 const _: () = assert!(WATERMARKS_MAX * 30 + 4 <= CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(LOGS_MAX * 31 + 2 <= CONTROL_BODY_BYTES_MAX);
-const _: () = assert!(MEMBERS_MAX * 39 + 1024 <= CONTROL_BODY_BYTES_MAX);
+const _: () = assert!(MEMBERS_MAX * 47 + 1024 <= CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(REFUSED_MAX * (2 + 64 + 8 + 8 + 2 + 2 + TEXT_BYTES_MAX) + 15 <= CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(KEYS_MAX * 4 <= KEYS_BODY_BYTES_MAX);
 const _: () = assert!(CONTROL_BODY_BYTES_MAX + KEY_BYTES_MAX + SMALL_FIELDS_BYTES <= KEYS_BODY_BYTES_MAX);

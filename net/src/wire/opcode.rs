@@ -1,6 +1,6 @@
 //! Every opcode, as an explicit number. Numbers are never reused: a retired one moves to [`RETIRED`].
 //!
-//! Ranges: `0x00xx` handshake, heartbeat and general answers; `0x01xx` discovery; `0x02xx` replication; `0x03xx` native
+//! Ranges: `0x00xx` handshake, heartbeat, members and general answers; `0x01xx` discovery; `0x02xx` replication; `0x03xx` native
 //! storage; `0x04xx` cache (reserved).
 
 use super::body::records::HEAD_BYTES;
@@ -26,6 +26,8 @@ codes! {
         Ok = 0x0005,
         /// The request with this id failed.
         Error = 0x0006,
+        /// The sender's member table, because it changed.
+        Members = 0x0007,
         /// A service instance announces or refreshes itself at its local node.
         Register = 0x0101,
         /// A service instance leaves.
@@ -40,6 +42,8 @@ codes! {
         FederatedRegister = 0x0106,
         /// Its acknowledgement, with what was refused.
         FederatedAck = 0x0107,
+        /// An operator says that a member is gone for good.
+        RemoveMember = 0x0108,
         /// What the follower holds durably.
         Watermarks = 0x0201,
         /// The follower asks for streams.

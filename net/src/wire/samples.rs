@@ -9,8 +9,8 @@ use super::body::federated_register::SnapshotPart;
 use super::body::{
     Claim, Compression, Credit, Deregister, Done, EntryState, Failed, FederatedAck, FederatedEntry, FederatedRegister,
     Follow, FollowLog, Heartbeat, Hello, InstanceKey, List, ListEntry, ListLocal, ListReply, LogEntry, LogState, Logs,
-    Member, MemberState, Proof, Purpose, Records, RecordsHead, Refuse, RefuseCode, Refused, RefusedCode, Register,
-    Watermark, Watermarks,
+    Member, MemberState, Members, Proof, Purpose, Records, RecordsHead, Refuse, RefuseCode, Refused, RefusedCode,
+    Register, RemoveMember, Watermark, Watermarks,
 };
 use super::message::Message;
 use crate::ids::{
@@ -59,11 +59,18 @@ fn hello(node: u32, region: &str, purpose: Purpose, last_octet: u8) -> Result<He
         advertised: ([10, 0, 0, last_octet], 10200).into(),
         region: RegionName::parse(region)?,
         proof: Proof::default(),
-        members: vec![
-            Member { node: NodeId(0x0a00_0001), state: MemberState::Joined, region: RegionName::parse("sfo")? },
-            Member { node: NodeId(0x0a00_0009), state: MemberState::Removed, region: RegionName::parse("ams")? },
-        ],
+        members: members()?,
     })
+}
+
+fn members() -> Result<Vec<Member>, NameError> {
+    let row = |node: u32, state, at: u64, region: &str| -> Result<Member, NameError> {
+        Ok(Member { node: NodeId(node), state, at: Version(at), region: RegionName::parse(region)? })
+    };
+    Ok(vec![
+        row(0x0a00_0001, MemberState::Joined, 0x0100_0000, "sfo")?,
+        row(0x0a00_0009, MemberState::Removed, 0x0200_0000, "ams")?,
+    ])
 }
 
 fn handshake() -> Result<Vec<Sample>, NameError> {
@@ -82,6 +89,7 @@ fn handshake() -> Result<Vec<Sample>, NameError> {
         sample(0, Message::Heartbeat(beat), HEARTBEAT),
         sample(7, Message::Ok(Done), OK),
         sample(8, Message::Error(Failed::new(ErrorCode::StaleEpoch, "epoch 5 is registered")), ERROR),
+        sample(0, Message::Members(Members { members: members()? }), MEMBERS),
     ])
 }
 
@@ -131,6 +139,7 @@ fn discovery() -> Result<Vec<Sample>, NameError> {
         sample(3, Message::ListReply(ListReply { more: false, learning: true, entries: vec![entry] }), LIST_REPLY),
         sample(0, Message::FederatedRegister(federated), FEDERATED_REGISTER),
         sample(0, Message::FederatedAck(ack), FEDERATED_ACK),
+        sample(5, Message::RemoveMember(RemoveMember { node: NodeId(0x0a00_0009) }), REMOVE_MEMBER),
     ])
 }
 
@@ -163,13 +172,13 @@ fn replication() -> Vec<Sample> {
 
 // Golden frames, in order of the opcodes: the header on the first line, then the body.
 const HELLO: &str = "\
-    c7010100000000004c0000000000000099fde0a00000000000000000fe292436\
+    c7010100000000005c000000000000005442fdc30000000000000000cbe38fdd\
     010001000100000a88776655443322110100010000008000000000000000000000a8da769b010000040a000001d82703\
-    0073666f000002000100000a01030073666f0900000a020300616d73";
+    0073666f000002000100000a010000000100000000030073666f0900000a0200000002000000000300616d73";
 const HELLO_ACK: &str = "\
-    c7010200000000004c00000000000000a369b731000000000000000085976287\
+    c7010200000000005c0000000000000032ce36d900000000000000001f62e53e\
     010001000200000a88776655443322110100010000008000000000000000000000a8da769b010000040a000002d82703\
-    006e7963000002000100000a01030073666f0900000a020300616d73";
+    006e7963000002000100000a010000000100000000030073666f0900000a0200000002000000000300616d73";
 const REFUSE: &str = "\
     c70103000000000018000000000000003ca4a5880000000000000000ccdc34ba\
     02001400626f746820656e64732061726520696e2073666f";
@@ -180,6 +189,9 @@ const OK: &str = "c701050000000000000000000700000000000000000000000000000085cad3
 const ERROR: &str = "\
     c70106000000000019000000080000009dbc9eab00000000000000001cda02da\
     0600150065706f636820352069732072656769737465726564";
+const MEMBERS: &str = "\
+    c7010700000000002600000000000000fb0fd6b40000000000000000fc2be2f6\
+    02000100000a010000000100000000030073666f0900000a0200000002000000000300616d73";
 const REGISTER: &str = "\
     c70101010000000029000000010000006b5272580000000000000000dd91f8d3\
     070063616368696e6703000000000000000500000000000000047f000001cc29983a00000300763d31";
@@ -205,6 +217,9 @@ const FEDERATED_ACK: &str = "\
     c7010701000000004300000000000000ab026429000000000000000075731c00\
     01000000000000000000010000000100070063616368696e670300000000000000050000000000000002001600313237\
     2e302e302e31206973207468697320686f7374";
+const REMOVE_MEMBER: &str = "\
+    c7010801000000000400000005000000a1aa8408000000000000000026b8b0ae\
+    0900000a";
 const WATERMARKS: &str = "\
     c701010200000000220000000000000011a616780000000000000000f2296dd8\
     010001000100000a8877665544332211000000020000000000000001000000000000";

@@ -3,7 +3,7 @@
 //! Rules:
 //! - The first frame in each direction on every connection; nothing else is answered before. `HelloAck` repeats the
 //!   purpose it accepts. A side that does not agree sends `Refuse` instead and closes.
-//! - The member table is merged before any data travels. Removed is final for an id.
+//! - The member table is merged before any data travels, as `Members` says; a node that is removed there is refused.
 //! - The residency fingerprint is 0 without a policy; different fingerprints do not exchange data (fail closed).
 //! - The clock serves the estimation of skew only; it is read as late as possible before sending.
 //! - Flags, kinds and reserved values that the receiver does not know are refused, not ignored.
@@ -12,11 +12,12 @@ use std::net::SocketAddr;
 
 use bytes::BufMut;
 
+use super::members::{Member, MemberState, put_members, read_members};
 use super::{Body, Refuse, RefuseCode};
 use crate::ids::{Incarnation, LogId, NodeId, RegionName};
-use crate::wire::codec::{Reader, codes, put_address, put_bytes, put_count, put_log, put_region};
+use crate::wire::codec::{Reader, codes, put_address, put_bytes, put_log, put_region};
 use crate::wire::error::{DecodeError, EncodeError};
-use crate::wire::limits::{MEMBERS_MAX, PROOF_BYTES_MAX};
+use crate::wire::limits::PROOF_BYTES_MAX;
 use crate::wire::opcode::Opcode;
 
 codes! {
@@ -31,27 +32,6 @@ codes! {
         /// Registrations.
         Discovery = 4,
     }
-}
-
-codes! {
-    /// A member's place in the mesh.
-    MemberState: u8 {
-        /// Counts.
-        Joined = 1,
-        /// Counts never again.
-        Removed = 2,
-    }
-}
-
-/// One row of the member table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// Who.
-    pub node: NodeId,
-    /// Whether it counts.
-    pub state: MemberState,
-    /// Where it lives.
-    pub region: RegionName,
 }
 
 /// Proof of the mesh key. Only `none` (kind 0) is spoken in this version; other kinds are carried so that the receiver
@@ -144,9 +124,7 @@ impl Hello {
             }
         }
         if ours.members.iter().any(|m| m.node == theirs.node && m.state == MemberState::Removed) {
-            let text =
-                format!("node {} was removed from the mesh; give it an empty data directory to join", theirs.node);
-            return Err(Refuse::new(RefuseCode::Removed, &text));
+            return Err(Refuse::removed(theirs.node));
         }
         Ok(protocol)
     }
@@ -168,13 +146,7 @@ impl Body for Hello {
         put_address(out, self.advertised);
         put_region(out, &self.region)?;
         put_bytes(out, "proof", &self.proof.bytes, PROOF_BYTES_MAX)?;
-        put_count(out, "members", self.members.len(), MEMBERS_MAX)?;
-        for member in &self.members {
-            out.put_u32_le(member.node.0);
-            out.put_u8(member.state.code());
-            put_region(out, &member.region)?;
-        }
-        Ok(())
+        put_members(out, &self.members)
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Hello, DecodeError> {
@@ -195,15 +167,6 @@ impl Body for Hello {
         if kind == 0 && !proof.bytes.is_empty() {
             return Err(DecodeError::Value { field: "proof kind", value: 0 });
         }
-        let count = reader.count("members", MEMBERS_MAX, 8)?;
-        let mut members = Vec::with_capacity(count);
-        for _ in 0..count {
-            let node = NodeId(reader.u32()?);
-            let state = reader.u8()?;
-            let state = MemberState::from_code(state)
-                .ok_or(DecodeError::Value { field: "member state", value: state.into() })?;
-            members.push(Member { node, state, region: reader.region()? });
-        }
         Ok(Hello {
             protocol_min,
             protocol_max,
@@ -217,7 +180,7 @@ impl Body for Hello {
             advertised,
             region,
             proof,
-            members,
+            members: read_members(reader)?,
         })
     }
 }
@@ -284,7 +247,7 @@ mod tests {
     fn a_removed_node_is_refused() {
         let mut ours = hello(1, "sfo");
         let region = RegionName::parse("nyc").unwrap();
-        ours.members.push(Member { node: NodeId(2), state: MemberState::Removed, region });
+        ours.members.push(Member { node: NodeId(2), state: MemberState::Removed, at: crate::ids::Version(7), region });
         let refused = Hello::agree(&ours, &hello(2, "nyc")).unwrap_err();
         assert_eq!(refused.reason(), Some(RefuseCode::Removed));
     }

@@ -7,6 +7,7 @@
 use bytes::BufMut;
 
 use super::Body;
+use crate::ids::NodeId;
 use crate::wire::codec::{Reader, clipped, codes, put_bytes};
 use crate::wire::error::{DecodeError, EncodeError};
 use crate::wire::limits::TEXT_BYTES_MAX;
@@ -58,6 +59,15 @@ impl Refuse {
     #[must_use]
     pub fn new(code: RefuseCode, text: &str) -> Refuse {
         Refuse { code: code.code(), text: clipped(text, TEXT_BYTES_MAX) }
+    }
+
+    /// The refusal of a node that was removed.
+    #[must_use]
+    pub fn removed(node: NodeId) -> Refuse {
+        let text = format!(
+            "node {node} was removed from the mesh for good; to join again as a new node, stop it and empty its DATA_DIR"
+        );
+        Refuse::new(RefuseCode::Removed, &text)
     }
 
     /// The code, if this version knows it.
