@@ -1,7 +1,7 @@
 //! Replication as state machines: a log followed from a position that is a claim (DESIGN §1).
 //!
 //! Files are verbs of the dataflow: [`logs`] keeps what this node can send, [`send`] streams it to one follower,
-//! [`receive`] takes a stream in and turns claims into [`watermarks`].
+//! [`receive`] takes a stream in and turns claims into [`watermarks`]. [`members`] says who takes part.
 //!
 //! A node streams its own logs, current and retired, and only it does. What it holds of other nodes' logs, which it [knows](known),
 //! it hands on in a [`pass`] to a follower that cannot reach them.
@@ -9,6 +9,7 @@
 pub mod known;
 pub mod lag;
 pub mod logs;
+pub mod members;
 pub mod pass;
 pub mod receive;
 pub mod send;
