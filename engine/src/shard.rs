@@ -80,6 +80,7 @@ pub struct DurableFrame {
 enum KeptKey {
     Run,
     Watermark(NodeId, Incarnation),
+    Member(NodeId),
     /// Another node's log.
     Log(NodeId, Incarnation),
 }
@@ -120,7 +121,7 @@ pub struct Shard<M: Mapping> {
     frames: VecDeque<FrameRef>,
     /// Far-future records: appended, claimed, but not visible until due.
     held: BTreeMap<HeldKey, Location>,
-    /// What the log says of this run and of others' logs, by the newest record of each: a segment that is removed must not take the
+    /// What the log says of this run, of others' logs and of members, by the newest record of each: a segment that is removed must not take the
     /// only copy along, so that each segment begins by repeating it.
     kept: BTreeMap<KeptKey, ControlRecord>,
     /// The segment that repeats it last, and where that ends.
@@ -133,6 +134,8 @@ pub struct Shard<M: Mapping> {
     cores: u16,
     value_bytes_max: usize,
     trouble: Option<DiskTrouble>,
+    /// The node was removed from the mesh.
+    removed: bool,
     /// Records to fetch for those who wait for them.
     wanted: Vec<Fetch>,
     /// While there is one, writes are collected in it and reads look there first.
@@ -174,6 +177,7 @@ impl<M: Mapping> Shard<M> {
             cores: settings.cores,
             value_bytes_max: settings.value_bytes_max,
             trouble: None,
+            removed: false,
             wanted: Vec::new(),
             batch: None,
             counters: ShardCounters::default(),
@@ -219,6 +223,11 @@ impl<M: Mapping> Shard<M> {
     pub fn set_disk_trouble(&mut self, trouble: DiskTrouble) {
         self.trouble = Some(trouble);
         self.log.keep_last_segment();
+    }
+
+    /// From now on nothing of clients is written: the node was removed from the mesh, and nobody would get it.
+    pub fn refuse_writes(&mut self) {
+        self.removed = true;
     }
 
     // ---- reading -------------------------------------------------------------------------------------------------
@@ -273,6 +282,9 @@ impl<M: Mapping> Shard<M> {
         if value.len() > self.value_bytes_max {
             return Err(WriteError::TooLarge);
         }
+        if self.removed {
+            return Err(WriteError::Removed);
+        }
         self.originate(hash, RecordOp::Put, key, value, expiry, time)
     }
 
@@ -281,6 +293,9 @@ impl<M: Mapping> Shard<M> {
     /// # Errors
     /// See [`WriteError`]; nothing was changed.
     pub fn delete(&mut self, hash: KeyHash, key: &[u8], time: Time) -> Result<Lsn, WriteError> {
+        if self.removed {
+            return Err(WriteError::Removed);
+        }
         self.originate(hash, RecordOp::Delete, key, &[], None, time)
     }
 
@@ -354,7 +369,7 @@ impl<M: Mapping> Shard<M> {
         Ok(first)
     }
 
-    /// Appends a control record that never leaves this node (watermark, clock ceiling, that another node's log exists).
+    /// Appends a control record that never leaves this node (watermark, clock ceiling, that another node's log exists, its row of a member).
     ///
     /// # Errors
     /// See [`WriteError`].
@@ -362,6 +377,7 @@ impl<M: Mapping> Shard<M> {
         let end = self.append_control(FrameKind::Local, control, self.clock.last())?;
         let kept = match control {
             ControlRecord::Watermark { node, incarnation, .. } => KeptKey::Watermark(*node, *incarnation),
+            ControlRecord::Membership { node, .. } => KeptKey::Member(*node),
             ControlRecord::Open { node, incarnation, .. } => KeptKey::Log(*node, *incarnation),
             _ => return Ok(end),
         };

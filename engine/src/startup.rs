@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use net::reactor::disk::Disk;
 use net::reactor::{FileJob, Outcome};
+use net::wire::body::Member;
 use wal::marks::{Mark, reach};
 use wal::planted::{self, Fault};
 use wal::recovery::RecoveryError;
@@ -29,6 +30,7 @@ use crate::clock::{Time, earliest_unix_ms, is_far_future, is_step};
 use crate::host::{Host, map_segment, segment_path};
 use crate::replication::known::KnownLogs;
 use crate::replication::logs::{OwnLog, OwnLogs, SegmentRef};
+use crate::replication::members::{Members, to_record};
 use crate::replication::watermarks::Watermarks;
 use crate::replication::{log_id, to_wire};
 use crate::shard::{Copies, HeldKey, Shard, ShardIdentity, ShardSettings, WriteError};
@@ -120,6 +122,8 @@ pub struct Started<H: Host, L> {
     pub old_runs: Vec<OldRun>,
     /// The recovered vector.
     pub watermarks: Watermarks,
+    /// The recovered member table.
+    pub members: Members,
     /// Logs of other nodes that earlier runs knew of.
     pub known: KnownLogs,
     /// What recovery found, a line each.
@@ -254,6 +258,8 @@ struct Recovering<'a, H: Host, D: Disk<File = H::File>> {
     runs: BTreeMap<u64, Run>,
     order: Vec<u64>,
     watermarks: Vec<HeldWatermark>,
+    /// Every row that the logs have of a member.
+    members: Vec<Member>,
     /// Logs of other nodes: first versions and cores.
     known: BTreeMap<(NodeId, Incarnation), (Version, u16)>,
     ends: BTreeMap<(Incarnation, CoreId), Lsn>,
@@ -283,6 +289,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             runs: BTreeMap::new(),
             order: Vec::new(),
             watermarks: Vec::new(),
+            members: Vec::new(),
             known: BTreeMap::new(),
             ends: BTreeMap::new(),
             numbers: BTreeMap::new(),
@@ -417,7 +424,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         }
         let (shard, _, file) = shards.first_mut().expect("a node has at least one core");
         let first = shard.open(self.settings.cores, self.time).map_err(StartError::Open)?;
-        // What earlier runs knew of other nodes' logs stands in the new run, too, so that they may go. It rests on nothing more: what
+        // What earlier runs knew of other nodes' logs and of members stands in the new run, too, so that they may go. It rests on nothing more: what
         // it rested on was recovered, hence is durable, and goes only when what took its place is.
         for ((node, incarnation), version) in kept {
             let control = ControlRecord::Watermark { node, incarnation, version, flags: 0, rests_on: Vec::new() };
@@ -433,6 +440,10 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             let control =
                 ControlRecord::Watermark { node: self.node, incarnation, version, flags: 0, rests_on: Vec::new() };
             shard.append_local(&control).map_err(StartError::Open)?;
+        }
+        let members = Members::recovered(std::mem::take(&mut self.members));
+        for member in members.iter() {
+            shard.append_local(&to_record(member)).map_err(StartError::Open)?;
         }
         shard.seal_group().map_err(StartError::Open)?;
         let mut log = OwnLog::new(self.node, incarnation, first, self.settings.cores);
@@ -470,6 +481,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             logs,
             old_runs,
             watermarks,
+            members,
             known: KnownLogs::recovered(
                 self.known.iter().map(|((node, incarnation), (first, cores))| {
                     (log_id(*node, *incarnation), to_wire(*first), *cores)

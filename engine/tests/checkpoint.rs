@@ -9,7 +9,10 @@ use std::path::Path;
 
 use engine::checkpoint::SegmentFacts;
 use engine::replication::logs::CoreLog;
+use engine::replication::members::to_record;
 use engine::storage::index::ScanPosition;
+use net::ids::RegionName;
+use net::wire::body::{Member, MemberState};
 use proptest::prelude::*;
 use wal::{ControlRecord, FileKind, Lsn, NodeId, Version, file_kind};
 
@@ -23,6 +26,7 @@ struct Outcome {
     cores: Vec<CoreOutcome>,
     logs: Vec<LogOutcome>,
     watermarks: Vec<String>,
+    members: Vec<Member>,
     old_runs: Vec<String>,
 }
 
@@ -97,6 +101,7 @@ fn outcome(node: &Node, running: &mut Running) -> Outcome {
             })
             .collect(),
         watermarks: running.watermarks.iter().map(|watermark| format!("{watermark:?}")).collect(),
+        members: running.members.table(),
         old_runs: running.old_runs.iter().map(|run| format!("{run:?}")).collect(),
     }
 }
@@ -151,6 +156,12 @@ enum Change {
     Watermark {
         version: u64,
     },
+    /// Something was learnt of a member.
+    Member {
+        node: u32,
+        is_removed: bool,
+        at: u64,
+    },
     Compact,
     Wait,
 }
@@ -163,6 +174,7 @@ fn change() -> impl Strategy<Value = Change> {
         4 => (key.clone(), 1u64..9, 0u8..3).prop_map(|(key, version, value)| Change::Follow { key, version, value }),
         1 => (key, 700u64..5_000).prop_map(|(key, ahead_ms)| Change::FollowEarly { key, ahead_ms }),
         1 => (1u64..1_000).prop_map(|version| Change::Watermark { version }),
+        1 => (0u32..4, any::<bool>(), 1u64..9).prop_map(|(node, is_removed, at)| Change::Member { node, is_removed, at }),
         2 => Just(Change::Compact),
         1 => Just(Change::Wait),
     ]
@@ -192,6 +204,19 @@ fn apply(node: &mut Node, running: &mut Running, change: &Change) {
                 rests_on: running.positions(),
             };
             running.append_local(node, &control);
+        }
+        Change::Member { node: id, is_removed, at } => {
+            let state = if is_removed { MemberState::Removed } else { MemberState::Joined };
+            let region = RegionName::parse("nyc").unwrap();
+            let row = Member { node: net::ids::NodeId(id), state, at: net::ids::Version(at), region };
+            // As the control thread does it: only what changes the table is written.
+            if running.members.merge(&[row]).changed.is_empty() {
+                return;
+            }
+            while let Some(row) = running.members.next_to_persist() {
+                running.append_local(node, &to_record(&row));
+                running.members.persisted(&row);
+            }
         }
         Change::Compact => running.compact(node),
         Change::Wait => {
@@ -362,4 +387,34 @@ fn a_run_that_begins_before_the_checkpoint_was_written_reads_the_logs() {
     running.stop(&node);
     node.unix_ms -= 3_600_000;
     is_ignored(&node, "later than the time", |_, _| {});
+}
+
+/// The segment in which a member was written goes once nothing in it counts; the row is repeated in those that stay, and neither a
+/// checkpoint nor a start without one loses it.
+#[test]
+fn members_outlive_the_segments_that_named_them() {
+    let mut node = Node::new();
+    let mut running = node.start();
+    let row = |id, state| Member {
+        node: net::ids::NodeId(id),
+        state,
+        at: net::ids::Version(u64::from(id)),
+        region: RegionName::parse("nyc").unwrap(),
+    };
+    let rows = [row(1, MemberState::Joined), row(2, MemberState::Removed)];
+    running.append_local(&node, &to_record(&row(2, MemberState::Joined)));
+    for row in &rows {
+        running.append_local(&node, &to_record(row));
+    }
+    let named_them = node.segments().swap_remove(0);
+    while node.segments().contains(&named_them) {
+        running.put(&mut node, b"key", &[b'v'; 8_000], None);
+        running.compact(&node);
+    }
+    running.stop(&node);
+    let running = start_both_ways(&mut node);
+    assert_eq!(running.members.table(), rows);
+    // Killed.
+    drop(running);
+    assert_eq!(node.start().members.table(), rows);
 }

@@ -5,11 +5,13 @@ use std::sync::Mutex;
 
 use engine::clock::Time;
 use engine::daemon::Os;
+use engine::replication::members::to_record;
 use engine::startup::{Progress, StartSettings, Started, start};
-use net::ids::{Incarnation, LogId, NodeId, Version};
+use net::ids::{Incarnation, LogId, NodeId, RegionName, Version};
 use net::reactor::Mono;
 use net::reactor::disk::{Disk, OsDisk};
 use net::reactor::epoll::EpollIo;
+use net::wire::body::{Member, MemberState};
 use proptest::prelude::*;
 use wal::{CommitPath, ControlRecord, EPOCH_2020_UNIX_MS, RecordDraft, RecordOp, RecordView};
 
@@ -89,7 +91,8 @@ fn followed_control_records_neither_stop_nor_steer_a_restart() {
         rests_on: Vec::new(),
     }
     .encode();
-    for (key, value) in [(vec![99], Vec::new()), ceiling, watermark] {
+    let removal = to_record(&member(5, MemberState::Removed)).encode();
+    for (key, value) in [(vec![99], Vec::new()), ceiling, watermark, removal] {
         let bytes = record(RecordOp::Control, 5, &key, &value);
         let (record, _) = RecordView::parse(&bytes).unwrap();
         running.shards[0].0.follow(&record, node.time()).unwrap();
@@ -99,6 +102,29 @@ fn followed_control_records_neither_stop_nor_steer_a_restart() {
     let again = node.start();
     let third = LogId { node: NodeId(6), incarnation: Incarnation(1) };
     assert_eq!(again.watermarks.version(third), Version(0));
+    assert_eq!(again.members.table(), []);
+}
+
+fn member(node: u32, state: MemberState) -> Member {
+    Member { node: NodeId(node), state, at: Version(u64::from(node)), region: RegionName::parse("nyc").unwrap() }
+}
+
+/// What a run learnt of members is known to all later ones; of several records of one member the one that counts.
+#[test]
+fn members_outlive_the_runs_that_named_them() {
+    let mut node = Node::new();
+    let mut running = node.start();
+    let rows = [member(5, MemberState::Joined), member(6, MemberState::Removed)];
+    for row in [member(6, MemberState::Joined)].iter().chain(&rows) {
+        running.shards[0].0.append_local(&to_record(row)).unwrap();
+    }
+    sync(&mut running);
+    for _ in 0..3 {
+        drop(running);
+        running = node.start();
+        assert_eq!(running.members.table(), rows);
+        assert!(rows.iter().all(|row| running.members.is_durable(row.node)));
+    }
 }
 
 /// Runs that wrote nothing are not offered to followers: a node that is restarted often stays below what a peer can be told.

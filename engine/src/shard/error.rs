@@ -32,6 +32,9 @@ pub enum WriteError {
     /// A record that has to be looked at cannot be read from the disk.
     #[error("a record of this key cannot be read from the disk (the node's log says why); check the disk")]
     Unreadable,
+    /// The node was removed from the mesh.
+    #[error("this node was removed from the mesh and takes no writes, reads go on; write to another node")]
+    Removed,
     /// A sync failed; nothing is acknowledged any more.
     #[error("the log failed; this node no longer acknowledges writes")]
     LogFailed,

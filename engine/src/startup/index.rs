@@ -14,6 +14,7 @@ use super::walk::{Walked, Walker};
 use super::{Progress, Recovering, StartError, io_error};
 use crate::host::Host;
 use crate::replication::logs::SegmentRef;
+use crate::replication::members::from_record;
 use crate::storage::index::SegmentSlot;
 use crate::storage::store::Store;
 
@@ -246,6 +247,10 @@ impl<H: Host, D: Disk<File = H::File>> Recovering<'_, H, D> {
             }
             (FrameKind::Local, ControlRecord::Watermark { node, incarnation, version, rests_on, .. }) => {
                 self.watermarks.push((node, incarnation, version, rests_on));
+            }
+            (FrameKind::Local, record @ ControlRecord::Membership { .. }) => {
+                // A name that is none was never accepted from anyone.
+                self.members.extend(from_record(&record));
             }
             (FrameKind::Local, ControlRecord::ClockCeiling { .. }) if planted::is(Fault::ClockBelowCeiling) => {}
             (FrameKind::Local, ControlRecord::ClockCeiling { version }) => {

@@ -9,6 +9,7 @@ use engine::clock::Time;
 use engine::daemon::Os;
 use engine::replication::log_id;
 use engine::replication::logs::OwnLogs;
+use engine::replication::members::Members;
 use engine::replication::watermarks::Watermarks;
 use engine::shard::Shard;
 use engine::startup::{OldRun, StartError, StartSettings, start};
@@ -43,6 +44,7 @@ pub(crate) struct Running {
     pub(crate) cores: Vec<Core>,
     pub(crate) logs: OwnLogs,
     pub(crate) watermarks: Watermarks,
+    pub(crate) members: Members,
     pub(crate) old_runs: Vec<OldRun>,
     pub(crate) report: Vec<String>,
     pub(crate) records: u64,
@@ -149,6 +151,7 @@ impl Node {
             cores: cores.collect(),
             logs: started.logs,
             watermarks: started.watermarks,
+            members: started.members,
             old_runs: started.old_runs,
             report: started.report,
             records: started.records,

@@ -262,7 +262,9 @@ fn too_long(error: &net::wire::EncodeError) -> Message {
 fn code_of(error: WriteError) -> ErrorCode {
     match error {
         WriteError::TooLarge | WriteError::BatchTooLarge => ErrorCode::Invalid,
-        WriteError::DiskFull | WriteError::DiskFailing | WriteError::LogFailed => ErrorCode::CannotWrite,
+        WriteError::DiskFull | WriteError::DiskFailing | WriteError::Removed | WriteError::LogFailed => {
+            ErrorCode::CannotWrite
+        }
         WriteError::NoSegment | WriteError::Throttled | WriteError::Held | WriteError::NotInMemory => {
             ErrorCode::NotReady
         }
