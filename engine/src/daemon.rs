@@ -323,6 +323,7 @@ impl<I: OsIo> Node<I> {
             let (facts, data_dir, mailbox) = (Arc::clone(&facts), config.data_dir.clone(), control_box.receiver());
             let (logs, old_runs) = (started.logs, started.old_runs);
             let (watermarks, known, secret) = (started.watermarks, started.known, started.secret);
+            let members = started.members;
             move |cores| ControlParts {
                 facts,
                 mesh,
@@ -330,6 +331,7 @@ impl<I: OsIo> Node<I> {
                 logs,
                 old_runs,
                 watermarks,
+                members,
                 known,
                 secret,
                 mailbox,

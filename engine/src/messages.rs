@@ -184,6 +184,8 @@ pub enum ToCore {
         /// The record.
         record: ControlRecord,
     },
+    /// The node was removed from the mesh: take no writes of clients any more.
+    RefuseWrites,
     /// Nobody reads this segment, which [`CoreEvent::Removable`] named: it may be used again.
     RemoveSegment(SegmentNumber),
     /// The file of this segment of an earlier run, which [`CoreEvent::OldSegmentEmptied`] named, is gone.

@@ -193,6 +193,11 @@ impl<H: Host> ControlLoop<H> {
                 let text = format!("instances register at the node of their own host; use {}", self.mesh.local);
                 self.answer(key, request, Err(Failed::new(ErrorCode::Unsupported, &text)));
             }
+            Message::RemoveMember(_) if !local => {
+                let text = format!("members are removed at the host of a node; use {}", self.mesh.local);
+                self.answer(key, request, Err(Failed::new(ErrorCode::Unsupported, &text)));
+            }
+            Message::RemoveMember(remove) => self.remove_member(key, request, remove.node),
             Message::Register(register) => {
                 let outcome = self.federation.register_local(register, now).map_err(|error| error.to_failed());
                 self.answer(key, request, outcome);
@@ -208,7 +213,7 @@ impl<H: Host> ControlLoop<H> {
         }
     }
 
-    fn answer(&mut self, key: LinkKey, request: RequestId, outcome: Result<(), Failed>) {
+    pub(super) fn answer(&mut self, key: LinkKey, request: RequestId, outcome: Result<(), Failed>) {
         let message = match outcome {
             Ok(()) => Message::Ok(Done),
             Err(failed) => Message::Error(failed),
@@ -256,7 +261,9 @@ impl<H: Host> ControlLoop<H> {
             let acknowledged = own.and_then(|own| self.acknowledged.get(&(node, own.id)).copied());
             let acknowledged = acknowledged.unwrap_or(wal::Version::ZERO);
             status.acknowledged = acknowledged.0;
-            status.lag_ms = self.lag.lag_ms(acknowledged, self.time.unix_ms);
+            // Nobody waits for a node that was removed.
+            let counts = !self.members.is_removed(node);
+            status.lag_ms = if counts { self.lag.lag_ms(acknowledged, self.time.unix_ms) } else { 0 };
             let held =
                 self.watermarks.iter().filter(|(log, _)| log.node == node).map(|(_, component)| component.version.0);
             status.held = held.max().unwrap_or(0);

@@ -8,7 +8,7 @@ use net::wire::message::Message;
 use wal::marks::{Mark, reach};
 
 use super::link::Role;
-use super::{ControlLoop, LinkKey, PERSIST_MS};
+use super::{ControlLoop, LinkKey, PERSIST_MS, Persisting};
 use crate::host::Host;
 use crate::messages::ToCore;
 use crate::replication::from_wire;
@@ -141,7 +141,7 @@ impl<H: Host> ControlLoop<H> {
         self.persist_at = None;
         while let Some((log, record)) = self.watermarks.next_to_persist(self.facts.incarnation) {
             self.ticket += 1;
-            self.persisting.insert(self.ticket, (log, None));
+            self.persisting.insert(self.ticket, (Persisting::Watermark(log), None));
             self.cores[0].send(ToCore::AppendLocal { ticket: self.ticket, record });
         }
     }
@@ -152,15 +152,18 @@ impl<H: Host> ControlLoop<H> {
             return;
         }
         let durable = self.core_state.durable_of(0);
-        let done: Vec<(u64, LogId)> = self
+        let done: Vec<u64> = self
             .persisting
             .iter()
             .filter(|(_, (_, end))| end.is_some_and(|end| end <= durable))
-            .map(|(ticket, (log, _))| (*ticket, *log))
+            .map(|(ticket, _)| *ticket)
             .collect();
-        for (ticket, log) in done {
-            self.persisting.remove(&ticket);
-            self.watermarks.persisted(log);
+        for ticket in done {
+            match self.persisting.remove(&ticket) {
+                Some((Persisting::Watermark(log), _)) => self.watermarks.persisted(log),
+                Some((Persisting::Member(member), _)) => self.member_persisted(&member),
+                None => {}
+            }
         }
         if self.watermarks.has_to_persist() && self.persist_at.is_none() {
             self.persist_at = Some(self.now().plus_ms(PERSIST_MS));

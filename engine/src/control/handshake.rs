@@ -25,7 +25,7 @@ impl<H: Host> ControlLoop<H> {
             advertised: self.mesh.discovery,
             region: self.region.clone(),
             proof: Proof::default(),
-            members: Vec::new(),
+            members: self.members.table(),
         }
     }
 
@@ -36,7 +36,9 @@ impl<H: Host> ControlLoop<H> {
             None => return,
         };
         let hello = self.own_hello(purpose);
+        let revision = self.members.revision();
         let Some(link) = self.link(key) else { return };
+        link.told_members = revision;
         let message = if answer { Message::HelloAck(hello) } else { Message::Hello(hello) };
         link.push(&message, RequestId(0));
     }
@@ -59,6 +61,7 @@ impl<H: Host> ControlLoop<H> {
                 }
             }
             Message::Heartbeat(beat) if introduced => link.beaten(&beat, now),
+            Message::Members(table) if introduced => self.hear_members(key, &table.members),
             message if matches!(link.role, Role::DiscoveryIn | Role::DiscoveryOut { .. }) => {
                 self.handle_discovery(key, request, message);
             }
@@ -74,18 +77,26 @@ impl<H: Host> ControlLoop<H> {
     }
 
     /// Judges a peer's hello and, if it is acceptable, completes the handshake.
-    fn introduced(&mut self, key: LinkKey, theirs: Hello, answer: bool) {
-        if let Err(refuse) = self.judge(key, &theirs) {
+    fn introduced(&mut self, key: LinkKey, mut theirs: Hello, answer: bool) {
+        // Merged before any data, and before the answer, which says what is known then.
+        if let Err(refuse) = self.judge(key, &theirs).and_then(|()| self.meet(key, &theirs)) {
             if answer {
                 // So that the peer's operator sees who refused.
                 self.say_hello(key, true);
             }
             self.refuse(key, &refuse);
+            if refuse.reason() == Some(RefuseCode::Removed)
+                && let Some(target) = self.link(key).and_then(|link| link.dial_target())
+            {
+                self.redial_later(target, REFUSED_MS);
+            }
             return;
         }
         if answer {
             self.say_hello(key, true);
         }
+        // It was merged, and may be long.
+        theirs.members = Vec::new();
         let (region, node) = (theirs.region.clone(), theirs.node);
         let Some(link) = self.link(key) else { return };
         tracing::info!(%region, %node, remote = %link.remote, purpose = ?theirs.purpose, "link up");

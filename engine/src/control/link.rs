@@ -97,6 +97,8 @@ pub(crate) struct Link {
     /// The peer's last heartbeat: its clock, and when it came.
     pub(crate) echo: Option<(u64, Mono)>,
     pub(crate) rtt_ns: Option<u64>,
+    /// The revision of the member table that the peer was told.
+    pub(crate) told_members: u64,
     pub(crate) sent: Traffic,
     pub(crate) received: Traffic,
     /// The lab's one-way delay for what this peer sends, in ns.
@@ -135,6 +137,7 @@ impl Link {
             beat_at: now,
             echo: None,
             rtt_ns: None,
+            told_members: 0,
             sent: Traffic::default(),
             received: Traffic::default(),
             delay_ns,

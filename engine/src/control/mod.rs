@@ -8,6 +8,7 @@ mod follow;
 mod handshake;
 mod io;
 pub mod link;
+mod members;
 mod old_runs;
 mod relay;
 mod serve;
@@ -21,9 +22,11 @@ use std::sync::Arc;
 
 use net::ids::LogId;
 use net::reactor::{Completion, Io, Listener, Mono, Op, StreamKind, Wait};
+use net::wire::body::Member;
 use slab::Slab;
 
 use self::link::{Link, Traffic};
+use self::members::Removal;
 use self::old_runs::{OldRuns, old_run_facts};
 use self::relay::Relays;
 use self::status::StatusBoard;
@@ -37,6 +40,7 @@ use crate::node::NodeFacts;
 use crate::replication::known::KnownLogs;
 use crate::replication::lag::LagClock;
 use crate::replication::logs::{CoreLog, OwnLogs, SegmentRef};
+use crate::replication::members::Members;
 use crate::replication::receive::Cores;
 use crate::replication::watermarks::Watermarks;
 use crate::shard::Removable;
@@ -163,6 +167,8 @@ pub struct ControlParts {
     pub old_runs: Vec<OldRun>,
     /// The recovered vector.
     pub watermarks: Watermarks,
+    /// The recovered member table.
+    pub members: Members,
     /// Logs of other nodes that earlier runs knew of.
     pub known: KnownLogs,
     /// Placement of keys on cores.
@@ -173,6 +179,15 @@ pub struct ControlParts {
     pub cores: Vec<Outbox<ToCore>>,
     /// Where the monitor looks.
     pub status: StatusBoard,
+}
+
+/// A local record on its way to this node's log.
+#[derive(Clone, Debug)]
+enum Persisting {
+    /// What is held of a log.
+    Watermark(LogId),
+    /// A row of the member table.
+    Member(Member),
 }
 
 /// How far the end is.
@@ -218,8 +233,13 @@ pub struct ControlLoop<H: Host> {
     relays: Relays,
     persist_at: Option<Mono>,
     ticket: u64,
-    /// Watermark records on their way: ticket → (log, end once known).
-    persisting: BTreeMap<u64, (LogId, Option<wal::Lsn>)>,
+    /// Local records on their way: ticket → (what it says, end once known).
+    persisting: BTreeMap<u64, (Persisting, Option<wal::Lsn>)>,
+    members: Members,
+    /// Operators who wait for a removal to be durable.
+    removals: Vec<Removal>,
+    /// Whether this node was removed from the mesh, and the cores know.
+    removed: bool,
     /// How far each follower said that it durably holds each own log; outlives its links.
     acknowledged: BTreeMap<(net::ids::NodeId, LogId), wal::Version>,
     lag: LagClock,
@@ -290,6 +310,9 @@ impl<H: Host> ControlLoop<H> {
             persist_at: None,
             ticket: 0,
             persisting: BTreeMap::new(),
+            members: parts.members,
+            removals: Vec::new(),
+            removed: false,
             acknowledged: BTreeMap::new(),
             lag: LagClock::default(),
             past_traffic: BTreeMap::new(),
@@ -306,6 +329,7 @@ impl<H: Host> ControlLoop<H> {
             io,
         };
         control.read_clock();
+        control.join();
         control
     }
 
@@ -324,6 +348,12 @@ impl<H: Host> ControlLoop<H> {
     #[must_use]
     pub fn watermarks(&self) -> &Watermarks {
         &self.watermarks
+    }
+
+    /// This node's copy of the member table; for checkers and the monitor.
+    #[must_use]
+    pub fn members(&self) -> &Members {
+        &self.members
     }
 
     /// This node's logs; for checkers and the monitor.
@@ -411,6 +441,8 @@ impl<H: Host> ControlLoop<H> {
         self.let_segments_go();
         self.let_old_runs_go();
         self.tell_cores_to_stop();
+        self.tell_members();
+        self.persist_members();
         self.persist_watermarks();
         self.keep_links();
         self.send_all();
@@ -506,17 +538,21 @@ impl<H: Host> ControlLoop<H> {
         }
         self.status_at = now;
         let peers = self.peer_statuses();
+        let members = self.member_statuses();
+        let removed = self.removed;
         let complete = self.logs.logs.last().map_or(0, |log| log.complete().0);
         // A core names its first segment in its first tick: by then it listens.
         let serving = self.logs.logs.last().is_some_and(|log| log.cores.iter().all(|core| !core.segments.is_empty()));
         let stepped = self.physical.is_stepped();
         let (failed, refused, last_refusal) = (self.failed.clone(), self.refused, self.last_refusal.clone());
         self.status.write(|status| {
-            status.ready = complete > 0 && serving && failed.is_none();
+            status.ready = complete > 0 && serving && failed.is_none() && !removed;
+            status.removed = removed;
             status.failed = failed;
             status.complete = complete;
             status.clock_stepped = stepped;
             status.peers = peers;
+            status.members = members;
             status.refused = refused;
             status.last_refusal = last_refusal;
         });

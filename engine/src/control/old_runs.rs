@@ -7,8 +7,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use net::ids::NodeId;
+use net::ids::{NodeId, RegionName};
 use net::reactor::{Completion, FileJob, Mono, Op};
+use net::wire::body::MemberState;
 use wal::marks::{Mark, reach};
 use wal::{CoreId, Incarnation, Lsn, Version};
 
@@ -166,10 +167,18 @@ impl<H: Host> ControlLoop<H> {
         self.ops.submit(&mut self.io, Op::File(FileJob::Unlink { path }), Purpose::RemoveOldSegment);
     }
 
-    /// Whether every configured peer follows this node and holds all of the run.
+    /// Whether every other region follows this node and holds all of the run: every configured peer has been a member, and of each
+    /// region that has one still, one follows. For a region whose members were removed nothing is kept.
     fn is_held_by_all(&self, incarnation: Incarnation) -> bool {
         let others = self.mesh.peers.iter().filter(|peer| **peer != self.mesh.discovery).count();
-        self.present_followers().len() >= others && self.is_held_by_present(incarnation)
+        let mut regions: BTreeMap<&RegionName, Vec<NodeId>> = BTreeMap::new();
+        for member in self.members.iter().filter(|member| member.region != self.region) {
+            let joined = regions.entry(&member.region).or_default();
+            joined.extend((member.state == MemberState::Joined).then_some(member.node));
+        }
+        let followers = self.present_followers();
+        let is_served = |joined: &Vec<NodeId>| joined.is_empty() || joined.iter().any(|node| followers.contains(node));
+        regions.len() >= others && regions.values().all(is_served) && self.is_held_by_present(incarnation)
     }
 
     /// Whether all those hold the run who follow this node now.

@@ -7,6 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+/// What a node that was removed from the mesh says of itself.
+pub const REMOVED: &str = "this node was removed from the mesh: it serves reads of what it has, takes no writes, and no peer \
+    speaks to it; to join again as a new node, stop it and empty its DATA_DIR";
+
 /// One peer of the mesh, as this node sees it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PeerStatus {
@@ -42,6 +46,23 @@ pub struct PeerStatus {
     pub received_records_bytes: u64,
 }
 
+/// One row of the member table, as this node sees it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// Its id, eight hexadecimal digits.
+    pub node: String,
+    /// Its region.
+    pub region: String,
+    /// joined or removed.
+    pub state: String,
+    /// Whether it is this node itself.
+    pub myself: bool,
+    /// Whether a link to it is up.
+    pub connected: bool,
+    /// The version up to which it acknowledged this node's current log; 0 if nothing was heard in this run.
+    pub acknowledged: u64,
+}
+
 /// One listed service instance.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ServiceStatus {
@@ -66,6 +87,10 @@ pub struct Status {
     pub complete: u64,
     /// Whether the wall clock has stepped away.
     pub clock_stepped: bool,
+    /// Whether this node was removed from the mesh.
+    pub removed: bool,
+    /// Who belongs to the mesh, and who was removed.
+    pub members: Vec<MemberStatus>,
     /// The configured peers.
     pub peers: Vec<PeerStatus>,
     /// What `list` gives.

@@ -397,6 +397,7 @@ impl<H: Host> CoreLoop<H> {
                 }
                 Err(error) => self.tell(CoreEvent::Failed(error.to_string())),
             },
+            ToCore::RefuseWrites => self.shard.refuse_writes(),
             ToCore::RemoveSegment(number) => self.remove_segment(number),
             ToCore::ForgetOldSegment(segment) => {
                 if let Some(slot) = self.shard.forget_old_segment(segment) {

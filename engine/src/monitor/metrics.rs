@@ -142,13 +142,24 @@ pub const PEER_METRICS: &[Metric<PeerStatus>] = &[
 
 /// Metrics of the node as a whole.
 pub const NODE_METRICS: &[Metric<Status>] = &[
-    gauge("ready", "1 once the log is open and while it works.", |status| u64::from(status.ready)),
+    gauge(
+        "ready",
+        "1 once the log is open and while it works, unless this node was removed from the mesh.",
+        |status| u64::from(status.ready),
+    ),
     gauge("clock_stepped", "1 while the wall clock stands too far from physical time and is not followed.", |status| {
         u64::from(status.clock_stepped)
     }),
     counter("links_refused", "Connections of the mesh that were refused or closed for a reason.", |status| {
         status.refused
     }),
+    gauge("members_joined", "Nodes that belong to the mesh, this one included.", |status| {
+        status.members.iter().filter(|member| member.state == "joined").count() as u64
+    }),
+    gauge("members_removed", "Nodes that were removed from the mesh for good.", |status| {
+        status.members.iter().filter(|member| member.state == "removed").count() as u64
+    }),
+    gauge("removed", "1 once this node was removed from the mesh.", |status| u64::from(status.removed)),
     gauge("services_listed", "Service instances in the list of all regions.", |status| status.services.len() as u64),
 ];
 

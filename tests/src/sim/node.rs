@@ -197,6 +197,7 @@ impl Node {
                 logs: started.logs,
                 old_runs: started.old_runs,
                 watermarks: started.watermarks,
+                members: started.members,
                 known: started.known,
                 secret: started.secret,
                 mailbox: control_box.receiver(),
