@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tools::lab;
+use tools::{lab, members};
 
 /// Runs and looks after Godwit, the per-region daemon of a geo-replicated store.
 #[derive(Debug, Parser)]
@@ -20,6 +20,11 @@ enum Command {
     /// Three regions on this machine: real daemons with the delays of real cables between them, on 127.10.0.1-3 or, with
     /// --netns, on network stacks of their own.
     Lab(lab::Options),
+    /// List the nodes of the mesh, removed ones included, as one of them sees it.
+    Members(members::ListOptions),
+    /// Change who belongs to the mesh.
+    #[command(subcommand)]
+    Member(members::MemberCommand),
     /// Run one node in the foreground; takes the flags of godwitd (see `godwit daemon --help`).
     #[command(disable_help_flag = true)]
     Daemon {
@@ -31,13 +36,9 @@ enum Command {
 
 fn main() -> ExitCode {
     match Godwit::parse().command {
-        Command::Lab(options) => match lab::run(&options) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                let _ = writeln!(std::io::stderr(), "godwit lab: {error}");
-                ExitCode::FAILURE
-            }
-        },
+        Command::Lab(options) => exit("lab", lab::run(&options)),
+        Command::Members(options) => exit("members", members::list(&options, &mut std::io::stdout())),
+        Command::Member(command) => exit("member", members::change(&command, &mut std::io::stdout())),
         Command::Daemon { mut args } => {
             let before = args.len();
             args.retain(|arg| arg != lab::WITH_PARENT_FLAG);
@@ -46,6 +47,17 @@ fn main() -> ExitCode {
             }
             args.insert(0, "godwit daemon".into());
             engine::entry::main("godwit daemon", args)
+        }
+    }
+}
+
+/// What the process ends with; errors are one line.
+fn exit(command: &str, outcome: Result<(), impl std::fmt::Display>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "godwit {command}: {error}");
+            ExitCode::FAILURE
         }
     }
 }
