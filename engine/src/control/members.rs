@@ -161,9 +161,10 @@ impl<H: Host> ControlLoop<H> {
         link.push(&Message::Members(MembersBody { members }), RequestId(0));
     }
 
-    /// Writes changed rows to this node's own log. One that has no peers is no member of anything.
+    /// Writes changed rows to this node's own log. One that never had a peer is no member of anything.
     pub(super) fn persist_members(&mut self) {
-        if self.mesh.peers.is_empty() || self.stop.asked {
+        let is_alone = self.mesh.peers.is_empty() && self.members.iter().count() == 1;
+        if is_alone || self.stop.asked {
             return;
         }
         while let Some(member) = self.members.next_to_persist() {
@@ -182,36 +183,35 @@ impl<H: Host> ControlLoop<H> {
 
     /// An operator says that a member is gone for good.
     pub(super) fn remove_member(&mut self, key: LinkKey, request: RequestId, node: NodeId) {
-        let refused = if self.removed {
-            Some(Failed::new(ErrorCode::Invalid, REMOVED))
-        } else if self.mesh.peers.is_empty() {
-            let text = "this node runs without DISCOVERY_PEERS and belongs to no mesh; ask a node that does";
-            Some(Failed::new(ErrorCode::Invalid, text))
-        } else {
-            None
-        };
-        if let Some(failed) = refused {
-            return self.answer(key, request, Err(failed));
-        }
-        // No earlier than anything of it that is known here.
-        let held = self.watermarks.iter().filter(|(log, _)| log.node == node).map(|(_, component)| component.version);
-        let at = held.max().unwrap_or_default().max(Version(self.logs.current().complete().0));
-        match self.members.remove(self.own_id(), node, at) {
-            Ok(removed) => {
-                if removed && let Some(member) = self.members.get(node).cloned() {
-                    self.member_changed(&member);
-                }
+        match self.remove(node) {
+            Ok(()) => {
                 self.removals.push(Removal { node, link: key, request });
                 self.answer_removals();
             }
             Err(error) => {
                 let code = match error {
-                    RemoveError::Myself(_) => ErrorCode::Invalid,
+                    RemoveError::Myself(_) | RemoveError::Removed(_) => ErrorCode::Invalid,
                     RemoveError::Unknown(_) => ErrorCode::NotFound,
                 };
                 self.answer(key, request, Err(Failed::new(code, &error.to_string())));
             }
         }
+    }
+
+    /// Removes a member for good, on behalf of an operator; also for scenarios. Twice is once.
+    ///
+    /// # Errors
+    /// See [`RemoveError`].
+    pub fn remove(&mut self, node: NodeId) -> Result<(), RemoveError> {
+        // No earlier than anything of it that is known here.
+        let held = self.watermarks.iter().filter(|(log, _)| log.node == node).map(|(_, component)| component.version);
+        let at = held.max().unwrap_or_default().max(Version(self.logs.current().complete().0));
+        if self.members.remove(self.own_id(), node, at)?
+            && let Some(member) = self.members.get(node).cloned()
+        {
+            self.member_changed(&member);
+        }
+        Ok(())
     }
 
     fn answer_removals(&mut self) {

@@ -18,6 +18,9 @@ pub enum RemoveError {
     /// The node that was asked.
     #[error("node {0} is this node itself; ask another node of the mesh to remove it")]
     Myself(NodeId),
+    /// The node that was asked is no member any more.
+    #[error("node {0}, which was asked, was removed from the mesh itself; ask one that belongs to it")]
+    Removed(NodeId),
     /// Nobody with this id is known.
     #[error("no member of the mesh has the id {0}; `godwit members` lists them")]
     Unknown(NodeId),
@@ -110,6 +113,9 @@ impl Members {
     /// # Errors
     /// See [`RemoveError`].
     pub fn remove(&mut self, own: NodeId, node: NodeId, at: Version) -> Result<bool, RemoveError> {
+        if self.is_removed(own) {
+            return Err(RemoveError::Removed(own));
+        }
         if node == own {
             return Err(RemoveError::Myself(node));
         }
@@ -305,8 +311,10 @@ mod tests {
         assert_eq!(members.joined().map(|member| member.node).collect::<Vec<_>>(), [NodeId(1)]);
         assert_eq!(members.get(NodeId(2)), Some(&row(2, MemberState::Removed, 7, "nyc")));
         // One that was written before the node last moved wins, too.
-        assert_eq!(members.remove(NodeId(2), NodeId(1), Version(1)), Ok(true));
+        members.merge(&[row(1, MemberState::Removed, 1, "sfo")]);
         assert!(members.is_removed(NodeId(1)));
+        // Whoever was removed removes nobody.
+        assert_eq!(members.remove(NodeId(1), NodeId(3), Version(9)), Err(RemoveError::Removed(NodeId(1))));
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 use std::net::IpAddr;
 
+use net::ids::NodeId;
+use net::wire::body::Member;
+
 use super::client::Source;
 use super::mesh::{Mesh, REGIONS};
 use super::plan::Death;
@@ -102,6 +105,35 @@ impl Region<'_> {
             }
         }
         panic!("it does not stop");
+    }
+
+    /// The id of its node.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn node_id(&self) -> NodeId {
+        NodeId(self.mesh.nodes[self.index].node.as_ref().expect("a running node").id.0)
+    }
+
+    /// Its node's copy of the member table.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn members(&self) -> Vec<Member> {
+        self.mesh.nodes[self.index].node.as_ref().expect("a running node").control.members().table()
+    }
+
+    /// An operator asks its node to remove a member for good.
+    ///
+    /// # Panics
+    /// If it does not run, or refuses.
+    pub fn remove_member(&mut self, node: NodeId) {
+        let state = &mut self.mesh.nodes[self.index];
+        let text = format!("{} removes node {node}", state.name);
+        state.node.as_mut().expect("a running node").control.remove(node).expect("a member");
+        self.mesh.tell(&text);
     }
 
     /// Its disk is replaced by an empty one: what starts next is a new node.
