@@ -369,7 +369,8 @@ impl<M: Mapping> Shard<M> {
         Ok(first)
     }
 
-    /// Appends a control record that never leaves this node (watermark, clock ceiling, that another node's log exists, its row of a member).
+    /// Appends a control record that never leaves this node (watermark, clock ceiling, that another node's log exists, its row of a
+    /// member).
     ///
     /// # Errors
     /// See [`WriteError`].
