@@ -1,8 +1,8 @@
 //! The follower's side of a link: batches to the cores, claims to the watermarks, watermarks to the disk and back.
 
-use net::ids::{LogId, RequestId};
+use net::ids::{Class, LogId, RequestId};
 use net::wire::body::{
-    Credit, Follow, FollowLog, LogState, Logs, Refuse, RefuseCode, Watermarks as WatermarksBody, records,
+    Credit, Follow, FollowLog, LogState, Logs, Refuse, RefuseCode, Watermark, Watermarks as WatermarksBody, records,
 };
 use net::wire::message::Message;
 use wal::marks::{Mark, reach};
@@ -11,7 +11,7 @@ use super::link::Role;
 use super::{ControlLoop, LinkKey, PERSIST_MS, Persisting};
 use crate::host::Host;
 use crate::messages::ToCore;
-use crate::replication::from_wire;
+use crate::replication::{from_wire, to_wire};
 
 impl<H: Host> ControlLoop<H> {
     pub(super) fn handle_as_follower(&mut self, key: LinkKey, message: Message) {
@@ -77,16 +77,27 @@ impl<H: Host> ControlLoop<H> {
             self.watermarks.know(entry.log, entry.first);
             is_news |= self.known.learn(entry);
         }
+        let held = self.held_vector();
         // The source forgets what it was asked of other nodes' logs.
         self.relays.forget(key);
-        let vector = WatermarksBody { full: true, entries: self.watermarks.all() };
+        let vector = WatermarksBody { full: true, entries: held };
         let wanted =
             own.iter().map(|entry| FollowLog { log: entry.log, from: self.watermarks.version(entry.log) }).collect();
+        let Some(link) = self.link(key) else { return };
         link.push(&Message::Watermarks(vector), RequestId(0));
         link.push(&Message::Follow(Follow { credit, logs: wanted }), RequestId(0));
         if is_news {
             self.logs_are_known();
         }
+    }
+
+    /// What this node holds: of its own logs, and of others.
+    pub(super) fn held_vector(&self) -> Vec<Watermark> {
+        let own = self.logs.logs.iter().map(|log| {
+            let version = to_wire(log.end.unwrap_or_else(|| log.complete()));
+            Watermark { log: log.id, version, persisted: version, class: Class(0) }
+        });
+        own.chain(self.watermarks.all()).collect()
     }
 
     /// Lets claims take effect, tells sources, returns credit.

@@ -1,6 +1,6 @@
 //! The source's side of a link: offers the own logs and streams them, from memory at the tail, from files behind it.
 
-use net::ids::RequestId;
+use net::ids::{LogId, RequestId};
 use net::reactor::{Completion, FileJob, Op, Outcome};
 use net::wire::body::{Logs, Refuse, RefuseCode};
 use net::wire::limits::LOGS_MAX;
@@ -127,6 +127,7 @@ impl<H: Host> ControlLoop<H> {
             if link.sending || !link.is_up() || link.out_bytes > OUT_BYTES_MAX {
                 return;
             }
+            let follower = link.hello().map(|hello| LogId { node: hello.node, incarnation: hello.incarnation });
             let Role::Serving { sender, .. } = &mut link.role else {
                 self.serve.remove(&key);
                 return;
@@ -137,6 +138,7 @@ impl<H: Host> ControlLoop<H> {
                     old_runs: self.old_runs.left(),
                     known: &self.known,
                     watermarks: &self.watermarks,
+                    follower,
                 }),
                 step => step,
             };

@@ -154,6 +154,8 @@ pub struct Held<'a> {
     pub known: &'a KnownLogs,
     /// How far it holds those.
     pub watermarks: &'a Watermarks,
+    /// The running log of the follower, who holds all that it has written there.
+    pub follower: Option<LogId>,
 }
 
 /// A follower's passes.
@@ -186,7 +188,10 @@ impl Passes {
         }
         let others = held.known.firsts().map(|(log, first)| (log, from_wire(first)));
         let own = held.logs.logs.iter().map(|log| (log.id, log.first));
-        let covered = Covered::new(others.chain(own), |log| from_wire(told(log)));
+        let covered = Covered::new(others.chain(own), |log| match held.follower == Some(log) {
+            true => Version(u64::MAX),
+            false => from_wire(told(log)),
+        });
         self.wanted = Vec::new();
         let old = held.old_runs.iter().flat_map(|run| &run.segments).copied();
         let cores = held.logs.logs.last().map_or(0, |running| running.cores.len());
