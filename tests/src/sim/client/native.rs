@@ -15,15 +15,15 @@ pub(super) struct Frames {
     reader: FrameReader,
     /// The handshake is done.
     greeted: bool,
-    /// Values of a `GetMany` that is not complete.
-    values: Vec<Option<Vec<u8>>>,
+    /// Answers to a `GetMany` that is not complete, one for each key: its value, or what became of it.
+    answers: Vec<Result<Option<Vec<u8>>, Outcome>>,
 }
 
 impl Default for Frames {
     fn default() -> Frames {
         let mut reader = FrameReader::new();
         reader.admit_values();
-        Frames { reader, greeted: false, values: Vec::new() }
+        Frames { reader, greeted: false, answers: Vec::new() }
     }
 }
 
@@ -105,12 +105,17 @@ impl Client {
             return Some(format!("{message:?} with id {} answers nothing that was asked next", id.0));
         };
         let outcome = match (&operation.command, message) {
-            (Command::MGet { keys }, Message::Value(value)) => {
-                frames.values.push(value_in(value));
-                if frames.values.len() < keys.len() {
+            (Command::MGet { keys }, message) => {
+                frames.answers.push(match message {
+                    Message::Value(value) => Ok(value_in(value)),
+                    other => Err(outcome_of(&operation.command, other)),
+                });
+                if frames.answers.len() < keys.len() {
                     return None;
                 }
-                Outcome::ReadMany(std::mem::take(&mut frames.values))
+                // One key that cannot be read spoils it.
+                let answers: Result<Vec<_>, Outcome> = std::mem::take(&mut frames.answers).into_iter().collect();
+                answers.map_or_else(|outcome| outcome, Outcome::ReadMany)
             }
             (command, message) => outcome_of(command, message),
         };
