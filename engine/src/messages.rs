@@ -252,8 +252,6 @@ pub enum CoreEvent {
         upto: Lsn,
         /// What superseded its records has versions up to here.
         replaced_upto: Version,
-        /// Size of its file.
-        file_bytes: u64,
     },
     /// The log failed; nothing is acknowledged any more.
     Failed(String),

@@ -586,37 +586,3 @@ fn each_scenario_fails_with_the_fault_it_is_there_for() {
         scenario();
     }
 }
-
-/// A region is cut off in the middle of a run of another one, which goes on, starts again and gives the earlier run up piece by piece: more
-/// than is retained for those who are away. When it is back it lacks nothing.
-#[test]
-fn a_follower_that_stays_away_holds_no_more_than_is_retained_and_misses_nothing() {
-    let mut marks = Marks::default();
-    let mut mesh = Mesh::new(47);
-    mesh.run_ms(2_000);
-    assert!(all_stored(&mesh.region("sfo").set_many(keys("early", 30), 6_000)));
-    mesh.run_ms(1_000);
-    mesh.region("ams").cut_off();
-    // Some of it counts to the end, some is superseded in the same run, some by another region, some later.
-    assert!(all_stored(&mesh.region("sfo").set_many(keys("kept", 30), 6_000)));
-    assert!(all_stored(&mesh.region("sfo").set_many(keys("early", 10), 3_000)));
-    assert!(all_stored(&mesh.region("sfo").set_many(keys("theirs", 20), 6_000)));
-    mesh.run_ms(1_000);
-    assert!(all_stored(&mesh.region("nyc").set_many(keys("theirs", 20), 500)));
-    mesh.run_ms(1_000);
-    mesh.region("sfo").kill();
-    mesh.region("sfo").start();
-    mesh.run_ms(1_000);
-    assert!(all_stored(&mesh.region("sfo").set_many(keys("kept", 5), 500)));
-    for _ in 0..40 {
-        overwrite(&mut mesh, "sfo", 600_000);
-        mesh.run_ms(1_000);
-        if marks.reached(Mark::AbsentFollowerPassedOver) {
-            break;
-        }
-    }
-    marks.assert(Mark::AbsentFollowerPassedOver);
-    mesh.run_ms(5_000);
-    mesh.heal();
-    mesh.converged();
-}

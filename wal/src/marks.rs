@@ -80,8 +80,6 @@ named! {
         RelayAsked = "relay-asked",
         /// The claim over a log whose beginning is gone waited for the copies in later logs.
         ClaimWaitedForCopies = "claim-waited-for-copies",
-        /// A segment of an earlier run was given up although a follower that is away may lack it.
-        AbsentFollowerPassedOver = "absent-follower-passed-over",
         /// A segment of an earlier run was removed while the node ran.
         OldSegmentRemoved = "old-segment-removed",
 

@@ -74,8 +74,10 @@ impl<H: Host> ControlLoop<H> {
         };
         let mut is_news = false;
         for entry in logs.logs.iter().filter(|entry| entry.log.node.0 != self.facts.node.0) {
-            self.watermarks.know(entry.log, entry.first);
             is_news |= self.known.learn(entry);
+            if self.known.contains(entry.log) || entry.log.node == node {
+                self.watermarks.know(entry.log, entry.first);
+            }
         }
         let held = self.held_vector();
         // The source forgets what it was asked of other nodes' logs.

@@ -173,7 +173,8 @@ impl Link {
     pub(crate) fn push(&mut self, message: &Message, request: RequestId) {
         let mut bytes = Vec::with_capacity(MESSAGE_BYTES_USUAL);
         if let Err(error) = message.encode(request, &mut bytes) {
-            tracing::error!(%error, opcode = message.opcode().name(), "a message could not be encoded");
+            tracing::error!(%error, opcode = message.opcode().name(), "a message could not be encoded; its link is reset");
+            self.broken = true;
             return;
         }
         let len = bytes.len() as u64;

@@ -330,6 +330,9 @@ impl<H: Host> ControlLoop<H> {
         };
         control.read_clock();
         control.join();
+        for (log, first) in control.known.firsts() {
+            control.watermarks.know(log, first);
+        }
         control
     }
 
@@ -513,8 +516,8 @@ impl<H: Host> ControlLoop<H> {
                     let segment = SegmentRef { core: core_id, number, cookie, base, end: None };
                     self.logs.current().cores[index].segments.push(segment);
                 }
-                CoreEvent::OldSegmentEmptied { segment, upto, replaced_upto, file_bytes } => {
-                    self.old_runs.emptied(core, segment, upto, replaced_upto, file_bytes);
+                CoreEvent::OldSegmentEmptied { segment, upto, replaced_upto } => {
+                    self.old_runs.emptied(core, segment, upto, replaced_upto);
                 }
                 CoreEvent::Removable(removable) => self.removable.push((core, removable)),
                 CoreEvent::Failed(reason) => {

@@ -1,5 +1,4 @@
-//! Earlier runs of this node while it runs: segments that compaction has emptied go once every follower holds their run. Those of a
-//! follower that stays away are kept for it within `WAL_RETAIN`; behind that it is sent the copies when it comes back.
+//! Earlier runs of this node while it runs: segments that compaction has emptied go once every follower holds their run.
 //!
 //! The oldest segment of a core goes first, so that a log begins late and has no gap. The first core's last segment goes after all
 //! others, because it says what the run is: what is left of a run is offered, and a follower that has nothing of it finds the
@@ -19,7 +18,7 @@ use crate::checkpoint::{OldRunFacts, OldRunLog};
 use crate::host::{Host, segment_path};
 use crate::messages::ToCore;
 use crate::replication::log_id;
-use crate::replication::logs::{OwnLog, OwnLogs};
+use crate::replication::logs::OwnLogs;
 use crate::shard::{Copies, SegmentId};
 use crate::startup::OldRun;
 
@@ -44,7 +43,6 @@ struct Emptied {
     cores: BTreeSet<u16>,
     /// The highest version that superseded one of its records.
     replaced_upto: Version,
-    file_bytes: u64,
 }
 
 /// A segment whose file is losing its name.
@@ -53,8 +51,6 @@ struct Removing {
     segment: SegmentId,
     /// Of which run.
     run: Incarnation,
-    /// Followers that are away may lack it.
-    is_missed: bool,
 }
 
 impl OldRuns {
@@ -80,18 +76,10 @@ impl OldRuns {
     }
 
     /// In `core` nothing of the segment counts any more; the copies of its records end at `upto`.
-    pub(super) fn emptied(
-        &mut self,
-        core: u16,
-        segment: SegmentId,
-        upto: Lsn,
-        replaced_upto: Version,
-        file_bytes: u64,
-    ) {
+    pub(super) fn emptied(&mut self, core: u16, segment: SegmentId, upto: Lsn, replaced_upto: Version) {
         let emptied = self.emptied.entry(segment).or_default();
         emptied.cores.insert(core);
         emptied.replaced_upto = emptied.replaced_upto.max(replaced_upto);
-        emptied.file_bytes = file_bytes;
         let copied_upto = &mut self.copied_upto[usize::from(core)];
         *copied_upto = (*copied_upto).max(upto);
     }
@@ -103,12 +91,6 @@ impl OldRuns {
 
     fn is_empty(&self, segment: SegmentId) -> bool {
         self.emptied.get(&segment).is_some_and(|emptied| emptied.cores.len() == self.copied_upto.len())
-    }
-
-    /// Bytes of segments that are kept for followers only.
-    pub(super) fn kept_bytes(&self) -> u64 {
-        let segments = self.runs.iter().flat_map(|run| &run.segments).filter(|segment| self.is_empty(**segment));
-        segments.filter_map(|segment| self.emptied.get(segment)).map(|emptied| emptied.file_bytes).sum()
     }
 
     /// Segments that could go as far as the cores are concerned, each with its run, from the oldest on.
@@ -150,18 +132,11 @@ impl<H: Host> ControlLoop<H> {
         {
             return;
         }
-        let is_held = |(run, _): &(Incarnation, SegmentId)| self.is_held_by_present(*run);
-        let is_full = self.old_runs.kept_bytes() > self.mesh.wal_retain_bytes;
-        let found = self.old_runs.candidates().filter(is_held).find(|(run, _)| is_full || self.is_held_by_all(*run));
+        let found = self.old_runs.candidates().find(|(run, _)| self.is_held_by_all(*run));
         let Some((run, segment)) = found else { return };
-        let is_missed = !self.is_held_by_all(run);
-        if is_missed {
-            reach(Mark::AbsentFollowerPassedOver);
-            // Whoever is away may hold anything of the running log up to here, and lack what goes: it is to be sent the copies.
-            let upto = self.logs.logs.last().map_or(Version::ZERO, OwnLog::highest_complete);
-            self.copies_are_needed_below(Version(upto.0.saturating_add(1)));
-        }
-        self.old_runs.removing = Some(Removing { segment, run, is_missed });
+        // Whoever has nothing of the running log needs the copies, from now on: also one that comes before the file is gone.
+        self.copies_are_needed_below(self.logs.logs.last().map_or(Version::ZERO, |log| log.first));
+        self.old_runs.removing = Some(Removing { segment, run });
         self.segment_files.retain(|file, _| (file.core, file.number) != (segment.core, segment.number));
         let path = segment_path(&self.data_dir, segment.core, segment.number);
         self.ops.submit(&mut self.io, Op::File(FileJob::Unlink { path }), Purpose::RemoveOldSegment);
@@ -207,7 +182,7 @@ impl<H: Host> ControlLoop<H> {
     }
 
     pub(super) fn old_segment_removed(&mut self, completion: Completion<H::File>) {
-        let Some(Removing { segment, run, is_missed }) = self.old_runs.removing.take() else { return };
+        let Some(Removing { segment, run }) = self.old_runs.removing.take() else { return };
         let gone = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
         if let Err(error) =
             completion.result.as_ref().map(|_| ()).or_else(|error| if gone(error) { Ok(()) } else { Err(error) })
@@ -229,11 +204,9 @@ impl<H: Host> ControlLoop<H> {
         for core in &mut self.cores {
             core.send(ToCore::ForgetOldSegment(segment));
         }
-        // Whoever has nothing of the running log needs the copies.
-        self.copies_are_needed_below(self.logs.logs.last().map_or(Version::ZERO, |log| log.first));
-        if is_missed {
-            self.follow_anew(run);
-        }
+        // A read that was under way may have opened it once more.
+        self.segment_files.retain(|file, _| (file.core, file.number) != (segment.core, segment.number));
+        self.follow_anew(run);
     }
 
     /// Whoever came while a segment went that it lacks was told of a log that is no more: it has to ask again.

@@ -122,9 +122,9 @@ impl<H: Host> CoreLoop<H> {
             .into_iter()
             .find_map(|(percent, urgency)| (excess_percent >= percent).then_some(urgency))
             .unwrap_or(1);
-        for (segment, replaced_upto, file_bytes) in self.shard.emptied_old_segments() {
+        for (segment, replaced_upto) in self.shard.emptied_old_segments() {
             let upto = self.shard.log().durable();
-            self.tell(CoreEvent::OldSegmentEmptied { segment, upto, replaced_upto, file_bytes });
+            self.tell(CoreEvent::OldSegmentEmptied { segment, upto, replaced_upto });
         }
         self.publish_compaction();
         self.read_ahead();

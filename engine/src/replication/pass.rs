@@ -264,7 +264,7 @@ impl Pass {
             None => Ok(()),
             Some(Reading::OldHead(request)) => self.old_head(&request, bytes),
             Some(Reading::Head(request)) => {
-                let cursor = &mut self.cursors[self.core];
+                let cursor = &mut self.cursors[usize::from(request.segment.core.0)];
                 if is_covered(&self.covered, request.segment, bytes) {
                     reach(Mark::PassSkipsSegment);
                     cursor.finished = Some(request.segment.base);
@@ -280,7 +280,8 @@ impl Pass {
             }
             Some(Reading::Frames(request)) => {
                 let (next, ended) = self.frames(&request, bytes)?;
-                let cursor = &mut self.cursors[self.core];
+                // Another core's turn may have come again since it was asked for.
+                let cursor = &mut self.cursors[usize::from(request.segment.core.0)];
                 cursor.next = next;
                 if ended {
                     cursor.finished = Some(request.segment.base);
@@ -359,8 +360,8 @@ impl Pass {
                 self.old.pop_front();
             }
             Some(Reading::OldFrames(_)) => self.old_segment = None,
-            Some(Reading::Head(_) | Reading::Frames(_)) => {
-                if let Some(cursor) = self.cursors.get_mut(self.core) {
+            Some(Reading::Head(request) | Reading::Frames(request)) => {
+                if let Some(cursor) = self.cursors.get_mut(usize::from(request.segment.core.0)) {
                     cursor.end = None;
                 }
             }
@@ -370,7 +371,8 @@ impl Pass {
 
     /// Goes on behind what is about to be removed from `core`'s running log; not while that is being read.
     pub(super) fn skip_to(&mut self, core: usize, removed: &Removable) -> bool {
-        let reads = matches!(self.reading, Some(Reading::Head(_) | Reading::Frames(_))) && self.core == core;
+        let of_core = |request: ReadRequest| usize::from(request.segment.core.0) == core;
+        let reads = matches!(self.reading, Some(Reading::Head(request) | Reading::Frames(request)) if of_core(request));
         let Some(cursor) = self.cursors.get_mut(core).filter(|cursor| cursor.next < removed.end) else { return true };
         if reads {
             return false;

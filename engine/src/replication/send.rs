@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use net::ids::{Class, CoreIndex, LogId, StreamOffset};
 use net::wire::body::{Claim, Compression, FollowLog, RecordsHead, records};
+use net::wire::limits::WATERMARKS_MAX;
 use wal::marks::{Mark, reach};
 use wal::planted::{self, Fault};
 use wal::{FrameKind, Lsn, RecordError, RecordView, Version};
@@ -219,12 +220,18 @@ impl SourceDamage {
 }
 
 impl Sender {
-    /// The follower tells what it holds, of this node's logs and of others.
+    /// The follower tells what it holds, of this node's logs and of others. Logs behind as many as a vector may have are not
+    /// remembered: of what is not known to be held more is sent.
     pub fn told(&mut self, watermarks: &net::wire::body::Watermarks) {
+        let vector = &mut self.passes.vector;
         if watermarks.full {
-            self.passes.vector.clear();
+            vector.clear();
         }
-        self.passes.vector.extend(watermarks.entries.iter().map(|entry| (entry.log, entry.version)));
+        for entry in &watermarks.entries {
+            if vector.len() < WATERMARKS_MAX || vector.contains_key(&entry.log) {
+                vector.insert(entry.log, entry.version);
+            }
+        }
     }
 
     /// The follower asks for streams; those of this node's logs that it asked for before on this connection go on. Of other nodes'

@@ -469,8 +469,8 @@ impl<M: Mapping> Shard<M> {
     }
 
     /// Segments of earlier runs in which, durably, nothing counts here any more, each once, with the highest version that superseded
-    /// one of its records, and the size of its file in bytes.
-    pub fn emptied_old_segments(&mut self) -> Vec<(SegmentId, Version, u64)> {
+    /// one of its records.
+    pub fn emptied_old_segments(&mut self) -> Vec<(SegmentId, Version)> {
         let (staged, durable) = (self.log.staged(), self.log.durable());
         let working = self.compaction.work.as_ref().map(|work| work.segment);
         let mut emptied = Vec::new();
@@ -480,7 +480,7 @@ impl<M: Mapping> Shard<M> {
                 old.emptied = None;
             } else if *old.emptied.get_or_insert(staged) <= durable {
                 old.reported = true;
-                emptied.push((old.segment.id, self.store.replaced_upto(old.segment.slot), old.segment.file_bytes));
+                emptied.push((old.segment.id, self.store.replaced_upto(old.segment.slot)));
             }
         }
         emptied

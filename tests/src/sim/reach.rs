@@ -89,7 +89,6 @@ pub const BY_SCENARIO: &[(Mark, &str)] = &[
     (Mark::SegmentWaitsForFollower, "a_follower_without_room_neither_fills_its_memory_nor_its_sources_disk"),
     (Mark::FollowerSkipsSegment, "a_follower_without_room_neither_fills_its_memory_nor_its_sources_disk"),
     (Mark::CreditExhausted, "a_follower_without_room_neither_fills_its_memory_nor_its_sources_disk"),
-    (Mark::AbsentFollowerPassedOver, "a_follower_that_stays_away_holds_no_more_than_is_retained_and_misses_nothing"),
     (Mark::FollowerHoldsMore, "a_disk_that_was_rolled_back_is_noticed_by_its_followers"),
     (Mark::BatchDamaged, "a_batch_with_any_flipped_bit_is_refused_whole"),
     (Mark::StreamBroken, "a_batch_or_a_claim_that_does_not_connect_ends_the_stream"),
