@@ -49,7 +49,7 @@ const CAUGHT: &[(Fault, Run)] = &[
     (Fault::RecycleBeforeRename, Seed(1)),
     (Fault::RepeatNothing, Seed(8)),
     (Fault::StaleCheckpointBelieved, Seed(1)),
-    (Fault::CheckpointUnverified, Seed(27)),
+    (Fault::CheckpointUnverified, Seed(374)),
     (Fault::CheckpointForgetsHeld, Seed(184)),
     (Fault::CheckpointForgetsCeiling, Seed(11)),
     (Fault::TombstoneDroppedInCompaction, Seed(1)),
