@@ -367,7 +367,7 @@ impl<M: Mapping> Shard<M> {
         matches!(kind, FrameKind::Originated | FrameKind::Compacted) && self.store.has_losses(work.slot)
     }
 
-    fn look_at(&self, work: &Work, kind: FrameKind, record: &RecordView<'_>, location: Location) -> Found {
+    fn look_at(&mut self, work: &Work, kind: FrameKind, record: &RecordView<'_>, location: Location) -> Found {
         if record.op == RecordOp::Control {
             // What this node's own say is repeated in newer segments.
             return Found::Nothing;
@@ -383,7 +383,9 @@ impl<M: Mapping> Shard<M> {
         if self.may_have_lost(work, kind) && !work.covered.contains(&hash.0) {
             match self.store.present(hash, record.key) {
                 Some((at, facts)) if facts.origin != self.identity.node => return Found::LostTo(hash, at),
-                _ => {}
+                // What took another node's place meanwhile: a claim has to wait for it.
+                Some((_, facts)) => self.store.replaced_by(work.slot, facts.version),
+                None => {}
             }
         }
         Found::Nothing

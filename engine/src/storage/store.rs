@@ -177,6 +177,12 @@ impl<M: Mapping> Store<M> {
         self.known(slot).replaced_upto
     }
 
+    /// What superseded a record in the segment, if not at once, has this version.
+    pub fn replaced_by(&mut self, slot: SegmentSlot, version: Version) {
+        let segment = self.known_mut(slot);
+        segment.replaced_upto = segment.replaced_upto.max(version);
+    }
+
     /// Forgets a segment.
     ///
     /// # Panics
