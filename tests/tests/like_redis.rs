@@ -136,6 +136,7 @@ fn words(word: Word) -> BoxedStrategy<Vec<String>> {
             2 => one(&["0", "0.1", "-1.1", "1e3", "3.0", "5e-18", "1e20", "inf", "-inf", "nan", "x", " 1", "1 ", ".5", "5.", "1e4932", ""]),
             3 => (any::<i64>(), 0_u32..25).prop_map(|(number, places)| vec![format!("{number}e-{places}")]),
             1 => (any::<u64>(), any::<u64>()).prop_map(|(whole, part)| vec![format!("{whole}.{part}")]),
+            1 => ("[0-9]{1,80}", "[0-9]{0,30}").prop_map(|(whole, part)| vec![format!("{whole}.{part}")]),
         ]
         .boxed(),
         Offset => prop_oneof![

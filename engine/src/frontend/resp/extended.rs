@@ -113,11 +113,12 @@ fn from_decimal(negative: bool, digits: &[u8], power: i64) -> Option<Extended> {
     } else {
         let mut divisor = Natural::from_digits(b"1");
         divisor.times_power_of_ten(u32::try_from(-power).ok()?);
-        // So far to the left that the quotient has 66 or 67 bits: the mantissa, and what decides how it is rounded.
-        let shift = (divisor.bits() + 66).saturating_sub(number.bits());
-        number.shift_left(shift);
+        // Either one so far to the left that the quotient has 66 or 67 bits: the mantissa, and what decides how it is rounded.
+        let (above, below) = (number.bits(), divisor.bits() + 66);
+        number.shift_left(below.saturating_sub(above));
+        divisor.shift_left(above.saturating_sub(below));
         let (quotient, inexact) = number.divided_by(&divisor);
-        rounded(negative, quotient, -i64::try_from(shift).ok()?, inexact)
+        rounded(negative, quotient, i64::try_from(above).ok()? - i64::try_from(below).ok()?, inexact)
     };
     let in_range = !rounded.is_infinite() && rounded.exponent + 64 > EXPONENT_MIN;
     in_range.then_some(rounded)
@@ -232,6 +233,12 @@ mod tests {
             ("0", "1e-17", "0.00000000000000001"),
             ("0", "+.5", "0.5"),
             ("0", "5.", "5"),
+            ("1000000000000000000000000000000000000000000000000.5", "-1e48", "0"),
+            (
+                "-777777777777777777777777777777777777777777777.25",
+                "0.25",
+                "-777777777777777777785855975318463638132490240",
+            ),
             ("1e4932", "1e4932", "infinite"),
             ("0", "inf", "infinite"),
         ] {
