@@ -186,6 +186,12 @@ pub fn due_in_ms(version: Version, time: Time) -> u64 {
     version.ms().saturating_sub(physical_ms(time).saturating_add(MAX_CLOCK_SKEW_MS))
 }
 
+/// The lowest version of the present millisecond.
+#[must_use]
+pub fn physical_version(time: Time) -> Version {
+    Version::new(physical_ms(time), 0, 0)
+}
+
 fn physical_ms(time: Time) -> u64 {
     time.unix_ms.saturating_sub(EPOCH_2020_UNIX_MS)
 }

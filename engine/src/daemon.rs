@@ -323,7 +323,7 @@ impl<I: OsIo> Node<I> {
             let (facts, data_dir, mailbox) = (Arc::clone(&facts), config.data_dir.clone(), control_box.receiver());
             let (logs, old_runs) = (started.logs, started.old_runs);
             let (watermarks, known, secret) = (started.watermarks, started.known, started.secret);
-            let members = started.members;
+            let (members, forgotten) = (started.members, started.forgotten);
             move |cores| ControlParts {
                 facts,
                 mesh,
@@ -333,6 +333,7 @@ impl<I: OsIo> Node<I> {
                 watermarks,
                 members,
                 known,
+                forgotten,
                 secret,
                 mailbox,
                 cores,
@@ -572,5 +573,6 @@ fn mesh_settings(config: &Config) -> MeshSettings {
         bind_outgoing: !config.discovery_peers.is_empty(),
         value_bytes_max: config.value_bytes_max,
         wal_retain_bytes: config.wal_retain_bytes,
+        collects_tombstones: config.collects_tombstones,
     }
 }

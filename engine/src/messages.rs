@@ -184,6 +184,8 @@ pub enum ToCore {
         /// The record.
         record: ControlRecord,
     },
+    /// Every member holds everything up to here: what died before may be forgotten.
+    Forget(Version),
     /// The node was removed from the mesh: take no writes of clients any more.
     RefuseWrites,
     /// Nobody reads this segment, which [`CoreEvent::Removable`] named: it may be used again.
@@ -252,6 +254,11 @@ pub enum CoreEvent {
         upto: Lsn,
         /// What superseded its records has versions up to here.
         replaced_upto: Version,
+    },
+    /// The core remembers what was deleted or has expired, all of it below `upto`: zero if it remembers nothing.
+    Dead {
+        /// See there.
+        upto: Version,
     },
     /// The log failed; nothing is acknowledged any more.
     Failed(String),

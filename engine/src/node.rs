@@ -46,6 +46,8 @@ pub struct CoreGauges {
     pub superseded: AtomicU64,
     /// Records held back because their version lies in the far future.
     pub held_back: AtomicU64,
+    /// Tombstones and expired records that were forgotten.
+    pub forgotten: AtomicU64,
     /// Group commits.
     pub syncs: AtomicU64,
     /// Durable log bytes of this run.

@@ -7,6 +7,7 @@
 mod batch;
 mod compaction;
 mod error;
+mod forget;
 mod held;
 mod memory;
 mod scan;
@@ -83,6 +84,7 @@ enum KeptKey {
     Member(NodeId),
     /// Another node's log.
     Log(NodeId, Incarnation),
+    Forgotten,
 }
 
 /// Counters of one shard; monotonic.
@@ -112,6 +114,8 @@ pub struct Shard<M: Mapping> {
     /// Newest last; spares included.
     segments: Vec<RunSegment<M>>,
     first: (SegmentNumber, Cookie, Lsn),
+    /// Above every version that earlier runs gave or saw.
+    began: Version,
     /// The clock ceiling as far as it is staged.
     ceiling: Version,
     /// Sealed groups that are not durable yet: (end, clock when sealed).
@@ -129,6 +133,10 @@ pub struct Shard<M: Mapping> {
     /// The oldest segment, once nothing in it counted any more, and the staged end then: what superseded its records.
     emptied: Option<(SegmentNumber, Lsn)>,
     compaction: Compaction,
+    /// What died up to here may be forgotten.
+    forget_upto: Version,
+    /// Tombstones and expired records that were.
+    forgotten: u64,
     summary: Summary,
     /// Cores of this node.
     cores: u16,
@@ -165,6 +173,7 @@ impl<M: Mapping> Shard<M> {
             clock: Hlc::new(floor, tag_of(identity.node)),
             segments,
             first: first_segment,
+            began: floor,
             ceiling: Version::ZERO,
             sealed: VecDeque::new(),
             complete: Version::ZERO,
@@ -173,6 +182,8 @@ impl<M: Mapping> Shard<M> {
             kept: BTreeMap::new(),
             emptied: None,
             compaction: Compaction::default(),
+            forget_upto: Version::ZERO,
+            forgotten: 0,
             summary: Summary::default(),
             cores: settings.cores,
             value_bytes_max: settings.value_bytes_max,
@@ -380,6 +391,7 @@ impl<M: Mapping> Shard<M> {
             ControlRecord::Watermark { node, incarnation, .. } => KeptKey::Watermark(*node, *incarnation),
             ControlRecord::Membership { node, .. } => KeptKey::Member(*node),
             ControlRecord::Open { node, incarnation, .. } => KeptKey::Log(*node, *incarnation),
+            ControlRecord::Forgotten { .. } => KeptKey::Forgotten,
             _ => return Ok(end),
         };
         self.kept.insert(kept, control.clone());

@@ -126,6 +126,8 @@ pub struct Started<H: Host, L> {
     pub members: Members,
     /// Logs of other nodes that earlier runs knew of.
     pub known: KnownLogs,
+    /// Up to where what was deleted, or had expired, may have been forgotten, and up to where everything was held.
+    pub forgotten: (Version, Version),
     /// What recovery found, a line each.
     pub report: Vec<String>,
     /// Records read back.
@@ -262,6 +264,8 @@ struct Recovering<'a, H: Host, D: Disk<File = H::File>> {
     members: Vec<Member>,
     /// Logs of other nodes: first versions and cores.
     known: BTreeMap<(NodeId, Incarnation), (Version, u16)>,
+    /// Up to where what died may have been forgotten, and up to where everything was held.
+    forgotten: (Version, Version),
     ends: BTreeMap<(Incarnation, CoreId), Lsn>,
     /// Highest segment number by core.
     numbers: BTreeMap<u16, u64>,
@@ -291,6 +295,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             watermarks: Vec::new(),
             members: Vec::new(),
             known: BTreeMap::new(),
+            forgotten: (Version::ZERO, Version::ZERO),
             ends: BTreeMap::new(),
             numbers: BTreeMap::new(),
             floor: Version::ZERO,
@@ -445,6 +450,11 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         for member in members.iter() {
             shard.append_local(&to_record(member)).map_err(StartError::Open)?;
         }
+        if self.forgotten.1 > Version::ZERO {
+            let (version, held) = self.forgotten;
+            let control = ControlRecord::Forgotten { version, held };
+            shard.append_local(&control).map_err(StartError::Open)?;
+        }
         shard.seal_group().map_err(StartError::Open)?;
         let mut log = OwnLog::new(self.node, incarnation, first, self.settings.cores);
         while let Some(commit) = shard.next_commit() {
@@ -487,6 +497,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
                     (log_id(*node, *incarnation), to_wire(*first), *cores)
                 }),
             ),
+            forgotten: self.forgotten,
             report: self.report,
             records: self.records,
             begins_unix_ms: self.time.unix_ms,

@@ -54,7 +54,7 @@ fn receiver() -> (Receiver, Cores) {
 
 fn refusal(bytes: Vec<u8>) -> StreamError {
     let (mut receiver, mut cores) = receiver();
-    receiver.records(&batch(LOG, bytes), &mut cores).expect_err("must be refused")
+    receiver.records(&batch(LOG, bytes), &mut cores, |_| false).expect_err("must be refused")
 }
 
 #[test]
@@ -88,7 +88,9 @@ fn control_records_that_must_not_travel_or_that_nobody_here_knows_are_refused() 
         assert!(matches!(refusal(bytes), StreamError::Unacceptable { .. }));
     }
     let (mut receiver, mut cores) = receiver();
-    receiver.records(&batch(LOG, control(&open(LOG.node.0))), &mut cores).expect("its own open record travels");
+    receiver
+        .records(&batch(LOG, control(&open(LOG.node.0))), &mut cores, |_| false)
+        .expect("its own open record travels");
 }
 
 #[test]
@@ -96,7 +98,7 @@ fn records_and_claims_of_logs_that_were_not_asked_for_are_refused() {
     let (mut receiver, mut cores) = receiver();
     let other = LogId { node: NodeId(6), incarnation: Incarnation(1) };
     assert_eq!(receiver.claim(claim(other, u64::MAX), &cores), Err(StreamError::NotAsked(other)));
-    let error = receiver.records(&batch(other, record(RecordOp::Put, 1, b"k", b"v")), &mut cores);
+    let error = receiver.records(&batch(other, record(RecordOp::Put, 1, b"k", b"v")), &mut cores, |_| false);
     assert_eq!(error.expect_err("not asked"), StreamError::NotAsked(other));
 }
 
@@ -121,7 +123,7 @@ fn logs_without_end_are_refused() {
 fn a_second_offer_does_not_let_a_claim_overtake_the_disk() {
     let (mut receiver, mut cores) = receiver();
     let mut watermarks = Watermarks::default();
-    receiver.records(&batch(LOG, record(RecordOp::Put, 5 << 22, b"k", b"v")), &mut cores).unwrap();
+    receiver.records(&batch(LOG, record(RecordOp::Put, 5 << 22, b"k", b"v")), &mut cores, |_| false).unwrap();
     cores.followed(0, 1, Lsn(8192));
     receiver.followed(0, 1, Lsn(8192));
     receiver.open(&cores, [(LOG, None)]).unwrap();
@@ -137,7 +139,7 @@ fn a_second_offer_does_not_let_a_claim_overtake_the_disk() {
 fn adjacent_claims_wait_as_one() {
     let (mut receiver, mut cores) = receiver();
     let mut watermarks = Watermarks::default();
-    receiver.records(&batch(LOG, record(RecordOp::Put, 5, b"k", b"v")), &mut cores).unwrap();
+    receiver.records(&batch(LOG, record(RecordOp::Put, 5, b"k", b"v")), &mut cores, |_| false).unwrap();
     for to in 5..1_000 {
         let claim = Claim { from: Version(if to == 5 { 0 } else { to - 1 }), ..claim(LOG, to) };
         receiver.claim(claim, &cores).unwrap();
@@ -148,4 +150,25 @@ fn adjacent_claims_wait_as_one() {
     cores.durable(0, Lsn(8192));
     receiver.advance(&cores, &mut watermarks).unwrap();
     assert_eq!(watermarks.version(LOG), Version(999));
+}
+
+#[test]
+fn what_is_held_already_is_left_out_and_the_claim_over_it_takes_effect() {
+    let all = [5, 6, 7, 8].map(|version| record(RecordOp::Put, version, &[b'k', u8::try_from(version).unwrap()], b"v"));
+    let left = |is_covered: &dyn Fn(u64) -> bool| {
+        let (mut receiver, mut cores) = receiver();
+        let mut batch = batch(LOG, all.concat());
+        batch.head.count = 4;
+        let parts = receiver.records(&batch, &mut cores, |record| is_covered(record.version.0)).unwrap();
+        let runs = parts.iter().flat_map(|part| &part.records).map(|run| run.to_vec()).collect::<Vec<_>>();
+        receiver.claim(claim(LOG, 8), &cores).unwrap();
+        let mut watermarks = Watermarks::default();
+        receiver.advance(&cores, &mut watermarks).unwrap();
+        (runs, watermarks.version(LOG))
+    };
+    assert_eq!(left(&|_| false), (vec![all.concat()], Version(0)), "all wait for a core");
+    assert_eq!(left(&|version| version == 6), (vec![all[0].clone(), all[2..].concat()], Version(0)));
+    assert_eq!(left(&|version| version != 8), (vec![all[3].clone()], Version(0)));
+    assert_eq!(left(&|version| version < 8 && version > 5), (vec![all[0].clone(), all[3].clone()], Version(0)));
+    assert_eq!(left(&|_| true), (vec![], Version(8)), "nothing is left to wait for");
 }

@@ -533,7 +533,7 @@ fn a_batch_with_any_flipped_bit_is_refused_whole() {
         let mut payload = sound.payload.to_vec();
         payload[bit / 8] ^= 1 << (bit % 8);
         let damaged = Records { payload: Bytes::from(payload), ..sound.clone() };
-        match receiver.records(&damaged, &mut cores) {
+        match receiver.records(&damaged, &mut cores, |_| false) {
             Err(StreamError::Damaged { log: LOG, index: 0, .. }) => refused += 1,
             other => panic!("bit {bit}: {other:?}"),
         }
@@ -541,14 +541,14 @@ fn a_batch_with_any_flipped_bit_is_refused_whole() {
     assert_eq!(refused, bits);
     marks.assert(Mark::BatchDamaged);
     // Nothing of them was taken: the sound one is still the first.
-    assert_eq!(receiver.records(&sound, &mut cores).expect("a sound batch").len(), 1);
+    assert_eq!(receiver.records(&sound, &mut cores, |_| false).expect("a sound batch").len(), 1);
 }
 
 #[test]
 fn a_batch_or_a_claim_that_does_not_connect_ends_the_stream() {
     let mut marks = Marks::default();
     let (mut receiver, mut cores) = follower();
-    let ahead = receiver.records(&batch(64), &mut cores);
+    let ahead = receiver.records(&batch(64), &mut cores, |_| false);
     assert!(matches!(ahead, Err(StreamError::Offset { found: 64, expected: 0 })), "{ahead:?}");
     marks.assert(Mark::StreamBroken);
 

@@ -68,6 +68,18 @@ named! {
         ExpiredShrunk = "expired-shrunk",
         /// A follower was sent copies, because what they were made of is gone.
         CopiesSent = "copies-sent",
+        /// A core that wrote less than others wait for raised its claim.
+        IdleClaimRaised = "idle-claim-raised",
+        /// A tombstone that everybody holds was forgotten.
+        TombstoneForgotten = "tombstone-forgotten",
+        /// One stayed, because a file of an earlier run may hold what it deleted.
+        TombstoneKeptForOldRun = "tombstone-kept-for-old-run",
+        /// Compaction left out a dead record that everybody holds.
+        DeadNotCopied = "dead-not-copied",
+        /// A record that came again, and that this node holds, was left out.
+        CoveredLeftOut = "covered-left-out",
+        /// A follower lacked what this node may have forgotten.
+        FollowerBelowForgotten = "follower-below-forgotten",
         /// A node began to hand on what it holds of another node's log.
         PassOpened = "pass-opened",
         /// It handed everything on.

@@ -65,6 +65,13 @@ named! {
         /// Recovery skips tombstones: what they deleted is back after a restart.
         TombstonesForgotten = "tombstones-forgotten",
 
+        /// A tombstone is forgotten although a file of an earlier run holds what it deleted.
+        BuriedDugUp = "buried-dug-up",
+        /// What was deleted is forgotten as soon as this node alone holds everything.
+        ForgottenBeforeOthers = "forgotten-before-others",
+        /// A record that comes again is applied although what deleted it may have been forgotten.
+        CoveredApplied = "covered-applied",
+
         // ---- time and identity
         /// A restart begins above the versions it finds and ignores the ceiling that was promised to be the highest.
         ClockBelowCeiling = "clock-below-ceiling",

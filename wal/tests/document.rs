@@ -182,6 +182,7 @@ fn the_numbers_of_every_enumeration_are_documented() {
         ControlKind::Open,
         ControlKind::Watermark,
         ControlKind::ClockCeiling,
+        ControlKind::Forgotten,
         ControlKind::Close,
         ControlKind::Membership,
     ];
@@ -225,6 +226,7 @@ fn the_bodies_of_control_records_have_the_documented_fields() {
         ControlRecord::Open { node: NODE, incarnation: RUN, first: at, cores: 2 },
         ControlRecord::Watermark { node: NODE, incarnation: RUN, version: at, flags: 0, rests_on: Vec::new() },
         ControlRecord::ClockCeiling { version: at },
+        ControlRecord::Forgotten { version: at, held: at },
         ControlRecord::Close { node: NODE, incarnation: RUN, version: at },
         ControlRecord::Membership { node: NODE, state: MemberState::Joined, region: String::new(), at },
     ];

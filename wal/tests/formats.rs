@@ -84,6 +84,7 @@ fn control() -> impl Strategy<Value = ControlRecord> {
             }
         ),
         version().prop_map(|version| ControlRecord::ClockCeiling { version }),
+        (version(), version()).prop_map(|(version, held)| ControlRecord::Forgotten { version, held }),
         (log(), version()).prop_map(|((node, incarnation), version)| ControlRecord::Close {
             node,
             incarnation,
@@ -369,6 +370,7 @@ fn impossible_control_records_are_refused() {
     assert_eq!(with(14, 0xff), wrong("region name"));
     assert!(!member.is_local());
     assert!(ControlRecord::ClockCeiling { version: version(1) }.is_local());
+    assert!(ControlRecord::Forgotten { version: version(1), held: version(2) }.is_local());
     assert_eq!(ControlRecord::Close { node: NODE, incarnation: support::RUN, version: version(1) }.kind() as u8, 4);
 }
 

@@ -172,6 +172,8 @@ pub struct Config {
     pub memory_limit: Option<u64>,
     /// Bytes that a follower may be behind and still hold segments that nobody else needs.
     pub wal_retain_bytes: u64,
+    /// Whether what was deleted, or has expired, is forgotten once every member of the mesh holds that.
+    pub collects_tombstones: bool,
     /// The least important messages that are logged.
     pub log_level: Level,
     /// One-way delay of what arrives from each address; empty outside the lab.
@@ -248,6 +250,9 @@ impl Config {
             value_bytes_max,
             memory_limit,
             wal_retain_bytes: given.parsed(Setting::WalRetain, values::bytes)?.unwrap_or(WAL_RETAIN_BYTES),
+            collects_tombstones: given
+                .parsed(Setting::Tombstones, |text| values::choice(text, TOMBSTONES))?
+                .unwrap_or(false),
             log_level: given.parsed(Setting::LogLevel, |text| values::choice(text, LOG_LEVELS))?.unwrap_or(Level::INFO),
             lab_link_delays: lab_link_delays.unwrap_or_default(),
             origins: given.into_origins(),
@@ -289,6 +294,7 @@ impl Config {
             Setting::ValueBytesMax => self.value_bytes_max.to_string(),
             Setting::MemoryLimit => self.memory_limit.map(|bytes| bytes.to_string()).unwrap_or_default(),
             Setting::WalRetain => self.wal_retain_bytes.to_string(),
+            Setting::Tombstones => word(TOMBSTONES, self.collects_tombstones),
             Setting::LogLevel => word(LOG_LEVELS, self.log_level),
             Setting::LabLinkDelays => {
                 let delay = |(ip, delay): &(IpAddr, Duration)| format!("{ip}={}", delay.as_secs_f64() * 1000.0);
@@ -322,6 +328,7 @@ const WAL_RETAIN_BYTES: u64 = 1 << 30;
 
 const IO_BACKENDS: &[(&str, IoBackend)] =
     &[("auto", IoBackend::Auto), ("uring", IoBackend::Uring), ("epoll", IoBackend::Epoll)];
+const TOMBSTONES: &[(&str, bool)] = &[("keep", false), ("collect", true)];
 const DURABILITIES: &[(&str, Durability)] = &[("fsync", Durability::Fsync), ("os", Durability::Os)];
 const COMMIT_PATHS: &[(&str, CommitPath)] = &[("mmap", CommitPath::Mmap), ("direct", CommitPath::Direct)];
 const LOG_LEVELS: &[(&str, Level)] = &[

@@ -23,6 +23,7 @@ pub enum Setting {
     ValueBytesMax,
     MemoryLimit,
     WalRetain,
+    Tombstones,
     LogLevel,
     LabLinkDelays,
 }
@@ -45,7 +46,7 @@ pub struct Row {
 }
 
 /// All settings, in the order of [`Setting`].
-pub const SETTINGS: [Row; 21] = [
+pub const SETTINGS: [Row; 22] = [
     Row {
         setting: Setting::Region,
         key: "REGION",
@@ -197,6 +198,14 @@ pub const SETTINGS: [Row; 21] = [
         form: "BYTES",
         default: "1GiB",
         help: "How far a follower may be behind the end of a core's log and still hold segments that nobody else needs",
+    },
+    Row {
+        setting: Setting::Tombstones,
+        key: "TOMBSTONES",
+        flag: "tombstones",
+        form: "keep|collect",
+        default: "keep",
+        help: "Whether what was deleted, or has expired, is forgotten once every member of the mesh holds that",
     },
     Row {
         setting: Setting::LogLevel,

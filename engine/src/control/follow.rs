@@ -1,16 +1,22 @@
 //! The follower's side of a link: batches to the cores, claims to the watermarks, watermarks to the disk and back.
 
+use std::cell::OnceCell;
+
 use net::ids::{Class, LogId, RequestId};
 use net::wire::body::{
-    Credit, Follow, FollowLog, LogState, Logs, Refuse, RefuseCode, Watermark, Watermarks as WatermarksBody, records,
+    Credit, Follow, FollowLog, LogEntry, LogState, Logs, Refuse, RefuseCode, Watermark, Watermarks as WatermarksBody,
+    records,
 };
 use net::wire::message::Message;
+use wal::RecordView;
 use wal::marks::{Mark, reach};
+use wal::planted::{self, Fault};
 
 use super::link::Role;
 use super::{ControlLoop, LinkKey, PERSIST_MS, Persisting};
 use crate::host::Host;
 use crate::messages::ToCore;
+use crate::replication::pass::Covered;
 use crate::replication::{from_wire, to_wire};
 
 impl<H: Host> ControlLoop<H> {
@@ -29,8 +35,20 @@ impl<H: Host> ControlLoop<H> {
                 if batch.head.flags & records::PASS != 0 {
                     self.relays.heard(key, false, self.time.mono);
                 }
+                let (forgotten, own) = (from_wire(self.notes.forgotten()), self.facts.node);
+                let covered = OnceCell::new();
+                let here = || Covered::here(&self.known, &self.watermarks);
+                // When this node noted that, it held all of its own logs up to there, of which it may have given up some since.
+                let is_covered = |record: &RecordView<'_>| {
+                    let is_here = record.version <= forgotten
+                        && (record.origin == own || covered.get_or_init(here).has(record.origin, record.version));
+                    is_here && {
+                        reach(Mark::CoveredLeftOut);
+                        !planted::is(Fault::CoveredApplied)
+                    }
+                };
                 let Role::Following { receiver, .. } = &mut link.role else { return };
-                match receiver.records(&batch, &mut self.core_state) {
+                match receiver.records(&batch, &mut self.core_state, is_covered) {
                     Ok(parts) => {
                         for part in parts {
                             self.cores[usize::from(part.core)]
@@ -79,15 +97,17 @@ impl<H: Host> ControlLoop<H> {
                 self.watermarks.know(entry.log, entry.first);
             }
         }
-        let held = self.held_vector();
+        let named: Vec<LogEntry> = own.iter().map(|entry| **entry).collect();
+        self.known.listed(node, &named);
+        let (vector, held) = (self.held_vector(), self.notes.held());
         // The source forgets what it was asked of other nodes' logs.
         self.relays.forget(key);
-        let vector = WatermarksBody { full: true, entries: held };
+        let vector = WatermarksBody { full: true, entries: vector };
         let wanted =
             own.iter().map(|entry| FollowLog { log: entry.log, from: self.watermarks.version(entry.log) }).collect();
         let Some(link) = self.link(key) else { return };
         link.push(&Message::Watermarks(vector), RequestId(0));
-        link.push(&Message::Follow(Follow { credit, logs: wanted }), RequestId(0));
+        link.push(&Message::Follow(Follow { credit, held, logs: wanted }), RequestId(0));
         if is_news {
             self.logs_are_known();
         }
@@ -175,6 +195,7 @@ impl<H: Host> ControlLoop<H> {
             match self.persisting.remove(&ticket) {
                 Some((Persisting::Watermark(log), _)) => self.watermarks.persisted(log),
                 Some((Persisting::Member(member), _)) => self.member_persisted(&member),
+                Some((Persisting::Note, _)) => self.note_is_durable(),
                 None => {}
             }
         }

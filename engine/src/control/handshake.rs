@@ -61,6 +61,7 @@ impl<H: Host> ControlLoop<H> {
                 }
             }
             Message::Heartbeat(beat) if introduced => link.beaten(&beat, now),
+            Message::Stable(told) if introduced => self.hear_stable(key, told),
             Message::Members(table) if introduced => self.hear_members(key, &table.members),
             message if matches!(link.role, Role::DiscoveryIn | Role::DiscoveryOut { .. }) => {
                 self.handle_discovery(key, request, message);

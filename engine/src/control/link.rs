@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use net::ids::RequestId;
 use net::reactor::{Mono, Socket, Tag};
-use net::wire::body::{Heartbeat, Hello};
+use net::wire::body::{Heartbeat, Hello, Stable};
 use net::wire::frame::FrameReader;
 use net::wire::message::Message;
 
@@ -99,6 +99,8 @@ pub(crate) struct Link {
     pub(crate) rtt_ns: Option<u64>,
     /// The revision of the member table that the peer was told.
     pub(crate) told_members: u64,
+    /// What the peer was told last of what this node holds.
+    pub(crate) told_stable: Option<Stable>,
     pub(crate) sent: Traffic,
     pub(crate) received: Traffic,
     /// The lab's one-way delay for what this peer sends, in ns.
@@ -138,6 +140,7 @@ impl Link {
             echo: None,
             rtt_ns: None,
             told_members: 0,
+            told_stable: None,
             sent: Traffic::default(),
             received: Traffic::default(),
             delay_ns,

@@ -57,7 +57,7 @@ impl<H: Host> ControlLoop<H> {
 
     /// Whether the other end of a link is one of the nodes that this one is configured to work with: what others say of members
     /// does not count.
-    fn is_peer(&mut self, key: LinkKey, theirs: &Hello) -> bool {
+    pub(super) fn is_peer(&mut self, key: LinkKey, theirs: &Hello) -> bool {
         let Some(link) = self.link(key) else { return false };
         match link.role {
             Role::DiscoveryOut { .. } | Role::Following { .. } => true,

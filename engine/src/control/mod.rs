@@ -3,6 +3,7 @@
 //! [`ControlLoop::tick`] owns the order of stages: completions, messages from the cores, frames, timers, what the senders
 //! can send, what became persistable, output. State machines decide; this file and its parts only perform.
 
+mod cut;
 mod discovery;
 mod follow;
 mod handshake;
@@ -24,7 +25,9 @@ use net::ids::LogId;
 use net::reactor::{Completion, Io, Listener, Mono, Op, StreamKind, Wait};
 use net::wire::body::Member;
 use slab::Slab;
+use wal::Version;
 
+use self::cut::Notes;
 use self::link::{Link, Traffic};
 use self::members::Removal;
 use self::old_runs::{OldRuns, old_run_facts};
@@ -37,6 +40,7 @@ use crate::host::Host;
 use crate::mailbox::{Outbox, Receiver as MailboxReceiver};
 use crate::messages::{CoreEvent, ToControl, ToCore};
 use crate::node::NodeFacts;
+use crate::replication::cut::Cut;
 use crate::replication::known::KnownLogs;
 use crate::replication::lag::LagClock;
 use crate::replication::logs::{CoreLog, OwnLogs, SegmentRef};
@@ -150,6 +154,8 @@ pub struct MeshSettings {
     pub value_bytes_max: u32,
     /// How far a follower may be behind the end of a core's log and still hold segments that nobody else needs.
     pub wal_retain_bytes: u64,
+    /// Whether what was deleted, or has expired, is forgotten once every member of the mesh holds that.
+    pub collects_tombstones: bool,
 }
 
 /// What the control thread is made of.
@@ -171,6 +177,8 @@ pub struct ControlParts {
     pub members: Members,
     /// Logs of other nodes that earlier runs knew of.
     pub known: KnownLogs,
+    /// Up to where earlier runs may have forgotten what was deleted, or had expired, and up to where they held everything.
+    pub forgotten: (Version, Version),
     /// Placement of keys on cores.
     pub secret: NodeSecret,
     /// Messages of the cores.
@@ -188,6 +196,8 @@ enum Persisting {
     Watermark(LogId),
     /// A row of the member table.
     Member(Member),
+    /// What is held and what may be forgotten.
+    Note,
 }
 
 /// How far the end is.
@@ -241,12 +251,15 @@ pub struct ControlLoop<H: Host> {
     /// Whether this node was removed from the mesh, and the cores know.
     removed: bool,
     /// How far each follower said that it durably holds each own log; outlives its links.
-    acknowledged: BTreeMap<(net::ids::NodeId, LogId), wal::Version>,
+    acknowledged: BTreeMap<(net::ids::NodeId, LogId), Version>,
     lag: LagClock,
+    cut: Cut,
+    cut_at: Mono,
+    notes: Notes,
     /// What links that are gone carried, sent and received, by peer.
     past_traffic: BTreeMap<net::ids::NodeId, (Traffic, Traffic)>,
     /// Versions idle cores were asked to reach.
-    raised: Vec<wal::Version>,
+    raised: Vec<Version>,
     segment_files: HashMap<SegmentRef, H::File>,
     /// Segments that their cores would give up, by core.
     removable: Vec<(u16, Removable)>,
@@ -290,7 +303,7 @@ impl<H: Host> ControlLoop<H> {
             registered_at: None,
             sources: Vec::new(),
             core_state: Cores::new(parts.facts.cores, parts.secret, parts.mesh.value_bytes_max as usize),
-            raised: vec![wal::Version::ZERO; usize::from(parts.facts.cores)],
+            raised: vec![Version::ZERO; usize::from(parts.facts.cores)],
             old_runs: OldRuns::new(parts.old_runs, parts.facts.cores),
             facts: parts.facts,
             mesh: parts.mesh,
@@ -315,6 +328,9 @@ impl<H: Host> ControlLoop<H> {
             removed: false,
             acknowledged: BTreeMap::new(),
             lag: LagClock::default(),
+            cut: Cut::default(),
+            notes: Notes::recovered(parts.forgotten),
+            cut_at: Mono(0),
             past_traffic: BTreeMap::new(),
             segment_files: HashMap::new(),
             removable: Vec::new(),
@@ -447,6 +463,7 @@ impl<H: Host> ControlLoop<H> {
         self.tell_members();
         self.persist_members();
         self.persist_watermarks();
+        self.advance_cut();
         self.keep_links();
         self.send_all();
         self.ops.resubmit(&mut self.io);
@@ -470,6 +487,9 @@ impl<H: Host> ControlLoop<H> {
         }
         until = until.min(self.federation.next_deadline());
         if let Some(at) = self.persist_at {
+            until = until.min(at);
+        }
+        if let Some(at) = self.cut_deadline() {
             until = until.min(at);
         }
         for (_, link) in &self.links {
@@ -519,6 +539,10 @@ impl<H: Host> ControlLoop<H> {
                 CoreEvent::OldSegmentEmptied { segment, upto, replaced_upto } => {
                     self.old_runs.emptied(core, segment, upto, replaced_upto);
                 }
+                CoreEvent::Dead { upto } if self.mesh.collects_tombstones => {
+                    self.cut.want(core, crate::replication::to_wire(upto));
+                }
+                CoreEvent::Dead { .. } => {}
                 CoreEvent::Removable(removable) => self.removable.push((core, removable)),
                 CoreEvent::Failed(reason) => {
                     // No acknowledgement after it anywhere on the node.
@@ -547,6 +571,7 @@ impl<H: Host> ControlLoop<H> {
         // A core names its first segment in its first tick: by then it listens.
         let serving = self.logs.logs.last().is_some_and(|log| log.cores.iter().all(|core| !core.segments.is_empty()));
         let stepped = self.physical.is_stepped();
+        let (stable_cut, uncollected_ms) = (self.cut.cut().0, self.uncollected_ms());
         let (failed, refused, last_refusal) = (self.failed.clone(), self.refused, self.last_refusal.clone());
         self.status.write(|status| {
             status.ready = complete > 0 && serving && failed.is_none() && !removed;
@@ -554,6 +579,8 @@ impl<H: Host> ControlLoop<H> {
             status.failed = failed;
             status.complete = complete;
             status.clock_stepped = stepped;
+            status.stable_cut = stable_cut;
+            status.uncollected_ms = uncollected_ms;
             status.peers = peers;
             status.members = members;
             status.refused = refused;

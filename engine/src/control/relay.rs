@@ -118,7 +118,7 @@ impl<H: Host> ControlLoop<H> {
     }
 
     fn ask_relay(&mut self, key: LinkKey, logs: &[LogId]) {
-        let (now, held) = (self.now(), self.held_vector());
+        let (now, vector, held) = (self.now(), self.held_vector(), self.notes.held());
         let Some(link) = self.links.get_mut(key.index) else { return };
         let Role::Following { receiver, .. } = &mut link.role else { return };
         // Others may hold more of a log than its node says that there is, if that node's disk was rolled back.
@@ -130,10 +130,10 @@ impl<H: Host> ControlLoop<H> {
             }
         };
         // What the pass is to leave out is what is held now.
-        let vector = WatermarksBody { full: true, entries: held };
+        let vector = WatermarksBody { full: true, entries: vector };
         let wanted = logs.iter().map(|log| FollowLog { log: *log, from: self.watermarks.version(*log) }).collect();
         link.push(&Message::Watermarks(vector), RequestId(0));
-        link.push(&Message::Follow(Follow { credit, logs: wanted }), RequestId(0));
+        link.push(&Message::Follow(Follow { credit, held, logs: wanted }), RequestId(0));
         self.relays.asked.insert(key, Asked { at: now, is_answered: false, logs: logs.to_vec() });
     }
 

@@ -1,6 +1,6 @@
 //! The source's side of a link: offers the own logs and streams them, from memory at the tail, from files behind it.
 
-use net::ids::{LogId, RequestId};
+use net::ids::{LogId, RequestId, Version};
 use net::reactor::{Completion, FileJob, Op, Outcome};
 use net::wire::body::{Logs, Refuse, RefuseCode};
 use net::wire::limits::LOGS_MAX;
@@ -59,6 +59,17 @@ impl<H: Host> ControlLoop<H> {
                 }
             }
             Message::Follow(follow) => {
+                let follower =
+                    self.link(key).and_then(|link| link.hello()).map(|hello| (hello.node, hello.incarnation));
+                // It may have said more meanwhile, on another connection.
+                let said = follower.map_or(Version(0), |(node, run)| self.cut.held_by(node, run));
+                if follow.held.max(said) < self.notes.forgotten() {
+                    reach(Mark::FollowerBelowForgotten);
+                    let text = "this node has forgotten deletions that yours may never have heard of, so that what yours holds may be deleted: \
+                        stop yours and empty its DATA_DIR; this version lets no empty node join a mesh with TOMBSTONES=collect";
+                    self.refuse(key, &Refuse::new(RefuseCode::Forgotten, text));
+                    return;
+                }
                 let Some(link) = self.links.get_mut(key.index) else { return };
                 let Role::Serving { sender, .. } = &mut link.role else { return };
                 sender.follow(&self.logs, &follow.logs, follow.credit);

@@ -87,6 +87,11 @@ pub struct Status {
     pub complete: u64,
     /// Whether the wall clock has stepped away.
     pub clock_stepped: bool,
+    /// Up to where every member holds everything, as a version, as far as somebody waited for that.
+    pub stable_cut: u64,
+    /// For how long, in milliseconds, something that was deleted or has expired has been remembered because some member may not
+    /// hold that; 0 if nothing is.
+    pub uncollected_ms: u64,
     /// Whether this node was removed from the mesh.
     pub removed: bool,
     /// Who belongs to the mesh, and who was removed.

@@ -30,7 +30,7 @@ use net::reactor::{Completion, Io, Listener, Mono, StreamKind, Wait};
 use net::resp::Protocol;
 use wal::marks::{Mark, reach};
 use wal::planted::{self, Fault};
-use wal::{CommitPath, Lsn, RecordView};
+use wal::{CommitPath, Lsn, RecordView, Version};
 
 use self::clients::Clients;
 pub(crate) use self::closing::CHECKPOINT_MS_MAX;
@@ -58,6 +58,9 @@ const MESSAGES_PER_TICK: usize = 1024;
 
 /// How long a loop may sleep when a full mailbox or a throttled clock makes it try again.
 const RETRY_MS: u64 = 1;
+
+/// How often the control thread is told what is remembered of keys that are gone.
+const DEAD_MS: u64 = 500;
 
 /// What a core is made of.
 #[derive(Debug)]
@@ -129,6 +132,11 @@ pub struct CoreLoop<H: Host> {
     stopping: bool,
     closing: Closing<H::File>,
     stopped: bool,
+    /// What the control thread was told last of keys that are gone.
+    dead_upto: Version,
+    dead_at: Mono,
+    /// Whether there may be more to forget.
+    forgetting: bool,
 }
 
 impl<H: Host> CoreLoop<H> {
@@ -167,6 +175,9 @@ impl<H: Host> CoreLoop<H> {
             stopping: false,
             closing: Closing::default(),
             stopped: false,
+            dead_upto: Version::ZERO,
+            dead_at: Mono(0),
+            forgetting: false,
         };
         core.read_clock();
         core
@@ -238,6 +249,8 @@ impl<H: Host> CoreLoop<H> {
         self.close_slow_readers();
         self.commit.clock.told(|| self.io.now(), &self.gauges.stages);
         self.ops.resubmit(&mut self.io);
+        self.forgetting = !self.holds.is_held() && self.shard.forget();
+        self.tell_dead();
         self.publish();
         Ok(())
     }
@@ -260,7 +273,12 @@ impl<H: Host> CoreLoop<H> {
             || self.parts.is_stalled()
             || self.ops.has_backlog();
         let walking = self.parts.is_walking() && !self.holds.is_held();
-        if (self.clients.has_runnable() && !self.stopping) || walking || !self.own.is_empty() || !self.mailbox.arm() {
+        if (self.clients.has_runnable() && !self.stopping)
+            || walking
+            || !self.own.is_empty()
+            || self.forgetting
+            || !self.mailbox.arm()
+        {
             return Wait::Now;
         }
         let now = self.io.now();
@@ -397,6 +415,7 @@ impl<H: Host> CoreLoop<H> {
                 }
                 Err(error) => self.tell(CoreEvent::Failed(error.to_string())),
             },
+            ToCore::Forget(upto) => self.shard.may_forget(upto),
             ToCore::RefuseWrites => self.shard.refuse_writes(),
             ToCore::RemoveSegment(number) => self.remove_segment(number),
             ToCore::ForgetOldSegment(segment) => {
@@ -541,6 +560,19 @@ impl<H: Host> CoreLoop<H> {
         }
     }
 
+    /// Tells the control thread, now and then, what is remembered of keys that are gone.
+    fn tell_dead(&mut self) {
+        if self.time.mono < self.dead_at {
+            return;
+        }
+        self.dead_at = self.time.mono.plus_ms(DEAD_MS);
+        let upto = self.shard.dead_upto(self.time);
+        if upto != self.dead_upto {
+            self.dead_upto = upto;
+            self.tell(CoreEvent::Dead { upto });
+        }
+    }
+
     fn publish(&mut self) {
         let gauges = &self.gauges;
         let counters = self.shard.counters();
@@ -552,6 +584,7 @@ impl<H: Host> CoreLoop<H> {
         gauges.already_applied.store(counters.already_applied, Ordering::Relaxed);
         gauges.superseded.store(counters.superseded, Ordering::Relaxed);
         gauges.held_back.store(counters.held_back, Ordering::Relaxed);
+        gauges.forgotten.store(self.shard.forgotten(), Ordering::Relaxed);
         gauges.syncs.store(counters.syncs, Ordering::Relaxed);
         gauges.durable_lsn.store(self.shard.log().durable().0, Ordering::Relaxed);
         gauges.connections.store(self.clients.count(), Ordering::Relaxed);

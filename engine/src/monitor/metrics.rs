@@ -69,6 +69,9 @@ pub const CORE_METRICS: &[Metric<CoreGauges>] = &[
     counter("records_held_back", "Records held back because their version lies too far in the future.", |core| {
         load(&core.held_back)
     }),
+    counter("records_forgotten", "Tombstones and expired records forgotten because every member holds that.", |core| {
+        load(&core.forgotten)
+    }),
     counter("syncs", "Group commits made durable.", |core| load(&core.syncs)),
     counter("log_durable_bytes", "Bytes of this run's log that are durable.", |core| load(&core.durable_lsn)),
     gauge("log_failed", "1 after a failed sync: nothing is acknowledged any more.", |core| load(&core.log_failed)),
@@ -150,6 +153,11 @@ pub const NODE_METRICS: &[Metric<Status>] = &[
     gauge("clock_stepped", "1 while the wall clock stands too far from physical time and is not followed.", |status| {
         u64::from(status.clock_stepped)
     }),
+    gauge(
+        "uncollected_milliseconds",
+        "For how long something deleted or expired has been remembered because some member may not hold that; 0 if nothing is.",
+        |status| status.uncollected_ms,
+    ),
     counter("links_refused", "Connections of the mesh that were refused or closed for a reason.", |status| {
         status.refused
     }),

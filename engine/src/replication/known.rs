@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use net::ids::{LogId, NodeId, Version};
+use net::ids::{Incarnation, LogId, NodeId, Version};
 use net::wire::body::{LogEntry, LogState};
 use net::wire::limits::LOGS_MAX;
 use wal::ControlRecord;
@@ -15,8 +15,28 @@ struct Known {
     /// Its highest version, once its node has said that it is over.
     end: Option<Version>,
     cores: u16,
+    /// Its node does not list it any more: nothing in it counted, or what did stands in later ones.
+    gone: bool,
     /// This node's own log says of it.
     written: bool,
+}
+
+/// What may be said of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownLog {
+    /// Which one.
+    pub log: LogId,
+    /// Its first version.
+    pub first: Version,
+    /// Its highest version, once its node has said that it is over.
+    pub end: Option<Version>,
+    /// Its node does not list it any more: nothing in it counted, or what did stands in later ones.
+    pub gone: bool,
+}
+
+/// In the order of logs, the first that `node` could have.
+fn first_log(node: NodeId) -> LogId {
+    LogId { node, incarnation: Incarnation(0) }
 }
 
 /// All of them.
@@ -29,7 +49,7 @@ impl KnownLogs {
     /// What recovery found: logs, each with its first version and its cores.
     #[must_use]
     pub fn recovered(logs: impl IntoIterator<Item = (LogId, Version, u16)>) -> KnownLogs {
-        let known = |(log, first, cores)| (log, Known { first, end: None, cores, written: true });
+        let known = |(log, first, cores)| (log, Known { first, end: None, cores, gone: false, written: true });
         KnownLogs { logs: logs.into_iter().map(known).collect() }
     }
 
@@ -44,9 +64,19 @@ impl KnownLogs {
         if self.logs.len() >= LOGS_MAX {
             return false;
         }
-        let known = Known { first: entry.first, end, cores: entry.cores, written: false };
+        let known = Known { first: entry.first, end, cores: entry.cores, gone: false, written: false };
         self.logs.insert(entry.log, known);
         true
+    }
+
+    /// `node` itself says which logs it has: earlier ones that it does not name are gone.
+    pub fn listed(&mut self, node: NodeId, named: &[LogEntry]) {
+        let Some(newest) = named.iter().map(|entry| entry.first).max().filter(|_| named.len() < LOGS_MAX) else {
+            return;
+        };
+        for (log, known) in self.logs.range_mut(first_log(node)..).take_while(|(log, _)| log.node == node) {
+            known.gone |= known.first < newest && named.iter().all(|entry| entry.log != *log);
+        }
     }
 
     /// The next log that this node's own log says nothing of, as the record to write.
@@ -70,6 +100,12 @@ impl KnownLogs {
     pub fn open_of(&self, node: NodeId, held: impl Fn(LogId) -> Version) -> impl Iterator<Item = LogId> {
         let logs = self.logs.iter().filter(move |(log, _)| log.node == node);
         logs.filter(move |(log, known)| known.end.is_none_or(|end| held(**log) < end)).map(|(log, _)| *log)
+    }
+
+    /// The logs of `node`.
+    pub fn of(&self, node: NodeId) -> impl Iterator<Item = KnownLog> {
+        let logs = self.logs.range(first_log(node)..).take_while(move |(log, _)| log.node == node);
+        logs.map(|(log, known)| KnownLog { log: *log, first: known.first, end: known.end, gone: known.gone })
     }
 
     /// Whose logs they are.
@@ -98,8 +134,6 @@ impl KnownLogs {
 
 #[cfg(test)]
 mod tests {
-    use net::ids::Incarnation;
-
     use super::*;
 
     fn entry(node: u32, first: u64, end: u64) -> LogEntry {
@@ -122,6 +156,20 @@ mod tests {
         assert_eq!(known.entries(NodeId(1)).collect::<Vec<_>>(), [entry(2, 5, 0)]);
         let open: Vec<_> = known.open_of(NodeId(1), |_| Version(20)).collect();
         assert_eq!(open, [entry(1, 30, 0).log], "the other one is held to its end");
+    }
+
+    #[test]
+    fn what_a_node_does_not_list_any_more_is_gone() {
+        let mut known = KnownLogs::default();
+        for log in [entry(1, 10, 20), entry(1, 30, 0), entry(1, 50, 0), entry(2, 5, 0)] {
+            assert!(known.learn(&log));
+        }
+        let gone = |known: &KnownLogs| known.of(NodeId(1)).map(|log| log.gone).collect::<Vec<_>>();
+        known.listed(NodeId(1), &[entry(1, 10, 20), entry(1, 30, 0)]);
+        assert_eq!(gone(&known), [false, false, false], "a newer one that it did not know of yet is not");
+        known.listed(NodeId(1), &[entry(1, 50, 0)]);
+        assert_eq!(gone(&known), [true, true, false]);
+        assert!(known.of(NodeId(2)).all(|log| !log.gone));
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Replication as state machines: a log followed from a position that is a claim (DESIGN §1).
 //!
 //! Files are verbs of the dataflow: [`logs`] keeps what this node can send, [`send`] streams it to one follower,
-//! [`receive`] takes a stream in and turns claims into [`watermarks`]. [`members`] says who takes part.
+//! [`receive`] takes a stream in and turns claims into [`watermarks`]. [`members`] says who takes part,
+//! and [`cut`] up to where all of them hold everything.
 //!
 //! A node streams its own logs, current and retired, and only it does. What it holds of other nodes' logs, which it [knows](known),
 //! it hands on in a [`pass`] to a follower that cannot reach them.
 
+pub mod cut;
 pub mod known;
 pub mod lag;
 pub mod logs;

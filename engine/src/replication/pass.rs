@@ -22,9 +22,11 @@ use wal::{
     SegmentHeader, SegmentNumber, Version,
 };
 
-use super::BATCH_BYTES;
+use super::known::KnownLogs;
 use super::logs::{CoreLog, OwnLog, SegmentRef};
 use super::send::{READ_BYTES, ReadRequest, SourceDamage};
+use super::watermarks::Watermarks;
+use super::{BATCH_BYTES, from_wire};
 use crate::shard::{Removable, SegmentId};
 
 /// What a follower holds.
@@ -40,6 +42,13 @@ impl Covered {
         Covered { logs: logs.map(|(log, first)| ((NodeId(log.node.0), first), held(log))).collect() }
     }
 
+    /// What this node's vector says of the logs of others.
+    #[must_use]
+    pub fn here(known: &KnownLogs, watermarks: &Watermarks) -> Covered {
+        let logs = known.firsts().map(|(log, first)| (log, from_wire(first)));
+        Covered::new(logs, |log| from_wire(watermarks.version(log)))
+    }
+
     /// The log that has a version: where it begins, and up to where it is held.
     fn log_of(&self, origin: NodeId, version: Version) -> Option<(Version, Version)> {
         let upto = (Bound::Unbounded, Bound::Included((origin, version)));
@@ -47,7 +56,9 @@ impl Covered {
         (*node == origin).then_some((*first, *held))
     }
 
-    fn has(&self, origin: NodeId, version: Version) -> bool {
+    /// Whether a version of a node is held for certain.
+    #[must_use]
+    pub fn has(&self, origin: NodeId, version: Version) -> bool {
         self.log_of(origin, version).is_some_and(|(_, held)| version <= held)
     }
 

@@ -244,11 +244,17 @@ impl Receiver {
         Ok(StreamOffset(self.granted))
     }
 
-    /// Takes a batch; gives the parts to hand to the cores, each exactly once and in order.
+    /// Takes a batch; gives the parts to hand to the cores, each exactly once and in order. Records that `is_covered` are left out: what
+    /// took their place may have been forgotten, so that a core would take them for new.
     ///
     /// # Errors
     /// See [`StreamError`]; nothing of the batch is handed out.
-    pub fn records(&mut self, batch: &Records, cores: &mut Cores) -> Result<Vec<Part>, StreamError> {
+    pub fn records(
+        &mut self,
+        batch: &Records,
+        cores: &mut Cores,
+        is_covered: impl Fn(&RecordView<'_>) -> bool,
+    ) -> Result<Vec<Part>, StreamError> {
         let head = &batch.head;
         if head.stream_offset.0 != self.received {
             reach(Mark::StreamBroken);
@@ -271,13 +277,12 @@ impl Receiver {
             })?;
             cores.accept(head, found, &record)?;
             let owner = if record.op == RecordOp::Control { 0 } else { cores.secret.hash(record.key).core(count) };
-            match open {
-                Some((core, _)) if core == owner => {}
-                Some((core, start)) => {
+            let owner = (record.op == RecordOp::Control || !is_covered(&record)).then_some(owner);
+            if open.map(|(core, _)| core) != owner {
+                if let Some((core, start)) = open {
                     runs[usize::from(core)].push(batch.payload.slice(start..at));
-                    open = Some((owner, at));
                 }
-                None => open = Some((owner, at)),
+                open = owner.map(|owner| (owner, at));
             }
             at += len;
             found += 1;

@@ -46,6 +46,12 @@ impl Watermarks {
         self.components.get(&log).map_or(Version(0), |component| component.version)
     }
 
+    /// How far `log` is held after a crash.
+    #[must_use]
+    pub fn persisted_version(&self, log: LogId) -> Version {
+        self.components.get(&log).map_or(Version(0), |component| component.persisted.min(component.version))
+    }
+
     /// A log whose first version is `first` counts as covered below it.
     pub fn know(&mut self, log: LogId, first: Version) {
         let component = self.components.entry(log).or_default();

@@ -19,6 +19,7 @@ use super::{DiskTrouble, HeldKey, Shard, WriteError};
 use crate::clock::Time;
 use crate::storage::KeyHash;
 use crate::storage::index::{Location, SegmentSlot};
+use crate::storage::store::Facts;
 
 /// Bytes of one read; doubled for a frame that does not fit.
 const READ_BYTES: u32 = 256 * 1024;
@@ -319,6 +320,8 @@ impl<M: Mapping> Shard<M> {
         let mut copied = 0;
         // By the hybrid clock: what is absent stays so, whatever the wall clock says later.
         let now_unix_ms = self.clock.unix_ms(time);
+        // What is given up as expired does not count as live any more.
+        _ = self.store.live(now_unix_ms);
         let result = self.walk(&mut work, budget, now_unix_ms, &mut copied);
         if result.is_ok() && work.ended && work.frames.is_empty() {
             self.compacted(&work);
@@ -406,10 +409,18 @@ impl<M: Mapping> Shard<M> {
             Found::Nothing => return Ok(0),
             Found::Named(hash) => {
                 if record.op == RecordOp::Delete && planted::is(Fault::TombstoneDroppedInCompaction) {
-                    self.store.drop_tombstone(hash, location, record.padded_len());
+                    self.store.drop_dead(hash, location, record.padded_len());
                     return Ok(0);
                 }
                 let expired = record.expiry.is_some_and(|expiry| expiry <= now_unix_ms);
+                if (expired || record.op == RecordOp::Delete)
+                    && self.need_not_copy(hash, location, Facts::of(record).dead_upto())
+                {
+                    reach(Mark::DeadNotCopied);
+                    self.forgotten += 1;
+                    self.store.drop_dead(hash, location, record.padded_len());
+                    return Ok(0);
+                }
                 let stub = if expired { record.stub() } else { None };
                 if stub.is_some() {
                     reach(Mark::ExpiredShrunk);
@@ -417,6 +428,9 @@ impl<M: Mapping> Shard<M> {
                 let to = self.append_copy(kind, stub.as_deref().unwrap_or(record.bytes))?;
                 let len = stub.map_or(record.padded_len(), |stub| stub.len());
                 self.store.relocate(hash, (location, record.padded_len()), (to, len));
+                if record.op == RecordOp::Delete {
+                    self.store.note_grave(hash, record.version, to, len);
+                }
                 to
             }
             Found::Held(held) => {
@@ -493,6 +507,9 @@ impl<M: Mapping> Shard<M> {
         let at = self.compaction.old.iter().position(|old| old.segment.id == id)?;
         let old = self.compaction.old.remove(at);
         self.store.remove_segment(old.segment.slot);
+        if self.compaction.old.is_empty() {
+            self.store.nothing_is_old();
+        }
         Some(old.segment.slot)
     }
 }

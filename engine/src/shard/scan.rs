@@ -34,6 +34,16 @@ impl<M: Mapping> Shard<M> {
         }))
     }
 
+    /// Below which version everything died that this core remembers and nobody can read; zero if there is nothing.
+    pub fn dead_upto(&mut self, time: Time) -> Version {
+        let now_unix_ms = self.clock.unix_ms(time);
+        // Of what was recovered it is not known one by one.
+        match self.store.dead_upto(now_unix_ms) {
+            Version::ZERO => Version::ZERO,
+            upto => upto.max(self.began),
+        }
+    }
+
     /// Keys that can be read now.
     pub fn live(&mut self, time: Time) -> u64 {
         let now_unix_ms = self.clock.unix_ms(time);

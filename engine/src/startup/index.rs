@@ -252,6 +252,9 @@ impl<H: Host, D: Disk<File = H::File>> Recovering<'_, H, D> {
                 // A name that is none was never accepted from anyone.
                 self.members.extend(from_record(&record));
             }
+            (FrameKind::Local, ControlRecord::Forgotten { version, held }) => {
+                self.forgotten = (self.forgotten.0.max(version), self.forgotten.1.max(held));
+            }
             (FrameKind::Local, ControlRecord::ClockCeiling { .. }) if planted::is(Fault::ClockBelowCeiling) => {}
             (FrameKind::Local, ControlRecord::ClockCeiling { version }) => {
                 self.reached = self.reached.max(version);

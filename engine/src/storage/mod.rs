@@ -1,6 +1,7 @@
 //! The store of one core: an index over the log's segments. The segments are the data.
 
 mod fetched;
+mod graves;
 pub mod index;
 pub mod store;
 

@@ -10,10 +10,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use wal::marks::{Mark, reach};
 use wal::planted::{self, Fault};
-use wal::{Lsn, Mapping, NodeId, RecordOp, RecordView, Version};
+use wal::{EPOCH_2020_UNIX_MS, Lsn, Mapping, NodeId, RecordOp, RecordView, Version};
 
 use super::KeyHash;
 use super::fetched::Fetched as FetchedRecords;
+use super::graves::{Buried, Grave, Graves};
 use super::index::{Index, Location, ScanPosition, SegmentSlot, Slot, SlotRef};
 
 pub use image::{KnownSegments, SegmentCounts, StoreCounts};
@@ -97,6 +98,10 @@ pub struct Store<M> {
     /// Live records by expiry, until the clock passes it.
     expiring: BTreeMap<u64, u64>,
     expired_through_unix_ms: u64,
+    /// Everything that is in the index and cannot be read died below this, as far as it was seen to die.
+    dead_upto: Version,
+    graves: Graves,
+    buried: Buried,
 }
 
 /// What the store has to know of a record beside its key: taken once, where the record is at hand.
@@ -128,6 +133,19 @@ impl Facts {
     }
 }
 
+impl Facts {
+    /// Once everybody holds everything up to here, and has seen that time, nobody has to remember a record that cannot be read.
+    #[must_use]
+    pub fn dead_upto(self) -> Version {
+        self.version.max(self.expiry.map_or(Version::ZERO, expired_at))
+    }
+}
+
+/// The last version of the millisecond from which on something is absent.
+fn expired_at(expiry_unix_ms: u64) -> Version {
+    Version::new(expiry_unix_ms.saturating_sub(EPOCH_2020_UNIX_MS), 0x7ff, 0x7ff)
+}
+
 impl<M: Mapping> Store<M> {
     /// An empty store of `2^table_bits` tables, of the node `own`.
     #[must_use]
@@ -145,6 +163,9 @@ impl<M: Mapping> Store<M> {
             live_bytes: 0,
             expiring: BTreeMap::new(),
             expired_through_unix_ms: 0,
+            dead_upto: Version::ZERO,
+            graves: Graves::default(),
+            buried: Buried::default(),
         }
     }
 
@@ -258,13 +279,55 @@ impl<M: Mapping> Store<M> {
         self.index.replace(at, to, slot.version());
         self.count_out(from.segment, from_len as u64);
         self.count_in(to.segment, to_len as u64);
+        self.bury(hash, from.segment);
     }
 
-    /// Forgets the key whose entry names the tombstone of `padded_len` bytes at `location`.
+    /// The key's record in the segment is not the one that counts any more.
+    fn bury(&mut self, hash: KeyHash, slot: SegmentSlot) {
+        if self.known(slot).base.is_none() {
+            self.buried.insert(hash);
+        }
+    }
+
+    /// Whether an older record of the key may lie in a file of an earlier run.
+    #[must_use]
+    pub fn may_be_buried(&self, hash: KeyHash) -> bool {
+        self.buried.may_hold(hash)
+    }
+
+    /// No file of an earlier run is left.
+    pub fn nothing_is_old(&mut self) {
+        self.buried.clear();
+        self.graves.nothing_is_old();
+    }
+
+    /// Whether a segment belongs to the running incarnation.
+    #[must_use]
+    pub fn is_of_this_run(&self, slot: SegmentSlot) -> bool {
+        self.known(slot).base.is_some()
+    }
+
+    /// An entry names the tombstone at `location` now.
+    pub fn note_grave(&mut self, hash: KeyHash, version: Version, location: Location, padded_len: usize) {
+        let padded_len = u32::try_from(padded_len).expect("records fit a segment");
+        self.graves.note(Grave { version, hash, location, padded_len });
+    }
+
+    /// The oldest tombstone that was noted, if it is at most this old; the key may have another record by now.
+    pub fn next_grave(&mut self, upto: Version) -> Option<Grave> {
+        self.graves.next(upto)
+    }
+
+    /// One has to stay while files of earlier runs are there.
+    pub fn keep_grave(&mut self, grave: Grave) {
+        self.graves.keep(grave);
+    }
+
+    /// Forgets the key whose entry names the tombstone, or the record that had expired before, of `padded_len` bytes at `location`.
     ///
     /// # Panics
     /// If no entry names it.
-    pub fn drop_tombstone(&mut self, hash: KeyHash, location: Location, padded_len: usize) {
+    pub fn drop_dead(&mut self, hash: KeyHash, location: Location, padded_len: usize) {
         let (at, _) = self.find_at(hash, location).expect("only a record that an entry names is dropped");
         self.index.remove(at);
         self.count_out(location.segment, padded_len as u64);
@@ -313,6 +376,12 @@ impl<M: Mapping> Store<M> {
         self.live
     }
 
+    /// Below which version everything in the index died that cannot be read at `now`; zero if all of it can be read.
+    pub fn dead_upto(&mut self, now_unix_ms: u64) -> Version {
+        let dead = (self.index.len() as u64).saturating_sub(self.live(now_unix_ms));
+        if dead == 0 { Version::ZERO } else { self.dead_upto }
+    }
+
     /// Entries, tombstones included.
     #[must_use]
     pub fn entries(&self) -> usize {
@@ -338,6 +407,7 @@ impl<M: Mapping> Store<M> {
             }
             self.live -= count;
             self.expiring.pop_first();
+            self.dead_upto = self.dead_upto.max(expired_at(expiry));
         }
         self.expired_through_unix_ms = self.expired_through_unix_ms.max(now_unix_ms);
     }
@@ -494,6 +564,7 @@ impl<M: Mapping> Store<M> {
                 self.count_out(slot, u64::from(present.padded_len));
                 self.lost(slot, present, record);
                 self.index.replace(at, location, record.version);
+                self.bury(hash, slot);
             }
             Verdict::Older(_, present) => {
                 self.lost(location.segment, record, present);
@@ -503,6 +574,9 @@ impl<M: Mapping> Store<M> {
         }
         self.count_in(location.segment, u64::from(record.padded_len));
         self.count(record, true);
+        if !record.put && self.known(location.segment).base.is_some() {
+            self.note_grave(hash, record.version, location, record.padded_len as usize);
+        }
     }
 
     /// A record in the segment lost against another one.
@@ -515,6 +589,9 @@ impl<M: Mapping> Store<M> {
 
     fn count(&mut self, liveness: Facts, add: bool) {
         if !liveness.put || liveness.expiry.is_some_and(|expiry| expiry <= self.expired_through_unix_ms) {
+            if add {
+                self.dead_upto = self.dead_upto.max(liveness.dead_upto());
+            }
             return;
         }
         if add {

@@ -43,6 +43,7 @@ messages! {
     Ok(body::Done),
     Error(body::Failed),
     Members(body::Members),
+    Stable(body::Stable),
     Register(body::Register),
     Deregister(body::Deregister),
     List(body::List),

@@ -28,6 +28,8 @@ codes! {
         Error = 0x0006,
         /// The sender's member table, because it changed.
         Members = 0x0007,
+        /// Up to where the sender holds what all members write.
+        Stable = 0x0008,
         /// A service instance announces or refreshes itself at its local node.
         Register = 0x0101,
         /// A service instance leaves.

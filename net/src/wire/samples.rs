@@ -10,7 +10,7 @@ use super::body::{
     Claim, Compression, Credit, Deregister, Done, EntryState, Failed, FederatedAck, FederatedEntry, FederatedRegister,
     Follow, FollowLog, Heartbeat, Hello, InstanceKey, List, ListEntry, ListLocal, ListReply, LogEntry, LogState, Logs,
     Member, MemberState, Members, Proof, Purpose, Records, RecordsHead, Refuse, RefuseCode, Refused, RefusedCode,
-    Register, RemoveMember, Watermark, Watermarks,
+    Register, RemoveMember, Stable, Watermark, Watermarks,
 };
 use super::message::Message;
 use crate::ids::{
@@ -82,6 +82,7 @@ fn handshake() -> Result<Vec<Sample>, NameError> {
         held_ns: 1_000_000,
         physical_ms: 1_767_225_600_001,
     };
+    let stable = Stable { view: 0x1234_5678_9abc_def0, stable: Version(0x0100_0000), wanted: Version(0x0200_0000) };
     Ok(vec![
         sample(0, Message::Hello(hello_sfo), HELLO),
         sample(0, Message::HelloAck(hello_nyc), HELLO_ACK),
@@ -90,6 +91,7 @@ fn handshake() -> Result<Vec<Sample>, NameError> {
         sample(7, Message::Ok(Done), OK),
         sample(8, Message::Error(Failed::new(ErrorCode::StaleEpoch, "epoch 5 is registered")), ERROR),
         sample(0, Message::Members(Members { members: members()? }), MEMBERS),
+        sample(0, Message::Stable(stable), STABLE),
     ])
 }
 
@@ -159,7 +161,11 @@ fn replication() -> Vec<Sample> {
     };
     // Opaque to this crate; the bytes only have the right size.
     let payload = Bytes::from_static(b"forty bytes that stand for one record..\0");
-    let follow = Follow { credit: StreamOffset(4 * 1024 * 1024), logs: vec![FollowLog { log, from }] };
+    let follow = Follow {
+        credit: StreamOffset(4 * 1024 * 1024),
+        held: Version(0x0080_0000),
+        logs: vec![FollowLog { log, from }],
+    };
     vec![
         sample(0, Message::Watermarks(Watermarks { full: true, entries: vec![mark] }), WATERMARKS),
         sample(9, Message::Follow(follow), FOLLOW),
@@ -192,6 +198,9 @@ const ERROR: &str = "\
 const MEMBERS: &str = "\
     c7010700000000002600000000000000fb0fd6b40000000000000000fc2be2f6\
     02000100000a010000000100000000030073666f0900000a0200000002000000000300616d73";
+const STABLE: &str = "\
+    c70108000000000018000000000000005b726a9b00000000000000007a4c98c6\
+    f0debc9a7856341200000001000000000000000200000000";
 const REGISTER: &str = "\
     c70101010000000029000000010000006b5272580000000000000000dd91f8d3\
     070063616368696e6703000000000000000500000000000000047f000001cc29983a00000300763d31";
@@ -224,8 +233,8 @@ const WATERMARKS: &str = "\
     c701010200000000220000000000000011a616780000000000000000f2296dd8\
     010001000100000a8877665544332211000000020000000000000001000000000000";
 const FOLLOW: &str = "\
-    c7010202000000001e00000009000000ba2c72c9000000000000000006efb9b2\
-    000040000000000001000100000a88776655443322110000000100000000";
+    c7010202000000002600000009000000a3e73b390000000000000000b7fdeaf9\
+    0000400000000000000080000000000001000100000a88776655443322110000000100000000";
 const LOGS: &str = "\
     c7010302000000002100000009000000517b13d90000000000000000fc19f331\
     01000100000a887766554433221100000001000000000000000000000000020001";

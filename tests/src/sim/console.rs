@@ -125,6 +125,15 @@ impl Region<'_> {
         self.mesh.nodes[self.index].node.as_ref().expect("a running node").control.members().table()
     }
 
+    /// Index entries of its node, tombstones included.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn entries(&mut self) -> usize {
+        let node = self.mesh.nodes[self.index].node.as_mut().expect("a running node");
+        node.cores.iter_mut().map(|core| core.shard().store().entries()).sum()
+    }
+
     /// An operator asks its node to remove a member for good.
     ///
     /// # Panics

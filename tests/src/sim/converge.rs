@@ -132,6 +132,8 @@ impl Mesh {
         for (from, source) in self.nodes.iter().enumerate() {
             let said = source.node.as_ref().map_or(0, |node| node.control.replication_bytes());
             carried.said.push((source.name.clone(), said));
+            let cuts = |node: &super::node::Node| (node.control.wanted_cut(), node.control.stable_cut());
+            carried.cuts.push(source.node.as_ref().map(cuts).unwrap_or_default());
             for (to, target) in self.nodes.iter().enumerate().filter(|(to, _)| *to != from) {
                 let way = (source.name.clone(), target.name.clone());
                 carried.bytes.push((way, self.world.bytes_between(self.ip(from), self.ip(to))));

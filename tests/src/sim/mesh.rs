@@ -109,6 +109,17 @@ impl Mesh {
         mesh
     }
 
+    /// Three regions that forget what was deleted once all hold that, started.
+    #[must_use]
+    pub fn collecting(seed: u64, cores: [u16; 3]) -> Mesh {
+        let mut mesh = Mesh::down(seed, cores);
+        for state in &mut mesh.nodes {
+            state.settings.collects_tombstones = true;
+        }
+        mesh.start_all();
+        mesh
+    }
+
     /// Three regions whose nodes are not started yet.
     #[must_use]
     pub fn down(seed: u64, cores: [u16; 3]) -> Mesh {
@@ -123,6 +134,7 @@ impl Mesh {
         for state in &mut mesh.nodes {
             let segment_bytes = u64::from(state.settings.segment_bytes);
             state.settings.wal_retain_bytes = plan.retain_segments * segment_bytes;
+            state.settings.collects_tombstones = plan.collects;
             state.settings.memory_bytes_max = plan.memory_segments.map(|segments| segments * segment_bytes);
         }
         for link in &plan.links {
@@ -172,6 +184,7 @@ impl Mesh {
                         commit_path: CommitPath::Mmap,
                         // A few segments: slow followers are cut off now and then.
                         wal_retain_bytes: 4 * u64::from(SEGMENT_BYTES),
+                        collects_tombstones: false,
                         memory_bytes_max: None,
                     },
                     node: None,

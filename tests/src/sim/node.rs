@@ -79,6 +79,8 @@ pub struct NodeSettings {
     pub commit_path: CommitPath,
     /// How far a slow follower may be behind and hold segments, in bytes per core.
     pub wal_retain_bytes: u64,
+    /// Whether what was deleted is forgotten once all hold that.
+    pub collects_tombstones: bool,
     /// Bytes of memory for each core, where there is a bound.
     pub memory_bytes_max: Option<u64>,
 }
@@ -199,6 +201,7 @@ impl Node {
                 watermarks: started.watermarks,
                 members: started.members,
                 known: started.known,
+                forgotten: started.forgotten,
                 secret: started.secret,
                 mailbox: control_box.receiver(),
                 cores: outboxes(),
@@ -304,5 +307,6 @@ fn mesh_settings(settings: &NodeSettings) -> MeshSettings {
         bind_outgoing: true,
         value_bytes_max: VALUE_BYTES_MAX,
         wal_retain_bytes: settings.wal_retain_bytes,
+        collects_tombstones: settings.collects_tombstones,
     }
 }

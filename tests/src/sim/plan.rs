@@ -300,6 +300,8 @@ pub struct Plan {
     pub turn_ns_max: u64,
     /// Segments that a slow follower may hold per core (`WAL_RETAIN`).
     pub retain_segments: u64,
+    /// Whether what was deleted is forgotten once all hold that (`TOMBSTONES`).
+    pub collects: bool,
     /// Segments that each core may have in memory besides its index, where there is a bound (`MEMORY_LIMIT`).
     pub memory_segments: Option<u64>,
     /// The clients.
@@ -327,6 +329,7 @@ impl Plan {
             turn_ns_max: TURN_NS_MAX[random.index(TURN_NS_MAX.len())],
             retain_segments: 2 << random.below(4),
             memory_segments: draw_memory(seed),
+            collects: false,
             clients: draw_clients(random, nodes.len(), safety_ms),
             faults: Vec::new(),
             safety_ms,
@@ -344,6 +347,7 @@ impl Plan {
             }
         }
         draw_stops(&mut plan);
+        draw_collection(&mut plan);
         plan
     }
 
@@ -452,6 +456,16 @@ fn draw_native(seed: u64, clients: &mut [ClientPlan]) {
             client.mix = Mix { native: true, team_percent: 0, ..client.mix };
         }
     }
+}
+
+/// In two of three worlds in which no disk is lost or set back what was deleted is forgotten. From a stream of its own.
+fn draw_collection(plan: &mut Plan) {
+    let mut random = Random::new(plan.seed ^ 0xF026_E770_0000_0001);
+    let loses_disks = plan.faults.iter().any(|strike| match strike.fault {
+        Fault::Die { disk, .. } => disk != DiskFate::Kept,
+        _ => false,
+    });
+    plan.collects = !loses_disks && random.below(3) > 0;
 }
 
 /// In every second world nodes are stopped now and then. From a stream of its own, like the teams.

@@ -224,7 +224,7 @@ fn pin_controls(snapshot: &Snapshot, pins: &mut [Pins]) {
                     opens.insert(((*node, *incarnation), facts.core), control.segment);
                 }
             }
-            ControlRecord::Watermark { .. } | ControlRecord::Close { .. } => {}
+            ControlRecord::Watermark { .. } | ControlRecord::Close { .. } | ControlRecord::Forgotten { .. } => {}
         }
     }
     for control in &snapshot.controls {

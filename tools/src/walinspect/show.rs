@@ -49,6 +49,7 @@ enum ControlJson {
     Open { node: String, incarnation: String, first: String, cores: u16 },
     Watermark { node: String, incarnation: String, version: String, flags: u32, rests_on: Vec<RestJson> },
     ClockCeiling { version: String },
+    Forgotten { version: String, held: String },
     Close { node: String, incarnation: String, version: String },
     Membership { node: String, state: &'static str, region: String, at: String },
     Unreadable { key: String, value: String, problem: String },
@@ -87,6 +88,9 @@ fn control_json(key: &[u8], value: &[u8]) -> ControlJson {
             }
         }
         Ok(ControlRecord::ClockCeiling { version }) => ControlJson::ClockCeiling { version: hex(version) },
+        Ok(ControlRecord::Forgotten { version, held }) => {
+            ControlJson::Forgotten { version: hex(version), held: hex(held) }
+        }
         Ok(ControlRecord::Close { node, incarnation, version }) => {
             ControlJson::Close { node: node.to_string(), incarnation: incarnation.to_string(), version: hex(version) }
         }
@@ -213,6 +217,9 @@ pub(crate) fn control_text(key: &[u8], value: &[u8]) -> String {
             )
         }
         Ok(ControlRecord::ClockCeiling { version }) => format!("clock-ceiling version={}", text::version(version)),
+        Ok(ControlRecord::Forgotten { version, held }) => {
+            format!("forgotten version={} held={}", text::version(version), text::version(held))
+        }
         Ok(ControlRecord::Close { node, incarnation, version }) => {
             format!("close node={node} incarnation={incarnation} version={}", text::version(version))
         }

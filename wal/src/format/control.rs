@@ -1,7 +1,7 @@
 //! Control records: what nodes tell each other, or themselves, through the log.
 //!
-//! The record's key is one byte, the kind; its value is the body. Open, close and membership travel; watermark and clock
-//! ceiling are local.
+//! The record's key is one byte, the kind; its value is the body. Open, close and membership travel; watermark, clock
+//! ceiling and what may be forgotten are local.
 
 use thiserror::Error;
 
@@ -26,6 +26,8 @@ pub enum ControlKind {
     Close = 4,
     /// Who belongs to the mesh.
     Membership = 5,
+    /// What died up to a version may have been forgotten.
+    Forgotten = 6,
 }
 
 /// A member's state; removed is final for an id.
@@ -90,6 +92,13 @@ pub enum ControlRecord {
         /// When.
         at: Version,
     },
+    /// What this node holds of all members' logs together, and what it may have forgotten since all of them hold as much.
+    Forgotten {
+        /// Tombstones, and records that had expired, may be gone up to here, inclusive.
+        version: Version,
+        /// Everything that any member wrote up to here was held.
+        held: Version,
+    },
 }
 
 /// Why a control record cannot be read.
@@ -127,13 +136,17 @@ impl ControlRecord {
             ControlRecord::ClockCeiling { .. } => ControlKind::ClockCeiling,
             ControlRecord::Close { .. } => ControlKind::Close,
             ControlRecord::Membership { .. } => ControlKind::Membership,
+            ControlRecord::Forgotten { .. } => ControlKind::Forgotten,
         }
     }
 
     /// Whether it stays on its node.
     #[must_use]
     pub fn is_local(&self) -> bool {
-        matches!(self, ControlRecord::Watermark { .. } | ControlRecord::ClockCeiling { .. })
+        matches!(
+            self,
+            ControlRecord::Watermark { .. } | ControlRecord::ClockCeiling { .. } | ControlRecord::Forgotten { .. }
+        )
     }
 
     /// Key and value of the record.
@@ -164,6 +177,10 @@ impl ControlRecord {
                 }
             }
             ControlRecord::ClockCeiling { version } => body.extend(version.0.to_le_bytes()),
+            ControlRecord::Forgotten { version, held } => {
+                body.extend(version.0.to_le_bytes());
+                body.extend(held.0.to_le_bytes());
+            }
             ControlRecord::Close { node, incarnation, version } => {
                 body.extend(node.0.to_le_bytes());
                 body.extend(incarnation.0.to_le_bytes());
@@ -193,6 +210,7 @@ impl ControlRecord {
             3 => ControlKind::ClockCeiling,
             4 => ControlKind::Close,
             5 => ControlKind::Membership,
+            6 => ControlKind::Forgotten,
             newer => return Err(ControlError::NewerKind(newer)),
         };
         let mut body = Body { kind, rest: value };
@@ -220,6 +238,7 @@ impl ControlRecord {
                 let at = body.version()?;
                 ControlRecord::Membership { node, state, region: body.region()?, at }
             }
+            ControlKind::Forgotten => ControlRecord::Forgotten { version: body.version()?, held: body.version()? },
         };
         if body.rest.is_empty() { Ok(record) } else { Err(ControlError::Trailing(kind)) }
     }

@@ -39,6 +39,7 @@ fn control_records() -> Vec<ControlRecord> {
             rests_on: vec![(incarnation, CoreId(0), LSN)],
         },
         ControlRecord::ClockCeiling { version },
+        ControlRecord::Forgotten { version, held: version },
         ControlRecord::Close { node, incarnation, version },
         ControlRecord::Membership { node, state: MemberState::Joined, region: "sfo".into(), at: version },
     ]

@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use wal::{Mapping, NodeId, Version};
 
-use super::{KnownSegment, Store};
+use super::{Buried, Graves, KnownSegment, Store};
 use crate::storage::index::{Index, SegmentSlot};
 
 /// What a store knows of a segment.
@@ -128,6 +128,9 @@ impl<M: Mapping> Store<M> {
             live_bytes: counts.live_bytes,
             expiring,
             expired_through_unix_ms: counts.expired_through_unix_ms,
+            dead_upto: Version::ZERO,
+            graves: Graves::default(),
+            buried: Buried::default(),
             ..Store::new(1, own)
         })
     }

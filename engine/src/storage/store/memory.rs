@@ -306,7 +306,7 @@ mod tests {
         let late = wanted(&store, b"key").unwrap()[0];
         let late_bytes = bytes(&map, late);
         let location = late.location;
-        store.drop_tombstone(NodeSecret(7).hash(b"key"), location, record(b"key", b"value").len());
+        store.drop_dead(NodeSecret(7).hash(b"key"), location, record(b"key", b"value").len());
         store.remove_segment(slot);
         let (next, map) = segment(&mut store, b"other", b"thing");
         assert_eq!(next, slot, "the slot is used again");

@@ -5,6 +5,7 @@
 //!   `Claim`.
 //! - Names the source's logs that the follower knows and where to start in each: everything above `from`. A log it does
 //!   not name starts at that log's first version.
+//! - A follower that holds less than what the source may have forgotten deletions of, by `held`, is refused.
 //! - `credit` is the first window: the source may send payload up to that absolute offset of this connection's stream.
 
 use bytes::BufMut;
@@ -30,6 +31,8 @@ pub struct FollowLog {
 pub struct Follow {
     /// How far the source may send at first.
     pub credit: StreamOffset,
+    /// Up to here the follower holds everything that any member wrote, and has noted that; 0 if it never knew.
+    pub held: Version,
     /// The source's logs that the follower knows.
     pub logs: Vec<FollowLog>,
 }
@@ -39,6 +42,7 @@ impl Body for Follow {
 
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         out.put_u64_le(self.credit.0);
+        out.put_u64_le(self.held.0);
         put_count(out, "logs", self.logs.len(), LOGS_MAX)?;
         for entry in &self.logs {
             put_log(out, entry.log);
@@ -48,12 +52,12 @@ impl Body for Follow {
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Follow, DecodeError> {
-        let credit = StreamOffset(reader.u64()?);
+        let (credit, held) = (StreamOffset(reader.u64()?), Version(reader.u64()?));
         let count = reader.count("logs", LOGS_MAX, 20)?;
         let mut logs = Vec::with_capacity(count);
         for _ in 0..count {
             logs.push(FollowLog { log: reader.log()?, from: Version(reader.u64()?) });
         }
-        Ok(Follow { credit, logs })
+        Ok(Follow { credit, held, logs })
     }
 }

@@ -42,6 +42,8 @@ codes! {
         Replaced = 12,
         /// An accepted frame has no meaning at this point.
         Unexpected = 13,
+        /// The follower lacks what this node may have forgotten.
+        Forgotten = 14,
     }
 }
 

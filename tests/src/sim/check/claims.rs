@@ -28,7 +28,8 @@ pub fn claim(region: &str, history: &History, view: &mut View, log: LogId, claim
     if claimed < before {
         return Err(Violation::new(C8, format!("{region} takes its claim over {log} back: {before:?} to {claimed:?}")));
     }
-    match history.between(log, before, claimed).find(|record| !view.holds(record)) {
+    let lacks = |record: &&Record| !view.holds(record) && !history.is_forgotten(record);
+    match history.between(log, before, claimed).find(lacks) {
         Some(record) => Err(false_claim(region, log, claimed, record, view)),
         None => Ok(()),
     }
@@ -40,12 +41,14 @@ pub fn claim(region: &str, history: &History, view: &mut View, log: LogId, claim
 /// [`C8`].
 pub fn turned_up<'a>(
     views: impl Iterator<Item = (&'a str, &'a View)>,
+    history: &History,
     log: LogId,
     record: &Record,
 ) -> Result<(), Violation> {
     for (region, view) in views {
         let claimed = view.claims.get(&log).copied().unwrap_or(Version::ZERO);
-        if !record.is_control() && claimed >= record.version && !view.holds(record) {
+        let holds = view.holds(record) || history.is_forgotten(record);
+        if !record.is_control() && claimed >= record.version && !holds {
             return Err(false_claim(region, log, claimed, record, view));
         }
     }

@@ -3,8 +3,8 @@
 use net::reactor::disk::Disk;
 use net::reactor::sim::{SimDisk, SimFile};
 use wal::{
-    ControlRecord, Cookie, CoreId, FileKind, FrameKind, FrameView, Lsn, NodeId, RecordOp, SealBlock, SealState,
-    SegmentHeader, SegmentNumber, Version,
+    ControlRecord, Cookie, CoreId, EPOCH_2020_UNIX_MS, FileKind, FrameKind, FrameView, Lsn, NodeId, RecordOp,
+    SealBlock, SealState, SegmentHeader, SegmentNumber, Version,
 };
 
 use crate::sim::node::data_dir;
@@ -61,6 +61,17 @@ impl Record {
     #[must_use]
     pub fn rank(&self) -> (Version, u32) {
         (self.version, self.crc)
+    }
+
+    /// When nobody can read it any more, as a version; `None` if it does not die.
+    #[must_use]
+    pub fn dead_at(&self) -> Option<Version> {
+        let expired = self.expiry.map(|expiry| Version::new(expiry.saturating_sub(EPOCH_2020_UNIX_MS), 0x7ff, 0x7ff));
+        match self.op {
+            RecordOp::Delete => Some(self.version),
+            RecordOp::Put => expired.map(|expired| expired.max(self.version)),
+            _ => None,
+        }
     }
 
     /// Whether it is one node's word to itself or to others, not a key's.

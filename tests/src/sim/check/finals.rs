@@ -24,8 +24,11 @@ pub const L1: &str = "L1 progress after healing";
 pub fn equal<'a>(history: &History, nodes: impl Iterator<Item = &'a mut Node>) -> bool {
     for node in nodes {
         let stored = stored(node);
-        let same = |(key, record): (&Vec<u8>, &super::device::Record)| stored.get(key) == Some(record);
-        if stored.len() != history.winners().len() || !history.winners().iter().all(same) {
+        let same = |(key, record): (&Vec<u8>, &super::device::Record)| match stored.get(key) {
+            Some(stored) => stored == record,
+            None => history.is_forgotten(record),
+        };
+        if !history.winners().iter().all(same) || !stored.keys().all(|key| history.winners().contains_key(key)) {
             return false;
         }
     }
@@ -40,6 +43,9 @@ pub fn check(history: &History, ledger: &Ledger, region: &str, node: &mut Node, 
     let stored = stored(node);
     for (key, acknowledged) in ledger.acknowledged() {
         let found = stored.get(key);
+        if found.is_none() && history.is_rank_forgotten(key, acknowledged.rank) {
+            continue;
+        }
         if found.is_none_or(|found| found.rank() < acknowledged.rank) {
             let deleted = acknowledged.op == RecordOp::Delete && found.is_some_and(|found| found.op == RecordOp::Put);
             let checker = if deleted { C3 } else { D2 };
@@ -48,7 +54,8 @@ pub fn check(history: &History, ledger: &Ledger, region: &str, node: &mut Node, 
     }
     for (key, winner) in history.winners() {
         let found = stored.get(key);
-        if found != Some(winner) {
+        let is_forgotten = found.is_none() && history.is_forgotten(winner);
+        if found != Some(winner) && !is_forgotten {
             return Err(Violation::new(C1, format!("{region} has {found:?}, the model {winner:?}")));
         }
         // The way of a GET: the owning core, by the key.

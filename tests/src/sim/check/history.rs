@@ -20,6 +20,10 @@ pub struct History {
     pub versions: Versions,
     known: BTreeSet<(NodeId, Version, Vec<u8>)>,
     winners: BTreeMap<Vec<u8>, Record>,
+    /// By key, tombstones and records that expire: which they are, and when they are dead.
+    dead: BTreeMap<Vec<u8>, Vec<((Version, u32), Version)>>,
+    /// What was dead by then may be forgotten.
+    forgotten: Version,
     /// How many there are, control records included.
     pub records: u64,
 }
@@ -40,6 +44,9 @@ impl History {
         if record.is_control() {
             return Ok(true);
         }
+        if let Some(dead_at) = record.dead_at() {
+            self.dead.entry(record.key.clone()).or_default().push((record.rank(), dead_at));
+        }
         let winner = self.winners.entry(record.key.clone()).or_insert_with(|| record.clone());
         if winner.rank() < record.rank() {
             *winner = record.clone();
@@ -53,6 +60,35 @@ impl History {
         let range = (std::ops::Bound::Excluded(from), std::ops::Bound::Included(to.max(from)));
         let found = records.filter(|_| to > from).map(|records| records.range(range));
         found.into_iter().flatten().flat_map(|(_, records)| records).filter(|record| !record.is_control())
+    }
+
+    /// All records up to a version, of all logs.
+    pub fn upto(&self, upto: Version) -> impl Iterator<Item = &Record> {
+        self.logs.keys().flat_map(move |log| self.between(*log, Version::ZERO, upto))
+    }
+
+    /// Up to where some node may forget what is dead.
+    #[must_use]
+    pub fn forgotten(&self) -> Version {
+        self.forgotten
+    }
+
+    /// Some node may forget up to here.
+    pub fn may_forget(&mut self, upto: Version) {
+        self.forgotten = self.forgotten.max(upto);
+    }
+
+    /// Whether a record, or what took its place, may have been forgotten.
+    #[must_use]
+    pub fn is_forgotten(&self, record: &Record) -> bool {
+        self.is_rank_forgotten(&record.key, record.rank())
+    }
+
+    /// The same, of a record of this key and rank.
+    #[must_use]
+    pub fn is_rank_forgotten(&self, key: &[u8], rank: (Version, u32)) -> bool {
+        let dead = self.dead.get(key).into_iter().flatten();
+        dead.into_iter().any(|(dead, dead_at)| *dead >= rank && *dead_at <= self.forgotten)
     }
 
     /// The logs of a node.

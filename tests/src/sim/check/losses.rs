@@ -20,6 +20,7 @@ use wal::{CoreId, Lsn, SegmentNumber};
 use super::Violation;
 use super::device::{self, Record};
 use super::finals::C1;
+use super::history::History;
 use super::recovery::stored;
 use super::view::View;
 use crate::sim::node::Node;
@@ -122,10 +123,14 @@ impl Losses {
     ///
     /// # Errors
     /// [`D2`]; [`D4`] if its disk was damaged.
-    pub fn started(&mut self, node: usize, region: &str, newest: &Newest) -> Result<(), Violation> {
+    pub fn started(&mut self, node: usize, region: &str, newest: &Newest, history: &History) -> Result<(), Violation> {
         let checker = if self.damaged.remove(&node).is_some() { D4 } else { D2 };
         for (key, held) in std::mem::take(&mut self.held[node]) {
             let found = newest.get(&key);
+            let is_dead = |found: &Record| found.dead_at().is_some_and(|dead_at| dead_at <= history.forgotten());
+            if history.is_forgotten(&held) && found.is_none_or(is_dead) {
+                continue;
+            }
             if found.is_none_or(|found| found.rank() < held.rank()) {
                 return Err(Violation::new(checker, format!("{region} started with {found:?}, but held {held:?}")));
             }

@@ -20,6 +20,7 @@
 //! | C6 time goes on, and the far future is not shown | `clocks`, `ledger` | at every start; every read |
 //! | C7 replays give the same | `view`, `finals` | resets and restarts make streams repeat records: none is appended twice, and C1 holds |
 //! | C8 no false claim | `claims` | at every changed claim, every late record, every start |
+//! | C9 nothing is forgotten too early | `cuts` | when a node may forget more; every record that is written |
 //! | S1 sessions | `sessions` | at every answer, by region: there are no tokens yet that could move |
 //! | S2 per-key linearizability | `privates` with `linear`, `string_key` | at the end, for keys that one region uses; W is 1 |
 //! | S3 transactions | `teams` | at every answer: a transaction's keys as one, after a crash those of a core; EXEC replaces what was read after WATCH |
@@ -45,6 +46,7 @@
 pub mod backlog;
 pub mod claims;
 pub mod clocks;
+pub mod cuts;
 pub mod device;
 pub mod finals;
 pub mod history;
@@ -187,8 +189,8 @@ impl Checks {
         self.ledger.clocks.begins(region, begins_unix_ms)?;
         let reached = self.ledger.clocks.highest(region);
         let name = self.regions[region].0.clone();
-        self.losses.started(region, &name, &self.views[region].newest)?;
-        recovery::compare(&name, &self.views[region], reached, node)?;
+        self.losses.started(region, &name, &self.views[region].newest, &self.history)?;
+        recovery::compare(&name, &self.views[region], &self.history, reached, node)?;
         for core in 0..node.cores.len() {
             let (number, ..) = node.cores[core].shard().first_segment();
             let id = CoreId(u16::try_from(core).expect("a node has at most 64 cores"));
@@ -285,8 +287,9 @@ impl Checks {
             if !self.rolled_back.contains(&log) {
                 let views = self.regions.iter().map(|(name, _)| name.as_str()).zip(&self.views).enumerate();
                 let judged = views.filter(|(at, _)| !self.losses.may_lack(*at)).map(|(_, view)| view);
-                claims::turned_up(judged, log, record)?;
+                claims::turned_up(judged, &self.history, log, record)?;
             }
+            cuts::written(&self.history, record)?;
             if !record.is_control() {
                 self.ledger.durable(record)?;
             }
@@ -303,6 +306,14 @@ impl Checks {
         self.backlog.holds(name, node.control.peer_memory())?;
         if node.control.failure().is_none() {
             self.sync_failures.control_ticked(name, region)?;
+        }
+        let forgotten = node.control.forgotten();
+        if forgotten > self.history.forgotten() {
+            // A node that is down has no core whose log is read on.
+            let views = self.regions.iter().map(|(name, _)| name.as_str()).zip(&self.views);
+            let up = views.filter(|(_, view)| !view.tails.is_empty());
+            cuts::may_forget(name, &self.history, up, forgotten)?;
+            self.history.may_forget(forgotten);
         }
         let view = &mut self.views[region];
         let said = || {

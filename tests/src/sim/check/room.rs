@@ -16,6 +16,9 @@ pub const RESUME_MS_MAX: u64 = 2_500;
 /// What a write is told while there is no room for another segment.
 const REFUSAL: &str = "the disk is full";
 
+/// What a node says that ends.
+const STOPPING: &str = "the node is stopping";
+
 /// What a client is told whose record cannot be read.
 const UNREADABLE: &str = "cannot be read from the disk";
 
@@ -75,7 +78,8 @@ impl Room {
             self.read += u64::from(disk.is_full && is_read);
             return Ok(());
         };
-        if text.contains(UNREADABLE) && disk.fails_reads {
+        // A transaction that only reads is refused by a node that ends, too.
+        if text.contains(UNREADABLE) && disk.fails_reads || text.contains(STOPPING) {
             return Ok(());
         }
         if !operation.command.writes() || text.contains(UNREADABLE) {
