@@ -183,7 +183,7 @@ fn a_cancelled_send_to_a_stuck_reader_ends<R: Rig>(driver: &mut Driver<R>) {
 
 fn a_refused_connect_is_an_error<R: Rig>(driver: &mut Driver<R>) {
     let to = driver.rig.deaf_address();
-    driver.submit(Op::Connect { local: None, to, kind: StreamKind::Mesh }, Tag(1));
+    driver.submit(Op::Connect { local: None, to, kind: StreamKind::Replication }, Tag(1));
     let completion = driver.expect(Tag(1));
     assert_eq!(completion.result.unwrap_err().kind(), ErrorKind::ConnectionRefused);
     assert!(!completion.more);

@@ -131,7 +131,11 @@ impl<H: Host> ControlLoop<H> {
             redial.wait_ms = (redial.wait_ms * 2).clamp(REDIAL_MS_MIN, REDIAL_MS_MAX);
             redial.not_before = redial.not_before.max(now.plus_ms(redial.wait_ms));
             let local = self.mesh.bind_outgoing.then_some(self.mesh.advertise);
-            let op = Op::Connect { local, to, kind: StreamKind::Mesh };
+            let kind = match target {
+                DialTarget::Discovery(_) => StreamKind::Discovery,
+                DialTarget::Source(_) => StreamKind::Replication,
+            };
+            let op = Op::Connect { local, to, kind };
             self.ops.submit(&mut self.io, op, Purpose::Dial(target));
         }
     }

@@ -357,7 +357,11 @@ impl<H: Host> ControlLoop<H> {
     /// # Errors
     /// Those of bind and listen.
     pub fn listen(&mut self, addr: SocketAddr, port: Port) -> std_io::Result<SocketAddr> {
-        let listener = self.io.listen(addr, StreamKind::Mesh, false)?;
+        let kind = match port {
+            Port::Discovery => StreamKind::Discovery,
+            Port::Replication => StreamKind::Replication,
+        };
+        let listener = self.io.listen(addr, kind, false)?;
         let bound = self.io.local_addr(listener)?;
         self.ops.submit(&mut self.io, Op::Accept { listener }, Purpose::Accept(listener, port));
         Ok(bound)

@@ -82,8 +82,18 @@ pub struct Listener(pub u32);
 pub enum StreamKind {
     /// A client of this node: TCP_NODELAY.
     Client,
-    /// A link to another region: TCP_NODELAY, bbr when available, keepalive, TCP_USER_TIMEOUT, NOTSENT_LOWAT.
-    Mesh,
+    /// A link to another region's discovery: TCP_NODELAY, bbr when available, keepalive, TCP_USER_TIMEOUT, a low NOTSENT_LOWAT.
+    Discovery,
+    /// A link to another region that carries records: the same with a higher NOTSENT_LOWAT.
+    Replication,
+}
+
+impl StreamKind {
+    /// Whether such a stream leads to another region.
+    #[must_use]
+    pub fn is_mesh(self) -> bool {
+        self != StreamKind::Client
+    }
 }
 
 /// One operation. `F` is the sibling's file handle.

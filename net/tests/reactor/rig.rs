@@ -226,7 +226,7 @@ impl<R: Rig> Driver<R> {
         let (listener, to) = self.listen();
         self.submit(Op::Accept { listener }, Tag(tag));
         let local = Some(to.ip());
-        self.submit(Op::Connect { local, to, kind: StreamKind::Mesh }, Tag(tag + 1));
+        self.submit(Op::Connect { local, to, kind: StreamKind::Replication }, Tag(tag + 1));
         let near = self.connected(Tag(tag + 1));
         let far = self.accepted(Tag(tag));
         self.rig.io().cancel(Tag(tag));

@@ -188,7 +188,7 @@ impl Inner {
             end.out.in_flight += segment.len();
             self.network.links.get_mut(end.link).bytes += segment.len() as u64;
             if let Some(tap) = &mut self.network.tap
-                && end.kind == StreamKind::Mesh
+                && end.kind.is_mesh()
             {
                 tap.push(Sent { from: end.addr.ip(), to, conn: id, side, bytes: segment.clone() });
             }
@@ -223,7 +223,7 @@ impl Inner {
         end.out.held += 1;
         if end.out.held == 1 {
             end.out.held_since = now;
-            if end.kind == StreamKind::Mesh {
+            if end.kind.is_mesh() {
                 self.schedule(now + TIMEOUT_NS, Event::UserTimeout(id, side, now));
             }
         }
@@ -256,7 +256,7 @@ impl Inner {
         let Some(conn) = self.network.conns.get_mut(&id) else { return };
         let Some(cut) = self.network.links.get(conn.ends[1 - side].link).cut_since else { return };
         let end = &mut conn.ends[side];
-        if end.kind == StreamKind::Mesh && end.out.unheard_since.is_none_or(|since| since < cut) {
+        if end.kind.is_mesh() && end.out.unheard_since.is_none_or(|since| since < cut) {
             end.out.unheard_since = Some(self.now);
             self.schedule(self.now + TIMEOUT_NS, Event::AckTimeout(id, side, self.now));
         }

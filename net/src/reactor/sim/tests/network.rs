@@ -9,7 +9,7 @@ fn one_seed_gives_one_trace() {
     let run = |seed| {
         let mut pair = Pair::new(seed);
         pair.world.set_loss(ip(A), ip(B), 50_000);
-        let (near, far) = pair.connect(StreamKind::Mesh);
+        let (near, far) = pair.connect(StreamKind::Replication);
         pair.submit(B, Op::Recv { socket: far }, 3);
         for tag in 10..40 {
             pair.send(A, near, &vec![7; 50_000], tag);
@@ -30,7 +30,7 @@ fn connecting_takes_a_round_trip() {
     pair.world.set_delay(ip(A), ip(B), 37 * MS);
     pair.world.set_delay(ip(B), ip(A), 40 * MS);
     let before = pair.world.now();
-    pair.connect(StreamKind::Mesh);
+    pair.connect(StreamKind::Replication);
     let took = pair.world.now().since(before);
     assert!((77 * MS..90 * MS).contains(&took), "{took}");
 }
@@ -63,20 +63,20 @@ fn bytes_wait_behind_a_cut_and_arrive_late_and_in_order() {
 #[test]
 fn a_connect_across_a_cut_times_out() {
     let mut pair = Pair::new(5);
-    let listener = pair.loops[B].listen(port_of(B), StreamKind::Mesh, false).unwrap();
+    let listener = pair.loops[B].listen(port_of(B), StreamKind::Replication, false).unwrap();
     pair.submit(B, Op::Accept { listener }, 1);
     pair.world.cut(ip(B), ip(A));
-    pair.submit(A, Op::Connect { local: None, to: port_of(B), kind: StreamKind::Mesh }, 2);
+    pair.submit(A, Op::Connect { local: None, to: port_of(B), kind: StreamKind::Replication }, 2);
     assert_eq!(pair.expect(A, 2).result.unwrap_err().kind(), ErrorKind::TimedOut);
     // Nobody is there at all.
-    pair.submit(A, Op::Connect { local: None, to: "10.9.9.9:1".parse().unwrap(), kind: StreamKind::Mesh }, 3);
+    pair.submit(A, Op::Connect { local: None, to: "10.9.9.9:1".parse().unwrap(), kind: StreamKind::Replication }, 3);
     assert_eq!(pair.expect(A, 3).result.unwrap_err().kind(), ErrorKind::TimedOut);
 }
 
 #[test]
 fn a_mesh_stream_to_a_dead_peer_times_out() {
     let mut pair = Pair::new(6);
-    let (near, _) = pair.connect(StreamKind::Mesh);
+    let (near, _) = pair.connect(StreamKind::Replication);
     pair.submit(A, Op::Recv { socket: near }, 3);
     pair.world.crash(pair.nodes[B]);
     pair.run_ms(60_000);
@@ -129,7 +129,7 @@ fn a_reset_comes_at_any_byte_and_one_end_may_learn_it_late() {
         assert!(!pair.world.reset_random_stream());
         pair.world.set_delay(ip(A), ip(B), 20 * MS);
         pair.world.set_delay(ip(B), ip(A), 20 * MS);
-        let (near, far) = pair.connect(StreamKind::Mesh);
+        let (near, far) = pair.connect(StreamKind::Replication);
         pair.submit(A, Op::Recv { socket: near }, 3);
         pair.submit(B, Op::Recv { socket: far }, 4);
         pair.send(A, near, &payload, 5);
@@ -165,7 +165,7 @@ fn a_reset_comes_at_any_byte_and_one_end_may_learn_it_late() {
 fn jitter_spreads_arrivals_and_keeps_their_order() {
     let mut pair = Pair::new(20);
     pair.world.set_jitter(ip(A), ip(B), 80 * MS);
-    let (near, far) = pair.connect(StreamKind::Mesh);
+    let (near, far) = pair.connect(StreamKind::Replication);
     pair.submit(B, Op::Recv { socket: far }, 3);
     let mut trips = Vec::new();
     for turn in 0..60u8 {
@@ -186,11 +186,11 @@ fn streams_survive_the_heaviest_loss() {
         let mut pair = Pair::new(seed);
         pair.world.set_loss(ip(A), ip(B), 400_000);
         pair.world.set_loss(ip(B), ip(A), 400_000);
-        let listener = pair.loops[B].listen(port_of(B), StreamKind::Mesh, false).unwrap();
+        let listener = pair.loops[B].listen(port_of(B), StreamKind::Replication, false).unwrap();
         pair.submit(B, Op::Accept { listener }, 1);
         let near = loop {
             // With such loss a connect may run into its timeout.
-            pair.submit(A, Op::Connect { local: None, to: port_of(B), kind: StreamKind::Mesh }, 2);
+            pair.submit(A, Op::Connect { local: None, to: port_of(B), kind: StreamKind::Replication }, 2);
             if let Ok(Outcome::Connected(near)) = pair.expect(A, 2).result {
                 break near;
             }
@@ -219,7 +219,7 @@ fn streams_survive_the_heaviest_loss() {
 fn a_duplicated_syn_is_a_stream_that_only_the_server_knows() {
     let mut pair = Pair::new(21);
     pair.world.set_duplication(1_000_000);
-    let (near, far) = pair.connect(StreamKind::Mesh);
+    let (near, far) = pair.connect(StreamKind::Replication);
     let Ok(Outcome::Accepted(ghost, peer)) = pair.expect(B, 1).result else { panic!("no twin") };
     assert_ne!(ghost, far);
     assert_eq!(peer.ip(), ip(A));
@@ -239,7 +239,7 @@ fn a_duplicated_syn_is_a_stream_that_only_the_server_knows() {
 fn a_long_cut_ends_a_mesh_stream_at_both_ends_one_way_or_both() {
     for (there, back) in [(true, true), (true, false), (false, true)] {
         let mut pair = Pair::new(22);
-        let (near, far) = pair.connect(StreamKind::Mesh);
+        let (near, far) = pair.connect(StreamKind::Replication);
         pair.submit(A, Op::Recv { socket: near }, 3);
         pair.submit(B, Op::Recv { socket: far }, 4);
         for (cut, from, to) in [(there, A, B), (back, B, A)] {
@@ -262,7 +262,7 @@ fn a_long_cut_ends_a_mesh_stream_at_both_ends_one_way_or_both() {
 #[test]
 fn goodbyes_and_resets_do_not_cross_a_cut() {
     let mut pair = Pair::new(23);
-    let (near, far) = pair.connect(StreamKind::Mesh);
+    let (near, far) = pair.connect(StreamKind::Replication);
     pair.submit(B, Op::Recv { socket: far }, 3);
     pair.world.cut(ip(A), ip(B));
     pair.submit(A, Op::Close { socket: near }, 4);
@@ -280,7 +280,7 @@ fn goodbyes_and_resets_do_not_cross_a_cut() {
     // A refusal is a RST, too.
     pair.world.cut(ip(B), ip(A));
     let to = SocketAddr::new(ip(B), 9);
-    pair.submit(A, Op::Connect { local: None, to, kind: StreamKind::Mesh }, 7);
+    pair.submit(A, Op::Connect { local: None, to, kind: StreamKind::Replication }, 7);
     assert_eq!(pair.expect(A, 7).result.unwrap_err().kind(), ErrorKind::TimedOut);
 }
 
@@ -314,7 +314,7 @@ fn acknowledgements_do_not_cross_a_cut() {
 #[test]
 fn the_tap_shows_what_mesh_streams_carried() {
     let mut pair = Pair::new(25);
-    let (near, far) = pair.connect(StreamKind::Mesh);
+    let (near, far) = pair.connect(StreamKind::Replication);
     pair.send(A, near, b"before", 3);
     pair.run_ms(10);
     assert!(pair.world.tap().is_empty());
@@ -335,7 +335,7 @@ fn the_tap_shows_what_mesh_streams_carried() {
 fn the_world_counts_events_and_turns() {
     let mut pair = Pair::new(26);
     let before = pair.world.stats();
-    pair.connect(StreamKind::Mesh);
+    pair.connect(StreamKind::Replication);
     let after = pair.world.stats();
     assert!(after.events >= before.events + 2, "{after:?}");
     assert!(after.turns >= before.turns + 4, "{after:?}");
@@ -348,7 +348,7 @@ fn a_process_that_dies_with_bytes_unread_breaks_its_stream_off_at_any_byte() {
     for seed in 0..30 {
         let mut pair = Pair::new(seed);
         pair.world.set_delay(ip(A), ip(B), 20 * MS);
-        let (near, far) = pair.connect(StreamKind::Mesh);
+        let (near, far) = pair.connect(StreamKind::Replication);
         pair.submit(B, Op::Recv { socket: far }, 3);
         pair.send(B, far, b"unread", 4);
         pair.run_ms(100);

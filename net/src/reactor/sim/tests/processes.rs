@@ -8,7 +8,7 @@ use super::*;
 #[test]
 fn a_killed_process_says_goodbye_and_keeps_its_page_cache() {
     let mut pair = Pair::new(8);
-    let (near, _) = pair.connect(StreamKind::Mesh);
+    let (near, _) = pair.connect(StreamKind::Replication);
     pair.submit(A, Op::Recv { socket: near }, 3);
     let file = prepared(&pair.world.disk(pair.nodes[B]), "/d/file", 4096);
     file.live().lock().unwrap()[0] = 9;
@@ -41,7 +41,7 @@ fn a_lock_is_exclusive_and_ends_with_the_node() {
 #[test]
 fn a_paused_node_is_silent_while_its_kernel_goes_on() {
     let mut pair = Pair::new(40);
-    let (near, far) = pair.connect(StreamKind::Mesh);
+    let (near, far) = pair.connect(StreamKind::Replication);
     pair.submit(B, Op::Recv { socket: far }, 3);
     let disk = pair.world.disk(pair.nodes[B]);
     let file = prepared(&disk, "/d/log", 4096);
@@ -114,7 +114,7 @@ fn one_loop_can_be_held_up() {
 fn a_process_dies_right_before_the_effect_that_was_named() {
     for effects in 1..=4 {
         let mut pair = Pair::new(43);
-        let (near, far) = pair.connect(StreamKind::Mesh);
+        let (near, far) = pair.connect(StreamKind::Replication);
         pair.submit(B, Op::Recv { socket: far }, 3);
         let file = prepared(&pair.world.disk(pair.nodes[A]), "/d/log", 4096);
         pair.world.arm_crash(pair.nodes[A], effects);
