@@ -19,6 +19,7 @@ use net::reactor::epoll::EpollIo;
 use net::reactor::helper::{Helper, HelperHandle};
 use net::reactor::uring::UringIo;
 use net::reactor::{Backend, Io, IoBackend, Mono, OsFile, OsRandom, ReactorConfig, choose_backend};
+use net::wire::body::Compression;
 use wal::MappedFile;
 
 use crate::clock::Time;
@@ -574,5 +575,7 @@ fn mesh_settings(config: &Config) -> MeshSettings {
         value_bytes_max: config.value_bytes_max,
         wal_retain_bytes: config.wal_retain_bytes,
         collects_tombstones: config.collects_tombstones,
+        packs: config.compression == Compression::Lz4,
+        catch_up_rate: config.catch_up_rate,
     }
 }

@@ -2,11 +2,13 @@
 //! nothing else. Each of these once poisoned a node or raised a watermark falsely.
 
 use bytes::Bytes;
+use engine::replication::WINDOW_BYTES;
 use engine::replication::receive::{Cores, Receiver, StreamError};
 use engine::replication::watermarks::Watermarks;
 use engine::storage::NodeSecret;
 use net::ids::{Class, CoreIndex, Incarnation, LogId, NodeId, StreamOffset, Version};
 use net::wire::body::{Claim, Compression, Records, RecordsHead};
+use net::wire::packing::{Packer, Packing};
 use wal::{ControlRecord, Lsn, RecordDraft, RecordOp};
 
 const SECRET: NodeSecret = NodeSecret(7);
@@ -171,4 +173,88 @@ fn what_is_held_already_is_left_out_and_the_claim_over_it_takes_effect() {
     assert_eq!(left(&|version| version != 8), (vec![all[3].clone()], Version(0)));
     assert_eq!(left(&|version| version < 8 && version > 5), (vec![all[0].clone(), all[3].clone()], Version(0)));
     assert_eq!(left(&|_| true), (vec![], Version(8)), "nothing is left to wait for");
+}
+
+/// Two hundred records in one packed batch, and their bytes.
+fn packed() -> (Records, usize) {
+    let raw: Vec<u8> = (1..=200).flat_map(|at| record(RecordOp::Put, at << 22, b"key", &[7; 100])).collect();
+    let len = raw.len();
+    let mut records = batch(LOG, raw);
+    let block = Packer::default().pack(&mut Packing::default(), std::slice::from_ref(&records.payload));
+    records.payload = block.expect("equal values become smaller");
+    records.head.compression = Compression::Lz4;
+    records.head.count = 200;
+    (records, len)
+}
+
+#[test]
+fn a_packed_batch_is_what_it_was_and_counts_as_such() {
+    let (mut receiver, mut cores) = receiver();
+    let (first, len) = packed();
+    let parts = receiver.records(&first, &mut cores, |_| false).unwrap();
+    let records: usize = parts.iter().flat_map(|part| &part.records).map(Bytes::len).sum();
+    assert_eq!(records, len);
+    // The next one stands behind the bytes as they were.
+    let (mut next, _) = packed();
+    next.head.stream_offset = StreamOffset(first.payload.len() as u64);
+    assert!(matches!(receiver.records(&next, &mut cores, |_| false), Err(StreamError::Offset { .. })));
+    next.head.stream_offset = StreamOffset(len as u64);
+    receiver.records(&next, &mut cores, |_| false).unwrap();
+}
+
+#[test]
+fn a_packed_batch_that_is_not_what_its_head_says_is_refused_whole() {
+    let (sound, len) = packed();
+    let refused = |change: &dyn Fn(&mut Records)| {
+        let (mut receiver, mut cores) = receiver();
+        let mut bad = sound.clone();
+        change(&mut bad);
+        let error = receiver.records(&bad, &mut cores, |_| false).expect_err("must be refused");
+        receiver.records(&sound, &mut cores, |_| false).expect("nothing was taken of the one before");
+        error
+    };
+    let raw = |bytes: usize| move |bad: &mut Records| bad.head.raw_bytes = u32::try_from(bytes).unwrap();
+    // Shorter, longer, more than a block of its length can hold, more than any batch has.
+    for bytes in [len - 8, len + 8, 255 * sound.payload.len() + 1_000, 1 << 30] {
+        let error = refused(&raw(bytes));
+        assert!(matches!(error, StreamError::Packed { log: LOG, .. }), "{bytes}: {error:?}");
+        assert!(error.to_string().contains("packed payload is damaged"), "{error}");
+    }
+    for cut in 0..sound.payload.len() {
+        let error = refused(&|bad| bad.payload = sound.payload.slice(..cut));
+        assert!(matches!(error, StreamError::Packed { .. }), "cut at {cut}: {error:?}");
+    }
+    assert!(matches!(refused(&|bad| bad.head.count = 199), StreamError::Count { found: 200, .. }));
+    // Whatever a changed byte makes of it, no record passes that is not the one that was written.
+    for at in 0..sound.payload.len() {
+        let (mut receiver, mut cores) = receiver();
+        let mut payload = sound.payload.to_vec();
+        payload[at] ^= 0x55;
+        let damaged = Records { payload: payload.into(), ..sound.clone() };
+        if let Ok(parts) = receiver.records(&damaged, &mut cores, |_| false) {
+            let records: Vec<u8> = parts.iter().flat_map(|part| &part.records).flatten().copied().collect();
+            assert_eq!(records, sound.unpacked().unwrap(), "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_unpacked_beyond_the_credit_or_unasked() {
+    let (mut receiver, mut cores) = receiver();
+    let (mut bad, _) = packed();
+    bad.payload = bad.payload.slice(1..);
+    bad.head.log = LogId { node: NodeId(6), ..LOG };
+    assert!(matches!(receiver.records(&bad, &mut cores, |_| false), Err(StreamError::NotAsked(_))));
+    let (mut at, mut sent) = (0u64, 0);
+    let error = loop {
+        let (mut next, len) = packed();
+        next.head.stream_offset = StreamOffset(at);
+        match receiver.records(&next, &mut cores, |_| false) {
+            Ok(_) => at += len as u64,
+            Err(error) => break error,
+        }
+        sent += next.payload.len();
+    };
+    assert_eq!(error, StreamError::Flooded);
+    assert!(at >= WINDOW_BYTES && at < WINDOW_BYTES + 100_000, "{at} bytes were unpacked of {sent}");
 }

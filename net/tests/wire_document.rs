@@ -10,7 +10,7 @@ use net::wire::body::{
 use net::wire::header::{FIELDS, HEADER_BYTES};
 use net::wire::limits;
 use net::wire::opcode::RETIRED;
-use net::wire::samples::samples;
+use net::wire::samples::{packed_records, samples};
 
 const DOCUMENT: &str = include_str!("../../docs/WIRE_PROTOCOL.md");
 
@@ -101,6 +101,14 @@ fn every_message_has_a_section_and_its_golden_sample() {
         let documented: String = block.split_whitespace().collect();
         assert_eq!(documented, sample.frame_hex, "{name}");
     }
+}
+
+#[test]
+fn the_packed_sample_of_records_is_documented() {
+    let fence = "```golden packed Records\n";
+    let start = DOCUMENT.find(fence).expect("the packed sample") + fence.len();
+    let documented: String = DOCUMENT[start..].lines().take_while(|line| *line != "```").collect();
+    assert_eq!(documented, packed_records().0.frame_hex);
 }
 
 #[test]

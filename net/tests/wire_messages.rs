@@ -9,7 +9,7 @@ use net::wire::header::{HEADER_BYTES, Header, MAGIC, crc32c};
 use net::wire::limits::{
     CONTROL_BODY_BYTES_MAX, FEED_BYTES_MAX, KEY_BYTES_MAX, RECORDS_PAYLOAD_BYTES_MAX, TEXT_BYTES_MAX, VALUE_BYTES_MAX,
 };
-use net::wire::samples::{Sample, samples};
+use net::wire::samples::{Sample, packed_records, samples};
 use net::wire::{DecodeError, EncodeError, Foreign, Frame, FrameReader, Message, Opcode, WireError, encode_frame};
 use proptest::prelude::*;
 
@@ -317,6 +317,55 @@ fn a_head_that_contradicts_its_payload_is_refused() {
         );
     }
     assert!(Records::decode(&Bytes::from(good)).is_ok());
+}
+
+#[test]
+fn the_packed_sample_has_its_golden_bytes_and_unpacks() {
+    let (sample, raw) = packed_records();
+    assert_eq!(hex(&encoded(&sample)), sample.frame_hex);
+    let frame = only_frame(&encoded(&sample)).unwrap().unwrap();
+    assert_eq!(Message::decode(&frame).unwrap(), sample.message);
+    let Message::Records(records) = sample.message else { unreachable!() };
+    assert_eq!(records.unpacked().unwrap(), raw);
+}
+
+#[test]
+fn a_packed_head_that_contradicts_its_payload_is_refused() {
+    let (sample, _) = packed_records();
+    let good = encoded(&sample)[HEADER_BYTES..].to_vec();
+    let packed_bytes = u32::try_from(good.len() - 40).unwrap();
+    let with = |raw_bytes: u32| {
+        let mut bad = good.clone();
+        bad[28..32].copy_from_slice(&raw_bytes.to_le_bytes());
+        Records::decode(&Bytes::from(bad))
+    };
+    // As small as the payload, and larger than any block of its length can be; not whole records.
+    for raw_bytes in [0, 8, 48, 79, 255 * packed_bytes + 1_000, 8 << 20, u32::MAX & !7] {
+        assert!(matches!(with(raw_bytes), Err(DecodeError::Value { .. })), "{raw_bytes}");
+    }
+    // As much as a block of its length might hold: it does not, and says so without more memory than that.
+    for raw_bytes in [72, 88, 255 * packed_bytes / 8 * 8] {
+        let refused = with(raw_bytes).unwrap().unpacked();
+        assert!(refused.as_ref().is_err_and(|error| error.to_string().contains("packed")), "{raw_bytes}: {refused:?}");
+    }
+    // Built by hand it is held to the same.
+    let (Sample { message: Message::Records(mut records), .. }, _) = packed_records() else { unreachable!() };
+    records.head.raw_bytes = 1 << 30;
+    assert!(records.unpacked().is_err());
+}
+
+#[test]
+fn a_packed_payload_with_any_byte_changed_unpacks_to_its_length_or_not_at_all() {
+    let (sample, raw) = packed_records();
+    let Message::Records(records) = sample.message else { unreachable!() };
+    for at in 0..records.payload.len() {
+        for byte in 0..=u8::MAX {
+            let mut payload = records.payload.to_vec();
+            payload[at] = byte;
+            let damaged = Records { payload: payload.into(), ..records.clone() };
+            assert!(damaged.unpacked().is_ok_and(|found| found.len() == raw.len()) || damaged.unpacked().is_err());
+        }
+    }
 }
 
 #[test]

@@ -239,6 +239,43 @@ fn a_region_away_while_a_lot_is_written_catches_up_from_segments() {
 }
 
 #[test]
+fn a_region_catches_up_no_faster_than_allowed_while_the_others_get_what_is_new_at_once() {
+    let mut mesh = Mesh::new(12);
+    mesh.region("sfo").kill();
+    mesh.region("sfo").set_flow(true, 1_000_000);
+    mesh.region("sfo").start();
+    mesh.run_ms(2_000);
+    mesh.region("ams").lose_power();
+    mesh.run_ms(5_000);
+    // Twice 19 MB: each core keeps 8 MB of it in hand, the rest is read back.
+    for part in 0..32 {
+        assert!(all_stored(&mesh.region("sfo").set_many(keys(&format!("k{part}"), 100), 12_000)));
+    }
+    mesh.region("ams").start();
+    let start = mesh.region("sfo").sent_records_bytes("ams");
+    for _ in 0..1_000 {
+        mesh.run_ms(10);
+        if mesh.region("sfo").sent_records_bytes("ams") > start + 100_000 {
+            break;
+        }
+    }
+    let before = mesh.region("sfo").sent_records_bytes("ams");
+    for second in 1..=5u64 {
+        let key = format!("new:{second}");
+        assert_eq!(mesh.region("sfo").set(&key, 100), Outcome::Stored);
+        mesh.run_ms(300);
+        assert!(matches!(mesh.region("nyc").get(&key), Outcome::Read(Some(_))), "nyc has {key} at once");
+        mesh.run_ms(700);
+        let sent = mesh.region("sfo").sent_records_bytes("ams") - before;
+        let allowed = second * 1_000_000;
+        assert!((allowed / 2..=allowed + allowed / 4 + 1_100_000).contains(&sent), "{sent} bytes in {second} s");
+    }
+    // What it sends is one byte over and over: packed it is next to nothing.
+    assert!(mesh.bytes_between("sfo", "ams") < 1_000_000, "{}", mesh.bytes_between("sfo", "ams"));
+    mesh.converged();
+}
+
+#[test]
 fn expired_values_stay_expired_everywhere() {
     let mut mesh = Mesh::new(11);
     assert_eq!(mesh.region("sfo").set("k", 50), Outcome::Stored);

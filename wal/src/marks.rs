@@ -180,6 +180,10 @@ named! {
         LogBeginsLate = "log-begins-late",
         /// A claim waited for what superseded a removed segment.
         ClaimHeldBack = "claim-held-back",
+        /// A bulk read waited for `CATCH_UP_RATE`.
+        CatchUpPaced = "catch-up-paced",
+        /// A batch went out packed.
+        BatchPacked = "batch-packed",
         /// A follower's credit was used up.
         CreditExhausted = "credit-exhausted",
         /// A follower asked for a log of an earlier run.

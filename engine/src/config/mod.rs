@@ -27,6 +27,7 @@ use std::time::Duration;
 use clap::ArgMatches;
 use net::ids::RegionName;
 use net::reactor::IoBackend;
+use net::wire::body::Compression;
 use tracing::Level;
 use wal::CommitPath;
 
@@ -174,6 +175,10 @@ pub struct Config {
     pub wal_retain_bytes: u64,
     /// Whether what was deleted, or has expired, is forgotten once every member of the mesh holds that.
     pub collects_tombstones: bool,
+    /// Whether records are packed for the other regions.
+    pub compression: Compression,
+    /// Bytes a second that a peer is brought up to date with; 0: no bound.
+    pub catch_up_rate: u64,
     /// The least important messages that are logged.
     pub log_level: Level,
     /// One-way delay of what arrives from each address; empty outside the lab.
@@ -253,6 +258,10 @@ impl Config {
             collects_tombstones: given
                 .parsed(Setting::Tombstones, |text| values::choice(text, TOMBSTONES))?
                 .unwrap_or(false),
+            compression: given
+                .parsed(Setting::Compression, |text| values::choice(text, COMPRESSIONS))?
+                .unwrap_or(Compression::Lz4),
+            catch_up_rate: given.parsed(Setting::CatchUpRate, values::rate)?.unwrap_or(0),
             log_level: given.parsed(Setting::LogLevel, |text| values::choice(text, LOG_LEVELS))?.unwrap_or(Level::INFO),
             lab_link_delays: lab_link_delays.unwrap_or_default(),
             origins: given.into_origins(),
@@ -295,6 +304,8 @@ impl Config {
             Setting::MemoryLimit => self.memory_limit.map(|bytes| bytes.to_string()).unwrap_or_default(),
             Setting::WalRetain => self.wal_retain_bytes.to_string(),
             Setting::Tombstones => word(TOMBSTONES, self.collects_tombstones),
+            Setting::Compression => word(COMPRESSIONS, self.compression),
+            Setting::CatchUpRate => self.catch_up_rate.to_string(),
             Setting::LogLevel => word(LOG_LEVELS, self.log_level),
             Setting::LabLinkDelays => {
                 let delay = |(ip, delay): &(IpAddr, Duration)| format!("{ip}={}", delay.as_secs_f64() * 1000.0);
@@ -331,6 +342,7 @@ const IO_BACKENDS: &[(&str, IoBackend)] =
 const TOMBSTONES: &[(&str, bool)] = &[("keep", false), ("collect", true)];
 const DURABILITIES: &[(&str, Durability)] = &[("fsync", Durability::Fsync), ("os", Durability::Os)];
 const COMMIT_PATHS: &[(&str, CommitPath)] = &[("mmap", CommitPath::Mmap), ("direct", CommitPath::Direct)];
+const COMPRESSIONS: &[(&str, Compression)] = &[("lz4", Compression::Lz4), ("none", Compression::None)];
 const LOG_LEVELS: &[(&str, Level)] = &[
     ("error", Level::ERROR),
     ("warn", Level::WARN),

@@ -24,6 +24,8 @@ pub enum Setting {
     MemoryLimit,
     WalRetain,
     Tombstones,
+    Compression,
+    CatchUpRate,
     LogLevel,
     LabLinkDelays,
 }
@@ -46,7 +48,7 @@ pub struct Row {
 }
 
 /// All settings, in the order of [`Setting`].
-pub const SETTINGS: [Row; 22] = [
+pub const SETTINGS: [Row; 24] = [
     Row {
         setting: Setting::Region,
         key: "REGION",
@@ -206,6 +208,22 @@ pub const SETTINGS: [Row; 22] = [
         form: "keep|collect",
         default: "keep",
         help: "Whether what was deleted, or has expired, is forgotten once every member of the mesh holds that",
+    },
+    Row {
+        setting: Setting::Compression,
+        key: "COMPRESSION",
+        flag: "compression",
+        form: "lz4|none",
+        default: "lz4",
+        help: "Whether batches of records are packed for the other regions where that makes them smaller; nodes need not agree",
+    },
+    Row {
+        setting: Setting::CatchUpRate,
+        key: "CATCH_UP_RATE",
+        flag: "catch-up-rate",
+        form: "BYTES",
+        default: "0",
+        help: "Bytes of its log a second that the node reads to bring one peer up to date; 0: as many as the link takes",
     },
     Row {
         setting: Setting::LogLevel,

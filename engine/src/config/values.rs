@@ -59,6 +59,17 @@ pub(super) fn bytes(text: &str) -> Result<u64, Problem> {
     count.checked_mul(unit).ok_or_else(|| format!("larger than anything this setting allows; write {WHAT}"))
 }
 
+/// Slower than this a region would not be brought up to date within a day after an hour's outage of quiet writing.
+const RATE_FLOOR: u64 = 64 * 1024;
+
+/// Bytes a second, 0 for no bound.
+pub(super) fn rate(text: &str) -> Result<u64, Problem> {
+    match bytes(text)? {
+        1..RATE_FLOOR => Err(format!("too slow to ever end; write {RATE_FLOOR} or more, or 0 for no bound")),
+        rate => Ok(rate),
+    }
+}
+
 /// A number of bytes below 4 GiB.
 pub(super) fn small_bytes(text: &str) -> Result<u32, Problem> {
     let too_large =

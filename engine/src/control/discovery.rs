@@ -254,10 +254,12 @@ impl<H: Host> ControlLoop<H> {
                 received.add(link.received);
             }
             status.sent_records_bytes = sent.records;
+            status.sent_records_raw_bytes = sent.raw_records;
             status.sent_claims_bytes = sent.claims;
             status.sent_heartbeats_bytes = sent.heartbeats;
             status.sent_other_bytes = sent.other;
             status.received_records_bytes = received.records;
+            status.received_records_raw_bytes = received.raw_records;
             let acknowledged = own.and_then(|own| self.acknowledged.get(&(node, own.id)).copied());
             let acknowledged = acknowledged.unwrap_or(wal::Version::ZERO);
             status.acknowledged = acknowledged.0;

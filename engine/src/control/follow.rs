@@ -7,6 +7,7 @@ use net::wire::body::{
     Credit, Follow, FollowLog, LogEntry, LogState, Logs, Refuse, RefuseCode, Watermark, Watermarks as WatermarksBody,
     records,
 };
+use net::wire::header::HEADER_BYTES;
 use net::wire::message::Message;
 use wal::RecordView;
 use wal::marks::{Mark, reach};
@@ -26,7 +27,8 @@ impl<H: Host> ControlLoop<H> {
             Message::Records(batch) => {
                 let Some(link) = self.links.get_mut(key.index) else { return };
                 let Some(node) = link.hello().map(|hello| hello.node) else { return };
-                link.received.records += batch.payload.len() as u64;
+                link.received.records += (HEADER_BYTES + records::HEAD_BYTES + batch.payload.len()) as u64;
+                link.received.raw_records += u64::from(batch.head.raw_bytes);
                 if batch.head.log.node != node {
                     let text = "a source may only stream its own logs in this version";
                     self.refuse(key, &Refuse::new(RefuseCode::Unexpected, text));

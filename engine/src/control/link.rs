@@ -9,8 +9,10 @@ use net::reactor::{Mono, Socket, Tag};
 use net::wire::body::{Heartbeat, Hello, Stable};
 use net::wire::frame::FrameReader;
 use net::wire::message::Message;
+use net::wire::packing::Packing;
 
 use super::DialTarget;
+use crate::replication::pace::Pace;
 use crate::replication::receive::Receiver;
 use crate::replication::send::{ReadRequest, Sender};
 
@@ -49,6 +51,8 @@ pub(crate) enum Role {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Traffic {
     pub(crate) records: u64,
+    /// What the records took before they were packed, without the heads of their messages.
+    pub(crate) raw_records: u64,
     pub(crate) claims: u64,
     pub(crate) heartbeats: u64,
     pub(crate) other: u64,
@@ -57,6 +61,7 @@ pub(crate) struct Traffic {
 impl Traffic {
     pub(crate) fn add(&mut self, other: Traffic) {
         self.records += other.records;
+        self.raw_records += other.raw_records;
         self.claims += other.claims;
         self.heartbeats += other.heartbeats;
         self.other += other.other;
@@ -105,8 +110,13 @@ pub(crate) struct Link {
     pub(crate) received: Traffic,
     /// The lab's one-way delay for what this peer sends, in ns.
     pub(crate) delay_ns: u64,
+    /// Whether packing gains on what is sent here.
+    pub(crate) packing: Packing,
     /// The bulk read that its sender waits for.
     pub(crate) reading: Option<ReadRequest>,
+    /// That read's time has not come: it begins then.
+    pub(crate) reads_at: Option<Mono>,
+    pub(crate) pace: Pace,
     line: VecDeque<(Mono, Bytes)>,
     line_bytes: usize,
 }
@@ -144,7 +154,10 @@ impl Link {
             sent: Traffic::default(),
             received: Traffic::default(),
             delay_ns,
+            packing: Packing::default(),
             reading: None,
+            reads_at: None,
+            pace: Pace::default(),
             line: VecDeque::new(),
             line_bytes: 0,
         }
@@ -190,10 +203,11 @@ impl Link {
         self.out.push(bytes.into());
     }
 
-    /// Queues a message whose payload is not copied.
-    pub(crate) fn push_records(&mut self, head: Vec<u8>, runs: Vec<Bytes>) {
+    /// Queues a message whose payload is not copied. Unpacked it has `raw_bytes`.
+    pub(crate) fn push_records(&mut self, head: Vec<u8>, runs: Vec<Bytes>, raw_bytes: u32) {
         let len = head.len() + runs.iter().map(Bytes::len).sum::<usize>();
         self.sent.records += len as u64;
+        self.sent.raw_records += u64::from(raw_bytes);
         self.out_bytes += len;
         self.out.push(head.into());
         self.out.extend(runs);

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use net::ids::LogId;
 use net::reactor::{Completion, Io, Listener, Mono, Op, StreamKind, Wait};
 use net::wire::body::Member;
+use net::wire::packing::Packer;
 use slab::Slab;
 use wal::Version;
 
@@ -156,6 +157,10 @@ pub struct MeshSettings {
     pub wal_retain_bytes: u64,
     /// Whether what was deleted, or has expired, is forgotten once every member of the mesh holds that.
     pub collects_tombstones: bool,
+    /// Whether batches are packed where that gains.
+    pub packs: bool,
+    /// Bytes of segments a second that are read for one follower; 0: no bound.
+    pub catch_up_rate: u64,
 }
 
 /// What the control thread is made of.
@@ -260,6 +265,7 @@ pub struct ControlLoop<H: Host> {
     past_traffic: BTreeMap<net::ids::NodeId, (Traffic, Traffic)>,
     /// Versions idle cores were asked to reach.
     raised: Vec<Version>,
+    packer: Packer,
     segment_files: HashMap<SegmentRef, H::File>,
     /// Segments that their cores would give up, by core.
     removable: Vec<(u16, Removable)>,
@@ -332,6 +338,7 @@ impl<H: Host> ControlLoop<H> {
             notes: Notes::recovered(parts.forgotten),
             cut_at: Mono(0),
             past_traffic: BTreeMap::new(),
+            packer: Packer::default(),
             segment_files: HashMap::new(),
             removable: Vec::new(),
             resting: Vec::new(),
@@ -460,6 +467,7 @@ impl<H: Host> ControlLoop<H> {
         self.run_discovery();
         self.dial();
         self.ask_relays();
+        self.start_paced_reads();
         self.serve_followers();
         self.let_segments_go();
         self.let_old_runs_go();
@@ -497,7 +505,7 @@ impl<H: Host> ControlLoop<H> {
             until = until.min(at);
         }
         for (_, link) in &self.links {
-            if let Some(at) = link.next_release() {
+            for at in [link.next_release(), link.reads_at].into_iter().flatten() {
                 until = until.min(at);
             }
         }

@@ -2,7 +2,7 @@
 
 use net::ids::{LogId, RequestId, Version};
 use net::reactor::{Completion, FileJob, Op, Outcome};
-use net::wire::body::{Logs, Refuse, RefuseCode};
+use net::wire::body::{Compression, Logs, Refuse, RefuseCode};
 use net::wire::limits::LOGS_MAX;
 use net::wire::message::Message;
 use wal::marks::{Mark, reach};
@@ -154,10 +154,17 @@ impl<H: Host> ControlLoop<H> {
                 step => step,
             };
             match step {
-                Step::Records { head, runs } => {
+                Step::Records { mut head, mut runs } => {
+                    let block = if self.mesh.packs { self.packer.pack(&mut link.packing, &runs) } else { None };
+                    if let Some(block) = block {
+                        reach(Mark::BatchPacked);
+                        head.compression = Compression::Lz4;
+                        runs = vec![block];
+                    }
+                    let raw_bytes = head.raw_bytes;
                     let bytes = runs.iter().map(bytes::Bytes::len).sum();
                     match head.encode_frame_head(RequestId(0), bytes) {
-                        Ok(head) => link.push_records(head, runs),
+                        Ok(head) => link.push_records(head, runs, raw_bytes),
                         Err(error) => {
                             tracing::error!(%error, "a batch could not be encoded");
                             link.broken = true;
@@ -170,7 +177,15 @@ impl<H: Host> ControlLoop<H> {
                 }
                 Step::Claim(claim) => link.push(&Message::Claim(claim), RequestId(0)),
                 Step::Read(request) => {
-                    self.read_segment(key, request);
+                    let now = self.time.mono;
+                    let at = link.pace.next(self.mesh.catch_up_rate, request.len, now);
+                    if at > now {
+                        reach(Mark::CatchUpPaced);
+                        link.reading = Some(request);
+                        link.reads_at = Some(at);
+                    } else {
+                        self.read_segment(key, request);
+                    }
                 }
                 Step::Idle => {
                     self.serve.remove(&key);
@@ -217,6 +232,21 @@ impl<H: Host> ControlLoop<H> {
             self.logs.current().cores[usize::from(core)].remove_before(&removable);
             self.segment_files.retain(|segment, _| segment.core.0 != core || segment.number != removable.number);
             self.cores[usize::from(core)].send(ToCore::RemoveSegment(removable.number));
+        }
+    }
+
+    /// Begins the reads whose time has come.
+    pub(super) fn start_paced_reads(&mut self) {
+        let now = self.now();
+        let mut due = Vec::new();
+        for (index, link) in &mut self.links {
+            if link.reads_at.is_some_and(|at| at <= now) {
+                link.reads_at = None;
+                due.extend(link.reading.map(|request| (LinkKey { index, generation: link.generation }, request)));
+            }
+        }
+        for (key, request) in due {
+            self.read_segment(key, request);
         }
     }
 

@@ -34,16 +34,22 @@ pub struct PeerStatus {
     pub acknowledged: u64,
     /// The highest version of the peer's logs that this node holds.
     pub held: u64,
-    /// Bytes sent to the peer.
+    /// Bytes of records sent to the peer, as they went over the wire, with the heads of their messages.
     pub sent_records_bytes: u64,
+    /// Bytes of the same records before they were packed, without those heads.
+    #[serde(default)]
+    pub sent_records_raw_bytes: u64,
     /// Bytes of claims sent.
     pub sent_claims_bytes: u64,
     /// Bytes of heartbeats sent.
     pub sent_heartbeats_bytes: u64,
     /// Bytes of other messages sent.
     pub sent_other_bytes: u64,
-    /// Bytes received.
+    /// Bytes of records received, as they came over the wire, with the heads of their messages.
     pub received_records_bytes: u64,
+    /// Bytes of the same records once unpacked, without those heads.
+    #[serde(default)]
+    pub received_records_raw_bytes: u64,
 }
 
 /// One row of the member table, as this node sees it.

@@ -134,12 +134,24 @@ pub const PEER_METRICS: &[Metric<PeerStatus>] = &[
         "Age of the oldest write of this node that the peer has not acknowledged as durable; 0 when it has all.",
         |peer| peer.lag_ms,
     ),
-    counter("peer_sent_records_bytes", "Bytes of records sent to the peer.", |peer| peer.sent_records_bytes),
+    counter(
+        "peer_sent_records_bytes",
+        "Bytes of records sent to the peer, as on the wire: packed where that gains, with the heads of their messages.",
+        |peer| peer.sent_records_bytes,
+    ),
+    counter(
+        "peer_sent_records_raw_bytes",
+        "Bytes of the same records as they lie in the log, before packing and without those heads.",
+        |peer| peer.sent_records_raw_bytes,
+    ),
     counter("peer_sent_claims_bytes", "Bytes of claims sent to the peer.", |peer| peer.sent_claims_bytes),
     counter("peer_sent_heartbeats_bytes", "Bytes of heartbeats sent to the peer.", |peer| peer.sent_heartbeats_bytes),
     counter("peer_sent_other_bytes", "Bytes of everything else sent to the peer.", |peer| peer.sent_other_bytes),
-    counter("peer_received_records_bytes", "Bytes of records received from the peer.", |peer| {
+    counter("peer_received_records_bytes", "Bytes of records received from the peer, as on the wire.", |peer| {
         peer.received_records_bytes
+    }),
+    counter("peer_received_records_raw_bytes", "Bytes of the same records, unpacked and without heads.", |peer| {
+        peer.received_records_raw_bytes
     }),
 ];
 

@@ -12,6 +12,7 @@ pub mod known;
 pub mod lag;
 pub mod logs;
 pub mod members;
+pub mod pace;
 pub mod pass;
 pub mod receive;
 pub mod send;

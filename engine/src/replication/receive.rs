@@ -10,6 +10,7 @@ use bytes::Bytes;
 use net::ids::{LogId, StreamOffset, Version};
 use net::wire::body::{Claim, Records, RecordsHead, records};
 use net::wire::limits::LOGS_MAX;
+use net::wire::packing::UnpackError;
 use wal::marks::{Mark, reach};
 use wal::planted::{self, Fault};
 use wal::{ControlRecord, Lsn, RecordOp, RecordView};
@@ -43,6 +44,14 @@ pub enum StreamError {
         log: LogId,
         /// Whose record.
         origin: u32,
+    },
+    /// A packed batch that does not unpack.
+    #[error("a batch of {log} cannot be read ({error}); the link is reset and the batch fetched again")]
+    Packed {
+        /// Which log.
+        log: LogId,
+        /// What is wrong.
+        error: UnpackError,
     },
     /// The count in the head is wrong.
     #[error("a batch of {log} announced {announced} records and held {found}")]
@@ -266,12 +275,17 @@ impl Receiver {
         if !self.logs.contains_key(&head.log) {
             return Err(StreamError::NotAsked(head.log));
         }
+        // Behind the checks above: nobody makes this node unpack more than it asked for.
+        let payload = batch.unpacked().map_err(|error| {
+            reach(Mark::BatchDamaged);
+            StreamError::Packed { log: head.log, error }
+        })?;
         let count = u16::try_from(cores.tracks.len()).expect("a node has at most 64 cores");
         let mut runs: Vec<Vec<Bytes>> = vec![Vec::new(); usize::from(count)];
         let mut open: Option<(u16, usize)> = None;
         let (mut at, mut found) = (0, 0u32);
-        while at < batch.payload.len() {
-            let (record, len) = RecordView::parse(&batch.payload[at..]).map_err(|error| {
+        while at < payload.len() {
+            let (record, len) = RecordView::parse(&payload[at..]).map_err(|error| {
                 reach(Mark::BatchDamaged);
                 StreamError::Damaged { log: head.log, index: found, detail: error.to_string() }
             })?;
@@ -280,7 +294,7 @@ impl Receiver {
             let owner = (record.op == RecordOp::Control || !is_covered(&record)).then_some(owner);
             if open.map(|(core, _)| core) != owner {
                 if let Some((core, start)) = open {
-                    runs[usize::from(core)].push(batch.payload.slice(start..at));
+                    runs[usize::from(core)].push(payload.slice(start..at));
                 }
                 open = owner.map(|owner| (owner, at));
             }
@@ -291,9 +305,9 @@ impl Receiver {
             return Err(StreamError::Count { log: head.log, announced: head.count, found });
         }
         if let Some((core, start)) = open {
-            runs[usize::from(core)].push(batch.payload.slice(start..));
+            runs[usize::from(core)].push(payload.slice(start..));
         }
-        self.received += batch.payload.len() as u64;
+        self.received += payload.len() as u64;
         let mut parts = Vec::new();
         let mut requirements = Vec::new();
         for (core, records) in (0..count).zip(runs) {

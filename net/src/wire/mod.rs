@@ -12,6 +12,7 @@ pub mod header;
 pub mod limits;
 pub mod message;
 pub mod opcode;
+pub mod packing;
 pub mod samples;
 
 pub use body::Body;

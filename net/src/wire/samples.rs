@@ -45,6 +45,16 @@ pub fn samples() -> Result<Vec<Sample>, NameError> {
     Ok(all)
 }
 
+/// Two records of a payload that was packed: another writer of lz4 may make another block of it, every reader makes the same of
+/// this one.
+#[must_use]
+pub fn packed_records() -> (Sample, Bytes) {
+    let raw: Bytes = [RECORD_LIKE; 2].concat().into();
+    let block = [&[0xff, 25], RECORD_LIKE, &[40, 0, 16, 0x50], &RECORD_LIKE[35..]].concat();
+    let head = RecordsHead { count: 2, raw_bytes: 80, compression: Compression::Lz4, ..records_head() };
+    (sample(0, Message::Records(Records { head, payload: block.into() }), PACKED_RECORDS), raw)
+}
+
 fn hello(node: u32, region: &str, purpose: Purpose, last_octet: u8) -> Result<Hello, NameError> {
     Ok(Hello {
         protocol_min: 1,
@@ -145,22 +155,29 @@ fn discovery() -> Result<Vec<Sample>, NameError> {
     ])
 }
 
-fn replication() -> Vec<Sample> {
-    let log = LogId { node: NodeId(0x0a00_0001), incarnation: Incarnation(0x1122_3344_5566_7788) };
-    let (from, to) = (Version(0x0100_0000), Version(0x0200_0000));
-    let mark = Watermark { log, version: to, persisted: from, class: Class(0) };
-    let open = LogEntry { log, first: from, end: Version(0), cores: 2, state: LogState::Open };
-    let head = RecordsHead {
-        log,
+const LOG: LogId = LogId { node: NodeId(0x0a00_0001), incarnation: Incarnation(0x1122_3344_5566_7788) };
+/// Opaque to this crate; the bytes only have the right size.
+const RECORD_LIKE: &[u8] = b"forty bytes that stand for one record..\0";
+
+fn records_head() -> RecordsHead {
+    RecordsHead {
+        log: LOG,
         core: CoreIndex(1),
         flags: 0,
         stream_offset: StreamOffset(4096),
         count: 1,
         raw_bytes: 40,
         compression: Compression::None,
-    };
-    // Opaque to this crate; the bytes only have the right size.
-    let payload = Bytes::from_static(b"forty bytes that stand for one record..\0");
+    }
+}
+
+fn replication() -> Vec<Sample> {
+    let log = LOG;
+    let (from, to) = (Version(0x0100_0000), Version(0x0200_0000));
+    let mark = Watermark { log, version: to, persisted: from, class: Class(0) };
+    let open = LogEntry { log, first: from, end: Version(0), cores: 2, state: LogState::Open };
+    let head = records_head();
+    let payload = Bytes::from_static(RECORD_LIKE);
     let follow = Follow {
         credit: StreamOffset(4 * 1024 * 1024),
         held: Version(0x0080_0000),
@@ -242,6 +259,10 @@ const RECORDS: &str = "\
     c7010402000000005000000000000000f1547b7100000000000000006ee3f249\
     0100000a887766554433221101000000001000000000000001000000280000000000000000000000666f727479206279\
     7465732074686174207374616e6420666f72206f6e65207265636f72642e2e00";
+const PACKED_RECORDS: &str = "\
+    c7010402000000005b000000000000002d9600ea00000000000000009713122d\
+    0100000a887766554433221101000000001000000000000002000000500000000100000000000000ff19666f72747920\
+    62797465732074686174207374616e6420666f72206f6e65207265636f72642e2e002800105072642e2e00";
 const CLAIM: &str = "\
     c7010502000000002000000000000000a17ce19d000000000000000069e823b4\
     0100000a88776655443322110000000100000000000000020000000000000000";

@@ -201,12 +201,18 @@ impl Region<'_> {
         true
     }
 
-    /// Bytes of records that its node sent to another region over its present link.
+    /// What it sends is packed or not, and a follower is brought up to date with so many bytes a second at most; from its next start on.
+    pub fn set_flow(&mut self, packs: bool, catch_up_rate: u64) {
+        let settings = &mut self.mesh.nodes[self.index].settings;
+        (settings.packs, settings.catch_up_rate) = (packs, catch_up_rate);
+    }
+
+    /// Bytes of records, as they lie in the log, that its node sent to another region.
     #[must_use]
     pub fn sent_records_bytes(&self, to: &str) -> u64 {
         let status = self.mesh.nodes[self.index].node.as_ref().map(|node| node.status.read());
         let peers = status.map(|status| status.peers).unwrap_or_default();
-        peers.iter().filter(|peer| peer.region == to).map(|peer| peer.sent_records_bytes).sum()
+        peers.iter().filter(|peer| peer.region == to).map(|peer| peer.sent_records_raw_bytes).sum()
     }
 
     /// Writes `key` with a value of about `bytes` bytes; returns what the client learnt.

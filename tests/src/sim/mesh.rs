@@ -135,6 +135,7 @@ impl Mesh {
             let segment_bytes = u64::from(state.settings.segment_bytes);
             state.settings.wal_retain_bytes = plan.retain_segments * segment_bytes;
             state.settings.collects_tombstones = plan.collects;
+            (state.settings.packs, state.settings.catch_up_rate) = (plan.packs, plan.catch_up_rate);
             state.settings.memory_bytes_max = plan.memory_segments.map(|segments| segments * segment_bytes);
         }
         for link in &plan.links {
@@ -185,6 +186,9 @@ impl Mesh {
                         // A few segments: slow followers are cut off now and then.
                         wal_retain_bytes: 4 * u64::from(SEGMENT_BYTES),
                         collects_tombstones: false,
+                        // Scenarios measure what goes over links, and all that is written here can be packed.
+                        packs: false,
+                        catch_up_rate: 0,
                         memory_bytes_max: None,
                     },
                     node: None,

@@ -81,6 +81,10 @@ pub struct NodeSettings {
     pub wal_retain_bytes: u64,
     /// Whether what was deleted is forgotten once all hold that.
     pub collects_tombstones: bool,
+    /// Whether it packs what it sends.
+    pub packs: bool,
+    /// Bytes a second that a follower is brought up to date with; 0: no bound.
+    pub catch_up_rate: u64,
     /// Bytes of memory for each core, where there is a bound.
     pub memory_bytes_max: Option<u64>,
 }
@@ -308,5 +312,7 @@ fn mesh_settings(settings: &NodeSettings) -> MeshSettings {
         value_bytes_max: VALUE_BYTES_MAX,
         wal_retain_bytes: settings.wal_retain_bytes,
         collects_tombstones: settings.collects_tombstones,
+        packs: settings.packs,
+        catch_up_rate: settings.catch_up_rate,
     }
 }

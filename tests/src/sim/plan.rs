@@ -304,6 +304,10 @@ pub struct Plan {
     pub collects: bool,
     /// Segments that each core may have in memory besides its index, where there is a bound (`MEMORY_LIMIT`).
     pub memory_segments: Option<u64>,
+    /// Whether nodes pack what they send (`COMPRESSION`).
+    pub packs: bool,
+    /// Bytes a second that a follower is brought up to date with, 0 for no bound (`CATCH_UP_RATE`).
+    pub catch_up_rate: u64,
     /// The clients.
     pub clients: Vec<ClientPlan>,
     /// What goes wrong, in order.
@@ -330,6 +334,8 @@ impl Plan {
             retain_segments: 2 << random.below(4),
             memory_segments: draw_memory(seed),
             collects: false,
+            packs: Random::new(seed ^ 0x7AC4_0000_0000_0001).below(4) > 0,
+            catch_up_rate: draw_rate(seed),
             clients: draw_clients(random, nodes.len(), safety_ms),
             faults: Vec::new(),
             safety_ms,
@@ -380,6 +386,12 @@ fn draw_nodes(random: &mut Random) -> Vec<NodePlan> {
 fn draw_memory(seed: u64) -> Option<u64> {
     let mut random = Random::new(seed ^ 0x3E30_2710_0000_0007);
     random.coin().then(|| [1, 2, 3, 6][random.index(4)])
+}
+
+/// In one world of six catching up is bounded, so that it goes on for a while. Drawn by a generator of its own.
+fn draw_rate(seed: u64) -> u64 {
+    let mut random = Random::new(seed ^ 0xCA7C_4000_0000_0003);
+    [0, 0, 0, 0, 0, 2_000_000 << random.below(3)][random.index(6)]
 }
 
 /// In one world of six clocks stand so far apart that versions lie in the far future of other regions. Drawn by a generator of its own:

@@ -62,6 +62,8 @@ pub const EXPECTED: &[Mark] = &[
     Mark::TombstoneKeptForOldRun,
     Mark::DeadNotCopied,
     Mark::CoveredLeftOut,
+    Mark::BatchPacked,
+    Mark::CatchUpPaced,
     Mark::GuestCommandStalled,
     Mark::FollowStalled,
     Mark::CoreHeld,

@@ -3,11 +3,12 @@
 //! Rules:
 //! - A 40-byte head, then the payload: whole records, each padded to 8 bytes, opaque here. The header's body checksum
 //!   covers the head only; each record carries its own, from the origin's disk to ours. The payload starts 8-aligned.
-//! - `stream_offset` counts payload bytes on the wire since the stream opened, this payload excluded; the source sends
-//!   only while offset + payload ≤ credit.
+//! - `stream_offset` counts payload bytes before packing since the stream opened, this payload excluded; the source sends
+//!   only while offset < credit.
 //! - Records may come in any order and any number of copies; only claims are ordered.
-//! - `raw_bytes` is the payload's size before compression; uncompressed it equals the payload's.
-//! - EAGER and lz4 are reserved: a receiver of this version refuses them.
+//! - `raw_bytes` is the payload's size before packing. As it is, it equals the payload's; packed it is larger, by no more than
+//!   lz4 can ([`LZ4_RATIO_MAX`]), so that a few bytes never claim much memory.
+//! - EAGER is reserved: a receiver of this version refuses it.
 
 use bytes::{BufMut, Bytes};
 
@@ -19,6 +20,7 @@ use crate::wire::frame::seal;
 use crate::wire::header::HEADER_BYTES;
 use crate::wire::limits::{RECORD_ALIGN_BYTES, RECORDS_PAYLOAD_BYTES_MAX};
 use crate::wire::opcode::Opcode;
+use crate::wire::packing::{UnpackError, unpack};
 
 /// Bytes before the payload.
 pub const HEAD_BYTES: usize = 40;
@@ -33,12 +35,15 @@ pub const COPIES: u16 = 4;
 /// Flags this version speaks.
 const KNOWN: u16 = PASS | COPIES;
 
+/// More bytes than one byte of an lz4 block can stand for: each that lengthens a copy stands for at most 255.
+pub const LZ4_RATIO_MAX: usize = 255;
+
 codes! {
     /// How the payload is packed.
     Compression: u8 {
         /// Verbatim.
         None = 0,
-        /// Reserved.
+        /// One lz4 block.
         Lz4 = 1,
     }
 }
@@ -52,11 +57,11 @@ pub struct RecordsHead {
     pub core: CoreIndex,
     /// [`COPIES`] or [`PASS`]; [`EAGER`] in later versions.
     pub flags: u16,
-    /// Payload bytes sent before.
+    /// Payload bytes before packing that were sent before.
     pub stream_offset: StreamOffset,
     /// Records in the payload.
     pub count: u32,
-    /// Payload bytes before compression.
+    /// Payload bytes before packing.
     pub raw_bytes: u32,
     /// How the payload is packed.
     pub compression: Compression,
@@ -67,8 +72,23 @@ pub struct RecordsHead {
 pub struct Records {
     /// What describes the payload.
     pub head: RecordsHead,
-    /// Whole records, padded to 8 bytes each.
+    /// Whole records, padded to 8 bytes each, packed as the head says.
     pub payload: Bytes,
+}
+
+impl Records {
+    /// The records as they lie on the origin's disk. Takes no more memory than the head says, and never more than a batch has.
+    ///
+    /// # Errors
+    /// When the payload is not what the head says.
+    pub fn unpacked(&self) -> Result<Bytes, UnpackError> {
+        let contradicts = |(field, value)| UnpackError(format!("{value} is no valid {field} for it"));
+        self.head.check(self.payload.len()).map_err(contradicts)?;
+        match self.head.compression {
+            Compression::None => Ok(self.payload.clone()),
+            Compression::Lz4 => unpack(&self.payload, self.head.raw_bytes as usize),
+        }
+    }
 }
 
 impl RecordsHead {
@@ -103,12 +123,11 @@ impl RecordsHead {
         if self.flags & !KNOWN != 0 {
             return Err(("records flags", self.flags.into()));
         }
-        if self.compression != Compression::None {
-            return Err(("compression", self.compression.code().into()));
-        }
-        let sized = raw_bytes == payload_bytes
-            && raw_bytes.is_multiple_of(RECORD_ALIGN_BYTES)
-            && raw_bytes <= RECORDS_PAYLOAD_BYTES_MAX;
+        let agree = match self.compression {
+            Compression::None => raw_bytes == payload_bytes,
+            Compression::Lz4 => raw_bytes > payload_bytes && raw_bytes / LZ4_RATIO_MAX <= payload_bytes,
+        };
+        let sized = agree && raw_bytes.is_multiple_of(RECORD_ALIGN_BYTES) && raw_bytes <= RECORDS_PAYLOAD_BYTES_MAX;
         if !sized {
             return Err(("records raw bytes", self.raw_bytes.into()));
         }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use net::ids::{Class, CoreIndex, RequestId, StreamOffset};
 use net::wire::body::{Claim, Compression, Follow, FollowLog, Heartbeat, Records, RecordsHead, Watermark, Watermarks};
 use net::wire::message::Message;
+use net::wire::packing::{Packer, Packing};
 use wal::{FrameKind, Incarnation, NodeId, RecordDraft, RecordOp, RecordView};
 
 use super::super::device::Record;
@@ -50,6 +51,22 @@ fn records(offset: u64, records: &[Vec<u8>]) -> Vec<u8> {
         compression: Compression::None,
     };
     bytes_of(&Message::Records(Records { head, payload: Bytes::from(payload) }))
+}
+
+fn packed(offset: u64, records: &[Vec<u8>]) -> Vec<u8> {
+    let raw = Bytes::from(records.concat());
+    let payload =
+        Packer::default().pack(&mut Packing::default(), std::slice::from_ref(&raw)).expect("it becomes smaller");
+    let head = RecordsHead {
+        log: log(),
+        core: CoreIndex(0),
+        flags: 0,
+        stream_offset: StreamOffset(offset),
+        count: u32::try_from(records.len()).expect("few"),
+        raw_bytes: u32::try_from(raw.len()).expect("few"),
+        compression: Compression::Lz4,
+    };
+    bytes_of(&Message::Records(Records { head, payload }))
 }
 
 fn claim(from: u64, to: u64) -> Vec<u8> {
@@ -100,6 +117,21 @@ impl Wire {
             self.leaves.sent(&sent, &sender).map_err(|violation| violation.checker)?;
         }
         Ok(())
+    }
+}
+
+#[test]
+fn packed_records_are_looked_at_like_any() {
+    let (first, second) = (put(101, &[7; 300]), put(102, &[8; 300]));
+    let raw = (first.len() + second.len()) as u64;
+    for piece in [1, 7, 5_000] {
+        let mut wire = Wire::new(&[first.clone(), second.clone()], 150);
+        assert_eq!(wire.send(SOURCE, &packed(0, &[first.clone(), second.clone()]), piece), Ok(()));
+        assert_eq!(wire.leaves.records, 2);
+        // Offsets are those of the bytes before packing.
+        assert_eq!(wire.send(SOURCE, &packed(raw, std::slice::from_ref(&first)), piece), Ok(()));
+        let mut wire = Wire::new(std::slice::from_ref(&first), 150);
+        assert_eq!(wire.send(SOURCE, &packed(0, &[first.clone(), second.clone()]), piece), Err(D8));
     }
 }
 

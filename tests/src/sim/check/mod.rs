@@ -54,6 +54,7 @@ pub mod leaves;
 pub mod ledger;
 pub mod linear;
 pub mod losses;
+pub mod lz4;
 pub mod positions;
 pub mod privates;
 pub mod recovery;

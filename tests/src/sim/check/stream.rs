@@ -10,6 +10,7 @@ use net::wire::opcode::Opcode;
 use wal::Version;
 
 use super::Violation;
+use super::lz4;
 
 /// Messages are what the protocol says.
 pub const WIRE: &str = "streams carry messages";
@@ -51,9 +52,21 @@ pub enum Carried {
 #[derive(Clone, Copy, Debug)]
 enum Part {
     Header,
-    RecordsHead { payload: usize },
-    Record { left: usize },
-    Body { opcode: Opcode, len: usize },
+    RecordsHead {
+        payload: usize,
+    },
+    /// A payload that is packed.
+    Packed {
+        len: usize,
+        raw: usize,
+    },
+    Record {
+        left: usize,
+    },
+    Body {
+        opcode: Opcode,
+        len: usize,
+    },
 }
 
 /// One direction of a stream.
@@ -78,8 +91,16 @@ impl Decoder {
     /// Those of `hear`; [`WIRE`].
     pub fn feed(
         &mut self,
-        mut bytes: &[u8],
+        bytes: &[u8],
         mut hear: impl FnMut(Carried) -> Result<(), Violation>,
+    ) -> Result<(), Violation> {
+        self.take(bytes, &mut hear)
+    }
+
+    fn take(
+        &mut self,
+        mut bytes: &[u8],
+        hear: &mut dyn FnMut(Carried) -> Result<(), Violation>,
     ) -> Result<(), Violation> {
         loop {
             let skipped = self.skip.min(bytes.len());
@@ -89,13 +110,20 @@ impl Decoder {
                 Part::Header => HEADER_BYTES,
                 Part::RecordsHead { .. } => records::HEAD_BYTES,
                 Part::Record { .. } => RECORD_NAME_BYTES,
-                Part::Body { len, .. } => len,
+                Part::Body { len, .. } | Part::Packed { len, .. } => len,
             };
             let taken = (wanted - self.gathered.len()).min(bytes.len());
             self.gathered.extend_from_slice(&bytes[..taken]);
             bytes = &bytes[taken..];
             if self.skip > 0 || self.gathered.len() < wanted {
                 return Ok(());
+            }
+            if let Part::Packed { raw, .. } = self.part {
+                let records = lz4::unpacked(&self.gathered, raw).map_err(|text| Violation::new(WIRE, text))?;
+                self.gathered.clear();
+                self.part = Part::Record { left: records.len() };
+                self.take(&records, hear)?;
+                continue;
             }
             let carried = self.understand().map_err(|text| Violation::new(WIRE, text))?;
             self.gathered.clear();
@@ -130,8 +158,17 @@ impl Decoder {
                     node: net::ids::NodeId(u32_at(head, 0)),
                     incarnation: net::ids::Incarnation(u64_at(head, 4)),
                 };
-                self.part = if payload > 0 { Part::Record { left: payload } } else { Part::Header };
-                Ok(Some(Carried::Records { log, offset: u64_at(head, 16), bytes: payload as u64 }))
+                let raw = u32_at(head, 28) as usize;
+                self.part = match head[32] {
+                    0 if raw != payload => return Err(format!("{payload} bytes of records are announced as {raw}")),
+                    0 => Part::Record { left: payload },
+                    1 => Part::Packed { len: payload, raw },
+                    other => return Err(format!("records are packed in the unknown way {other}")),
+                };
+                if raw == 0 {
+                    return Err("a batch without records".into());
+                }
+                Ok(Some(Carried::Records { log, offset: u64_at(head, 16), bytes: raw as u64 }))
             }
             Part::Record { left } => {
                 let record = &self.gathered;
@@ -144,6 +181,7 @@ impl Decoder {
                 self.part = if padded < left { Part::Record { left: left - padded } } else { Part::Header };
                 Ok(Some(Carried::Record { version: Version(u64_at(record, 8)), crc: u32_at(record, 4) }))
             }
+            Part::Packed { .. } => Err("a packed payload is taken as a whole".into()),
             Part::Body { opcode, .. } => {
                 self.part = Part::Header;
                 let body = Bytes::copy_from_slice(&self.gathered);
