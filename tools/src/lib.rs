@@ -1,5 +1,6 @@
-//! The operator's tools: the local lab behind `godwit lab`, the members of a mesh, `walinspect` and `walbench`.
+//! The operator's tools: the local lab behind `godwit lab`, the members of a mesh, what a host allows (`godwit doctor`), `walinspect` and `walbench`.
 
+pub mod doctor;
 pub mod lab;
 pub mod members;
 pub mod walbench;

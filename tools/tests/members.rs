@@ -1,4 +1,4 @@
-//! `godwit members` and `godwit member remove` against a node that runs.
+//! `godwit members`, `godwit member remove` and `godwit doctor` against a node that runs.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -29,6 +29,12 @@ impl Node {
 
     fn members(&self, args: &[&str]) -> Output {
         run(&[&["members", "--admin", &format!("{}:10800", self.host)], args].concat())
+    }
+
+    fn doctor(&self) -> serde_json::Value {
+        let output = run(&["doctor", "--json", "--admin", &format!("{}:10800", self.host)]);
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
     }
 
     fn remove(&self, node: &str) -> Output {
@@ -72,6 +78,17 @@ fn members_are_listed_and_a_removal_that_cannot_be_is_explained() {
     let table = String::from_utf8(node.members(&[]).stdout).unwrap();
     assert!(table.lines().any(|line| line.contains(id) && line.contains("this node")), "{table}");
 
+    let findings = node.doctor();
+    let about = |subject: &str| {
+        let found = findings.as_array().unwrap().iter().find(|finding| finding["subject"] == subject);
+        found.unwrap_or_else(|| panic!("{subject}: {findings}")).clone()
+    };
+    let peer = about("link to 127.21.255.255:10200");
+    assert_eq!(peer["state"], "unknown", "nobody is there: {peer}");
+    for subject in ["net.ipv4.tcp_mtu_probing", "net.ipv4.tcp_slow_start_after_idle", "io_uring", "RLIMIT_NOFILE"] {
+        assert_ne!(about(subject)["state"], "unknown");
+    }
+
     let text = node.remove(id);
     assert!(failed(&text).contains("is this node itself; ask another node"), "{text:?}");
     let text = node.remove("00000bad");
@@ -82,6 +99,11 @@ fn members_are_listed_and_a_removal_that_cannot_be_is_explained() {
 fn an_address_without_a_node_is_named_with_the_setting_to_check() {
     let text = run(&["members", "--admin", "127.21.255.254:1"]);
     assert!(failed(&text).contains("127.21.255.254:1 does not answer") && failed(&text).contains("ADMIN_PORT"));
+    // The doctor has something to say without a node, too.
+    let text = run(&["doctor", "--admin", "127.21.255.254:1"]);
+    let lines = String::from_utf8(text.stdout).unwrap();
+    assert!(text.status.success() && lines.contains("unknown  peers: no node answers at 127.21.255.254:1"), "{lines}");
+    assert!(lines.contains("RLIMIT_NOFILE"), "{lines}");
     let text = run(&["member", "remove", "1", "--discovery", "127.21.255.254:1"]);
     assert!(failed(&text).contains("DISCOVERY_PORT"), "{text:?}");
 }
