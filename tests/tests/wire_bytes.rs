@@ -1,4 +1,5 @@
 //! What replication costs on the wire for each byte of the log: values that cannot be packed, and values like those of a program.
+#![allow(clippy::print_stdout, clippy::cast_precision_loss)]
 
 use std::net::SocketAddr;
 
