@@ -3,6 +3,8 @@
 //! The hybrid logical clock follows Kulkarni et al., "Logical Physical Clocks" (2014), packed into one `u64` as
 //! DESIGN §6 lays it out: 42 bits of milliseconds since 2020, 11 bits of logic, 11 bits of tag.
 
+pub mod skew;
+
 use net::reactor::Mono;
 use wal::marks::{Mark, reach};
 use wal::planted::{self, Fault};
@@ -19,8 +21,33 @@ pub const AHEAD_MS_MAX: u64 = MAX_CLOCK_SKEW_MS / 4;
 pub struct Time {
     /// Monotonic time, for deadlines.
     pub mono: Mono,
-    /// Physical time in milliseconds since 1970, monotonic within the run.
+    /// Physical time in milliseconds since 1970, monotonic within the run; lower than the physical clock where the node holds itself
+    /// back ([`PhysicalClock::hold_back`]).
     pub unix_ms: u64,
+}
+
+/// What a clock that holds itself back is lowered by.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lowering {
+    wanted_ms: u64,
+    /// So far.
+    ms: u64,
+    /// What has passed since then does not count in `ms` yet.
+    since: Mono,
+}
+
+impl Lowering {
+    /// Time goes at half its speed until everything wanted is reached, and at once ahead where less is wanted.
+    fn go_on(&mut self, mono: Mono) {
+        let planted = planted::is(Fault::HeldBackClockSteps);
+        let gained_ms = mono.since(self.since) / 2_000_000;
+        if self.wanted_ms <= self.ms.saturating_add(gained_ms) || planted {
+            (self.ms, self.since) = (self.wanted_ms, mono);
+        } else {
+            self.ms += gained_ms;
+            self.since = self.since.plus_ms(2 * gained_ms);
+        }
+    }
 }
 
 /// Physical time: monotonic time slewed toward the wall clock.
@@ -28,6 +55,8 @@ pub struct Time {
 /// A difference of up to [`MAX_CLOCK_SKEW_MS`] is worked off at 1 ms per 64 ms; a larger one is an alarm and is not followed.
 /// A run that begins with the wall clock further behind than that has no reading it may believe: it goes by monotonic time from
 /// where the run before it was, and takes the first reading that is not behind as other runs take the one at their start.
+///
+/// A node that finds its clock ahead of the others' holds itself back: the time it gives goes at half its speed until it is low enough.
 #[derive(Debug)]
 pub struct PhysicalClock {
     base_unix_ms: u64,
@@ -36,6 +65,9 @@ pub struct PhysicalClock {
     stepped: bool,
     /// The wall clock was followed at some time of this run.
     believed: bool,
+    lowering: Lowering,
+    /// The latest time that was given.
+    given_unix_ms: u64,
 }
 
 impl PhysicalClock {
@@ -44,11 +76,40 @@ impl PhysicalClock {
     pub fn new(mono: Mono, wall_unix_ms: u64, earliest_unix_ms: u64) -> Self {
         let base_unix_ms = wall_unix_ms.max(earliest_unix_ms);
         let stepped = is_step(base_unix_ms, wall_unix_ms);
-        PhysicalClock { base_unix_ms, base_mono: mono, last_unix_ms: base_unix_ms, stepped, believed: !stepped }
+        PhysicalClock {
+            base_unix_ms,
+            base_mono: mono,
+            last_unix_ms: base_unix_ms,
+            stepped,
+            believed: !stepped,
+            lowering: Lowering::default(),
+            given_unix_ms: base_unix_ms,
+        }
     }
 
     /// The present time. `wall_unix_ms` may have jumped; the result never steps back.
     pub fn read(&mut self, mono: Mono, wall_unix_ms: u64) -> Time {
+        self.advance(mono, wall_unix_ms);
+        self.lowering.go_on(mono);
+        let lowered = self.last_unix_ms.saturating_sub(self.lowering.ms);
+        self.given_unix_ms =
+            if planted::is(Fault::HeldBackClockSteps) { lowered } else { lowered.max(self.given_unix_ms) };
+        Time { mono, unix_ms: self.given_unix_ms }
+    }
+
+    /// The time given is to be this much below the clock, in place of what was asked for before. It gets there without a step back.
+    pub fn hold_back(&mut self, mono: Mono, wanted_ms: u64) {
+        self.lowering.go_on(mono);
+        self.lowering.wanted_ms = wanted_ms;
+    }
+
+    /// The clock when it was read last, in milliseconds since 1970, before anything is held back: what other nodes compare theirs with.
+    #[must_use]
+    pub fn clock_unix_ms(&self) -> u64 {
+        self.last_unix_ms
+    }
+
+    fn advance(&mut self, mono: Mono, wall_unix_ms: u64) {
         let mut elapsed_ms = mono.since(self.base_mono) / 1_000_000;
         let mut estimate = self.base_unix_ms.saturating_add(elapsed_ms);
         if !self.believed && wall_unix_ms >= estimate {
@@ -64,7 +125,7 @@ impl PhysicalClock {
             if planted::is(Fault::SteppedClockFollowed) {
                 (self.base_mono, self.base_unix_ms, self.stepped) = (mono, wall_unix_ms, false);
                 self.last_unix_ms = self.last_unix_ms.max(wall_unix_ms);
-                return Time { mono, unix_ms: self.last_unix_ms };
+                return;
             }
         }
         // Re-base every 64 ms so that the slew is bounded by elapsed time, not by how often we are asked.
@@ -78,7 +139,6 @@ impl PhysicalClock {
             }
         }
         self.last_unix_ms = self.last_unix_ms.max(estimate);
-        Time { mono, unix_ms: self.last_unix_ms }
     }
 
     /// Whether the wall clock stands more than [`MAX_CLOCK_SKEW_MS`] away and is therefore not followed.
@@ -274,6 +334,30 @@ mod tests {
         assert!(!is_far_future(seen, next));
         assert!(is_far_future(Version::new(5_001, 0, 0), next));
         assert_eq!(due_in_ms(Version::new(5_003, 0, 0), next), 3);
+    }
+
+    #[test]
+    fn a_clock_that_holds_itself_back_slows_down_and_never_steps_back() {
+        let at = |ms: u64| Mono(ms * 1_000_000);
+        let mut physical = PhysicalClock::new(at(0), 1_000_000, 0);
+        let read = |physical: &mut PhysicalClock, ms: u64| physical.read(at(ms), 1_000_000 + ms).unix_ms - 1_000_000;
+        assert_eq!(read(&mut physical, 1_000), 1_000);
+        physical.hold_back(at(1_000), 750);
+        let mut last = 1_000;
+        for ms in 1_000..=4_000 {
+            let time = read(&mut physical, ms);
+            assert!(time >= last && time >= 1_000 + (ms - 1_000) / 2 && time + 750 >= ms, "{time} at {ms}");
+            last = time;
+        }
+        assert_eq!((last, physical.clock_unix_ms()), (3_250, 1_004_000));
+        // More is wanted, however rarely it is read, and then less.
+        physical.hold_back(at(4_000), 1_750);
+        assert_eq!(read(&mut physical, 5_000), 3_750);
+        assert_eq!(read(&mut physical, 60_000), 58_250);
+        physical.hold_back(at(60_000), 250);
+        assert_eq!(read(&mut physical, 60_001), 59_751);
+        physical.hold_back(at(60_001), 0);
+        assert_eq!(read(&mut physical, 60_002), 60_002);
     }
 
     #[test]

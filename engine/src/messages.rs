@@ -186,6 +186,8 @@ pub enum ToCore {
     },
     /// Every member holds everything up to here: what died before may be forgotten.
     Forget(Version),
+    /// This node's clock is ahead of the others': take the time for this much lower, in milliseconds, in place of what was said before.
+    HoldBack(u64),
     /// The node was removed from the mesh: take no writes of clients any more.
     RefuseWrites,
     /// Nobody reads this segment, which [`CoreEvent::Removable`] named: it may be used again.

@@ -162,6 +162,10 @@ named! {
         WallBehindAtStart = "wall-behind-at-start",
         /// The wall clock of such a run was no longer behind and was believed.
         WallCaughtUp = "wall-caught-up",
+        /// The alarm over a peer's clock began or ended.
+        SkewAlarmed = "skew-alarmed",
+        /// What a node whose clock is ahead of the others' holds itself back by has changed.
+        HeldItselfBack = "held-itself-back",
         /// A record from the far future was held back.
         FarFutureHeld = "far-future-held",
         /// One became due.

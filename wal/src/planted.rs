@@ -79,6 +79,8 @@ named! {
         SteppedClockFollowed = "stepped-clock-followed",
         /// A record from the far future moves the clock and is seen at once.
         FarFutureBelieved = "far-future-believed",
+        /// A node whose clock is ahead steps back to where it should be.
+        HeldBackClockSteps = "held-back-clock-steps",
         /// A run is named by counting the runs before it that are on the disk.
         IncarnationCounted = "incarnation-counted",
 

@@ -233,13 +233,17 @@ impl<H: Host> ControlLoop<H> {
     pub(super) fn peer_statuses(&self) -> Vec<PeerStatus> {
         let own = self.logs.logs.last();
         let mut statuses = Vec::new();
-        for peer in self.federation.peer_status() {
+        for (index, peer) in self.federation.peer_status().enumerate() {
+            let offset = self.skews.offset(index, self.now());
             let node = peer.node.unwrap_or_default();
             let mut status = PeerStatus {
                 region: peer.region.as_ref().map(ToString::to_string).unwrap_or_default(),
                 node: node.0,
                 address: peer.address.to_string(),
                 discovery_up: peer.linked,
+                clock_offset_ms: offset.map(|offset| offset.ms),
+                clock_uncertainty_ms: offset.map(|offset| offset.uncertainty_ms),
+                clock_alarm: self.skews.is_alarmed(index),
                 ..PeerStatus::default()
             };
             let (mut sent, mut received) = self.past_traffic.get(&node).copied().unwrap_or_default();

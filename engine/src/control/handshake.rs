@@ -21,7 +21,7 @@ impl<H: Host> ControlLoop<H> {
             record_format: wal::FORMAT_VERSION,
             value_bytes_max: self.mesh.value_bytes_max,
             residency: 0,
-            physical_ms: self.time.unix_ms,
+            physical_ms: self.physical.clock_unix_ms(),
             advertised: self.mesh.discovery,
             region: self.region.clone(),
             proof: Proof::default(),
@@ -60,7 +60,10 @@ impl<H: Host> ControlLoop<H> {
                     self.redial_later(target, REFUSED_MS);
                 }
             }
-            Message::Heartbeat(beat) if introduced => link.beaten(&beat, now),
+            Message::Heartbeat(beat) if introduced => {
+                link.beaten(&beat, now);
+                self.compare_clocks(key, &beat);
+            }
             Message::Stable(told) if introduced => self.hear_stable(key, told),
             Message::Members(table) if introduced => self.hear_members(key, &table.members),
             message if matches!(link.role, Role::DiscoveryIn | Role::DiscoveryOut { .. }) => {

@@ -248,7 +248,7 @@ impl<H: Host> ControlLoop<H> {
     /// Heartbeats, timeouts, and the end of links.
     pub(super) fn keep_links(&mut self) {
         let now = self.now();
-        let physical_ms = self.time.unix_ms;
+        let physical_ms = self.physical.clock_unix_ms();
         for index in 0..self.links.capacity() {
             let Some(link) = self.links.get_mut(index) else { continue };
             let key = LinkKey { index, generation: link.generation };

@@ -3,6 +3,7 @@
 //! [`ControlLoop::tick`] owns the order of stages: completions, messages from the cores, frames, timers, what the senders
 //! can send, what became persistable, output. State machines decide; this file and its parts only perform.
 
+mod clocks;
 mod cut;
 mod discovery;
 mod follow;
@@ -34,6 +35,7 @@ use self::members::Removal;
 use self::old_runs::{OldRuns, old_run_facts};
 use self::relay::Relays;
 use self::status::StatusBoard;
+use crate::clock::skew::Skews;
 use crate::clock::{PhysicalClock, Time};
 use crate::core::ops::OpTable;
 use crate::discovery::{Federation, Settings};
@@ -221,6 +223,9 @@ pub struct ControlLoop<H: Host> {
     completions: Vec<Completion<H::File>>,
     physical: PhysicalClock,
     time: Time,
+    skews: Skews,
+    /// Its clock is ahead of the others', and that was said.
+    held_back: bool,
     facts: Arc<NodeFacts>,
     mesh: MeshSettings,
     data_dir: PathBuf,
@@ -302,6 +307,8 @@ impl<H: Host> ControlLoop<H> {
         let mut control = ControlLoop {
             physical,
             time: Time::default(),
+            skews: Skews::new(parts.mesh.peers.len()),
+            held_back: false,
             ops: OpTable::default(),
             completions: Vec::new(),
             federation,
@@ -576,13 +583,14 @@ impl<H: Host> ControlLoop<H> {
             return;
         }
         self.status_at = now;
+        self.judge_clocks();
         let peers = self.peer_statuses();
         let members = self.member_statuses();
         let removed = self.removed;
         let complete = self.logs.logs.last().map_or(0, |log| log.complete().0);
         // A core names its first segment in its first tick: by then it listens.
         let serving = self.logs.logs.last().is_some_and(|log| log.cores.iter().all(|core| !core.segments.is_empty()));
-        let stepped = self.physical.is_stepped();
+        let (stepped, held_back_ms) = (self.physical.is_stepped(), self.skews.held_back_ms());
         let (stable_cut, uncollected_ms) = (self.cut.cut().0, self.uncollected_ms());
         let (failed, refused, last_refusal) = (self.failed.clone(), self.refused, self.last_refusal.clone());
         self.status.write(|status| {
@@ -593,6 +601,7 @@ impl<H: Host> ControlLoop<H> {
             status.clock_stepped = stepped;
             status.stable_cut = stable_cut;
             status.uncollected_ms = uncollected_ms;
+            status.clock_held_back_ms = held_back_ms;
             status.peers = peers;
             status.members = members;
             status.refused = refused;

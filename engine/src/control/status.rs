@@ -28,6 +28,12 @@ pub struct PeerStatus {
     pub followed: bool,
     /// Smoothed round-trip time in microseconds.
     pub rtt_us: Option<u64>,
+    /// The peer's physical clock minus this node's in milliseconds, while it is known.
+    pub clock_offset_ms: Option<i64>,
+    /// How far the truth may be away from that, in milliseconds: half the round trip it was measured over.
+    pub clock_uncertainty_ms: Option<u64>,
+    /// Whether the peer's clock stands too far away, whatever the path does.
+    pub clock_alarm: bool,
     /// Milliseconds by which what the peer acknowledged lies behind what this node has complete; 0 when equal.
     pub lag_ms: u64,
     /// The version up to which the peer acknowledged this node's current log.
@@ -98,6 +104,8 @@ pub struct Status {
     /// For how long, in milliseconds, something that was deleted or has expired has been remembered because some member may not
     /// hold that; 0 if nothing is.
     pub uncollected_ms: u64,
+    /// By how much this node lowers what it takes for the time, because its clock is ahead of the others', in milliseconds.
+    pub clock_held_back_ms: u64,
     /// Whether this node was removed from the mesh.
     pub removed: bool,
     /// Who belongs to the mesh, and who was removed.

@@ -199,6 +199,12 @@ impl<H: Host> CoreLoop<H> {
         &mut self.shard
     }
 
+    /// The instant of the last tick, for checkers.
+    #[must_use]
+    pub fn time(&self) -> Time {
+        self.time
+    }
+
     /// Whether the loop has finished after [`ToCore::Stop`].
     #[must_use]
     pub fn is_stopped(&self) -> bool {
@@ -416,6 +422,7 @@ impl<H: Host> CoreLoop<H> {
                 Err(error) => self.tell(CoreEvent::Failed(error.to_string())),
             },
             ToCore::Forget(upto) => self.shard.may_forget(upto),
+            ToCore::HoldBack(ms) => self.physical.hold_back(self.now(), ms),
             ToCore::RefuseWrites => self.shard.refuse_writes(),
             ToCore::RemoveSegment(number) => self.remove_segment(number),
             ToCore::ForgetOldSegment(segment) => {

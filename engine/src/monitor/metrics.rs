@@ -22,6 +22,8 @@ pub enum Kind {
     Counter,
     /// Goes up and down.
     Gauge,
+    /// The same, also below zero.
+    SignedGauge,
 }
 
 /// One metric over a source of type `S`.
@@ -42,6 +44,11 @@ const fn counter<S>(name: &'static str, help: &'static str, read: fn(&S) -> u64)
 
 const fn gauge<S>(name: &'static str, help: &'static str, read: fn(&S) -> u64) -> Metric<S> {
     Metric { name, help, kind: Kind::Gauge, read }
+}
+
+/// Of a value in two's complement.
+const fn signed_gauge<S>(name: &'static str, help: &'static str, read: fn(&S) -> u64) -> Metric<S> {
+    Metric { name, help, kind: Kind::SignedGauge, read }
 }
 
 fn load(value: &AtomicU64) -> u64 {
@@ -129,6 +136,21 @@ pub const PEER_METRICS: &[Metric<PeerStatus>] = &[
     gauge("peer_rtt_microseconds", "Smoothed round-trip time; 0 before the first measurement.", |peer| {
         peer.rtt_us.unwrap_or(0)
     }),
+    signed_gauge(
+        "peer_clock_offset_milliseconds",
+        "The peer's physical clock minus this node's; 0 while it is not known.",
+        |peer| peer.clock_offset_ms.unwrap_or(0).cast_unsigned(),
+    ),
+    gauge(
+        "peer_clock_uncertainty_milliseconds",
+        "How far the truth may be away from the clock offset: half of the shortest recent round trip; 0 while it is not known.",
+        |peer| peer.clock_uncertainty_ms.unwrap_or(0),
+    ),
+    gauge(
+        "peer_clock_alarm",
+        "1 while the peer's clock stands more than 100 ms away from this node's, whatever the path does.",
+        |peer| u64::from(peer.clock_alarm),
+    ),
     gauge(
         "peer_lag_milliseconds",
         "Age of the oldest write of this node that the peer has not acknowledged as durable; 0 when it has all.",
@@ -169,6 +191,11 @@ pub const NODE_METRICS: &[Metric<Status>] = &[
         "uncollected_milliseconds",
         "For how long something deleted or expired has been remembered because some member may not hold that; 0 if nothing is.",
         |status| status.uncollected_ms,
+    ),
+    gauge(
+        "clock_held_back_milliseconds",
+        "By how much this node takes the time for lower, because its clock is ahead of the median of the others'.",
+        |status| status.clock_held_back_ms,
     ),
     counter("links_refused", "Connections of the mesh that were refused or closed for a reason.", |status| {
         status.refused
@@ -241,7 +268,7 @@ fn encode_all<'a, S>(
     for metric in metrics {
         let kind = match metric.kind {
             Kind::Counter => ConstCounter::new(0u64).metric_type(),
-            Kind::Gauge => ConstGauge::new(0i64).metric_type(),
+            Kind::Gauge | Kind::SignedGauge => ConstGauge::new(0i64).metric_type(),
         };
         let mut family = encoder.encode_descriptor(metric.name, metric.help, None, kind)?;
         for source in sources {
@@ -251,6 +278,7 @@ fn encode_all<'a, S>(
             match metric.kind {
                 Kind::Counter => ConstCounter::new(value).encode(entry)?,
                 Kind::Gauge => ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(entry)?,
+                Kind::SignedGauge => ConstGauge::new(value.cast_signed()).encode(entry)?,
             }
         }
     }
@@ -263,7 +291,7 @@ pub fn document_rows() -> Vec<String> {
     fn row<S>(metric: &Metric<S>) -> String {
         let (suffix, kind) = match metric.kind {
             Kind::Counter => ("_total", "counter"),
-            Kind::Gauge => ("", "gauge"),
+            Kind::Gauge | Kind::SignedGauge => ("", "gauge"),
         };
         format!("| `godwit_{}{suffix}` | {kind} | {} |", metric.name, metric.help)
     }
@@ -300,14 +328,15 @@ mod tests {
         };
         facts.gauges[1].commands.store(7, Ordering::Relaxed);
         let status = StatusBoard::default();
-        let peer =
-            PeerStatus { address: "10.0.0.2:10200".into(), region: "nyc".into(), lag_ms: 5, ..PeerStatus::default() };
+        let (address, region) = ("10.0.0.2:10200".to_owned(), "nyc".to_owned());
+        let peer = PeerStatus { address, region, lag_ms: 5, clock_offset_ms: Some(-130), ..PeerStatus::default() };
         status.write(|status| status.peers.push(peer));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry(Arc::new(facts), status)).unwrap();
         for line in [
             "godwit_commands_total{core=\"1\"} 7",
             "godwit_peer_lag_milliseconds{peer=\"10.0.0.2:10200\",region=\"nyc\"} 5",
+            "godwit_peer_clock_offset_milliseconds{peer=\"10.0.0.2:10200\",region=\"nyc\"} -130",
             "godwit_ready 0",
             "# EOF",
         ] {

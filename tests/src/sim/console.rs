@@ -2,9 +2,11 @@
 
 use std::net::IpAddr;
 
+use engine::control::status::Status;
 use net::ids::NodeId;
 use net::wire::body::Member;
 
+use super::check::writes::unix_ms;
 use super::client::Source;
 use super::mesh::{Mesh, REGIONS};
 use super::plan::Death;
@@ -114,6 +116,28 @@ impl Region<'_> {
     #[must_use]
     pub fn node_id(&self) -> NodeId {
         NodeId(self.mesh.nodes[self.index].node.as_ref().expect("a running node").id.0)
+    }
+
+    /// What its monitor shows.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.mesh.nodes[self.index].node.as_ref().expect("a running node").status.read()
+    }
+
+    /// How far what its first core takes for the time is ahead of the truth, in milliseconds.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn ahead_ms(&self) -> i64 {
+        let state = &self.mesh.nodes[self.index];
+        let time = state.node.as_ref().expect("a running node").cores[0].time();
+        // It looks at its clock when it wakes up.
+        let since_ms = self.mesh.world.node_now(state.settings.machine).since(time.mono) / 1_000_000;
+        (time.unix_ms + since_ms).cast_signed() - unix_ms(self.mesh.world.now()).cast_signed()
     }
 
     /// Its node's copy of the member table.

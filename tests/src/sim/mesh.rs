@@ -479,6 +479,11 @@ impl Mesh {
             let disk = self.world.disk(state.settings.machine);
             let sync_failed = self.world.sync_failed(id);
             let checked = self.checks.core_ticked(index, core, node, &disk, sync_failed);
+            let shown_unix_ms = node.cores[core].time().unix_ms;
+            let checked = checked.and_then(|()| {
+                let clocks = &mut self.checks.ledger.clocks;
+                clocks.shows(index, core, shown_unix_ms, self.world.now())
+            });
             self.judge(checked);
         }
         if self.bury() {

@@ -48,6 +48,8 @@ pub const EXPECTED: &[Mark] = &[
     Mark::WallStepIgnored,
     Mark::WallBehindAtStart,
     Mark::WallCaughtUp,
+    Mark::SkewAlarmed,
+    Mark::HeldItselfBack,
     Mark::CaughtUpFromFiles,
     Mark::LogBeginsLate,
     Mark::RelayAsked,

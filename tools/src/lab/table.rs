@@ -89,6 +89,7 @@ pub(crate) fn picture(regions: &[Region]) -> String {
         "peer",
         "link",
         "rtt ms",
+        "clock ms",
         "lag ms",
         "peer has of mine",
         "I have of its",
@@ -114,11 +115,21 @@ fn rows(table: &mut Table, reply: &StatusReply) {
             if peer.region.is_empty() { peer.address.clone() } else { peer.region.clone() },
             link(peer).to_owned(),
             peer.rtt_us.map_or_else(|| "–".to_owned(), |us| format!("{}.{}", us / 1000, us % 1000 / 100)),
+            clock(peer),
             peer.lag_ms.to_string(),
             watermark(peer.acknowledged),
             watermark(peer.held),
         ]);
     }
+}
+
+/// How far the peer's clock is ahead of the region's, and how sure that is.
+fn clock(peer: &PeerStatus) -> String {
+    let (Some(offset), Some(uncertainty)) = (peer.clock_offset_ms, peer.clock_uncertainty_ms) else {
+        return "–".to_owned();
+    };
+    let alarm = if peer.clock_alarm { " !" } else { "" };
+    format!("{offset:+}±{uncertainty}{alarm}")
 }
 
 fn link(peer: &PeerStatus) -> &'static str {

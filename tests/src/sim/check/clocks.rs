@@ -2,8 +2,10 @@
 //! so that worlds whose clocks stand right are judged sharply, and those whose clocks do not are judged at all.
 //!
 //! Physical time of a node lies between two errors against the truth. At a start both are the wall clock's, or what earlier runs
-//! reached, where that is later; afterwards a wall clock that is followed widens them, one that is not does not.
+//! reached, where that is later; afterwards a wall clock that is followed widens them, one that is not does not. A node that may be
+//! ahead of the median of all may take the time for that much lower.
 
+use engine::clock::skew::AHEAD_OF_MEDIAN_MS_MAX;
 use engine::clock::{AHEAD_MS_MAX, MAX_CLOCK_SKEW_MS};
 use net::reactor::Mono;
 use net::reactor::sim::WALL_START_UNIX_MS;
@@ -14,6 +16,8 @@ use super::writes::unix_ms;
 
 /// Checker C6, where time is concerned.
 pub const TIME: &str = "C6 time goes on over restarts";
+/// Checker C6, within one run.
+pub const ONWARD: &str = "C6 time never steps back";
 /// Checker C6, where other nodes' clocks are concerned.
 pub const FAR_FUTURE: &str = "C6 what lies in the far future is not shown";
 
@@ -27,7 +31,7 @@ const SKEW_MS: i64 = MAX_CLOCK_SKEW_MS.cast_signed();
 const AHEAD_MS: i64 = AHEAD_MS_MAX.cast_signed();
 
 /// One node's clocks. Errors are in milliseconds, positive when ahead of the truth.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct NodeClock {
     /// Of its wall clock, since `turned`.
     wall_ms: i64,
@@ -37,6 +41,10 @@ struct NodeClock {
     /// Of its physical time, at least and at most.
     least_ms: i64,
     most_ms: i64,
+    /// By how much the node held itself back in this run, at most, until something last changed.
+    lowered_ms: i64,
+    /// What its cores take for the time, in milliseconds since 1970.
+    shown_unix_ms: Vec<u64>,
     /// The wall clock was followed in this run.
     believed: bool,
     /// At its start it was not.
@@ -51,6 +59,15 @@ struct NodeClock {
 impl NodeClock {
     fn drift_ms(&self, at: Mono) -> i64 {
         signed(at.0 / 1_000_000 * self.drift_ppm / 1_000_000)
+    }
+
+    /// A bound of its physical time, before it holds itself back.
+    fn at_least_ms(&self, at: Mono) -> i64 {
+        self.least_ms - self.drift_ms(at) - BEHIND_SLACK_MS
+    }
+
+    fn at_most_ms(&self, at: Mono) -> i64 {
+        self.most_ms + self.drift_ms(at) + AHEAD_SLACK_MS
     }
 
     fn follow(&mut self) {
@@ -74,14 +91,37 @@ impl Clocks {
         Clocks { nodes: nodes.collect() }
     }
 
+    /// By how much a node may hold itself back: as far as it can be ahead of the median, less what is allowed.
+    fn lowered_ms(&self, region: usize, at: Mono) -> i64 {
+        let clock = &self.nodes[region];
+        let mut others: Vec<i64> = self.nodes.iter().map(|node| node.at_least_ms(at)).collect();
+        others.sort_unstable();
+        let median_ms = if others.len() < 3 { i64::MAX / 2 } else { others[others.len() / 2] };
+        let ahead_ms = clock.at_most_ms(at).saturating_sub(median_ms);
+        clock.lowered_ms.max(ahead_ms - AHEAD_OF_MEDIAN_MS_MAX.cast_signed())
+    }
+
+    /// Something changes, or has changed: what was possible until now may stay.
+    fn note_lowered(&mut self, at: Mono) {
+        for region in 0..self.nodes.len() {
+            self.nodes[region].lowered_ms = self.lowered_ms(region, at);
+        }
+    }
+
+    fn earliest_ms(&self, region: usize, at: Mono) -> i64 {
+        self.nodes[region].at_least_ms(at) - self.lowered_ms(region, at)
+    }
+
     /// The wall clock of `region`'s node stands this far from the truth from now on.
     pub fn turned(&mut self, region: usize, error_ms: i64, now: Mono) {
+        self.note_lowered(now);
         let clock = &mut self.nodes[region];
         (clock.wall_ms, clock.turned) = (error_ms, now);
         let near = error_ms >= clock.least_ms - SKEW_MS && error_ms <= clock.most_ms + SKEW_MS;
         if near || !clock.believed && error_ms >= clock.least_ms {
             clock.follow();
         }
+        self.note_lowered(now);
     }
 
     /// A durable frame of `region`'s node was sealed at this time, or promises not to exceed it.
@@ -149,6 +189,33 @@ impl Clocks {
         // It may know that its wall clock is behind.
         clock.believed &= clock.wall_ms >= perhaps_ms - SKEW_MS;
         clock.began_behind = !clock.believed;
+        clock.lowered_ms = 0;
+        clock.shown_unix_ms.clear();
+        let turned = clock.turned;
+        self.note_lowered(turned);
+        Ok(())
+    }
+
+    /// A core of `region`'s node takes this for the time.
+    ///
+    /// # Errors
+    /// [`ONWARD`], and [`TIME`] where it lies outside of the bounds.
+    pub fn shows(&mut self, region: usize, core: usize, shown_unix_ms: u64, now: Mono) -> Result<(), Violation> {
+        let bounds = self.earliest_unix_ms(region, now)..=self.latest_unix_ms(region, now);
+        let shown = &mut self.nodes[region].shown_unix_ms;
+        if shown.len() <= core {
+            shown.resize(core + 1, 0);
+        }
+        let before = std::mem::replace(&mut shown[core], shown_unix_ms);
+        if shown_unix_ms < before {
+            let text = format!("core {core} of region {region} is back at {shown_unix_ms} after {before}");
+            return Err(Violation::new(ONWARD, text));
+        }
+        if !bounds.contains(&shown_unix_ms) {
+            let text =
+                format!("core {core} of region {region} takes the time for {shown_unix_ms}, outside of {bounds:?}");
+            return Err(Violation::new(TIME, text));
+        }
         Ok(())
     }
 
@@ -161,15 +228,13 @@ impl Clocks {
     /// Physical time of `region`'s node, in milliseconds since 1970, is at least this.
     #[must_use]
     pub fn earliest_unix_ms(&self, region: usize, at: Mono) -> u64 {
-        let clock = &self.nodes[region];
-        unix_ms(at).saturating_add_signed(clock.least_ms - clock.drift_ms(at) - BEHIND_SLACK_MS)
+        unix_ms(at).saturating_add_signed(self.earliest_ms(region, at))
     }
 
     /// Physical time of `region`'s node, in milliseconds since 1970, is at most this.
     #[must_use]
     pub fn latest_unix_ms(&self, region: usize, at: Mono) -> u64 {
-        let clock = &self.nodes[region];
-        unix_ms(at).saturating_add_signed(clock.most_ms + clock.drift_ms(at) + AHEAD_SLACK_MS)
+        unix_ms(at).saturating_add_signed(self.nodes[region].at_most_ms(at))
     }
 
     /// Its clock for expiry shows at most this: versions of others are taken from [`MAX_CLOCK_SKEW_MS`] ahead, and the ceiling, above
@@ -188,8 +253,7 @@ impl Clocks {
     /// From when on, true time, every region's node takes this version for due, not earlier than `at`.
     #[must_use]
     pub fn due(&self, version: Version, at: Mono) -> Mono {
-        let behind_ms = |clock: &NodeClock| -(clock.least_ms - clock.drift_ms(at) - BEHIND_SLACK_MS);
-        let behind_ms = self.nodes.iter().map(behind_ms).max().unwrap_or(0);
+        let behind_ms = (0..self.nodes.len()).map(|region| -self.earliest_ms(region, at)).max().unwrap_or(0);
         let due_unix_ms = version.unix_ms().saturating_sub(MAX_CLOCK_SKEW_MS).saturating_add_signed(behind_ms);
         let due_ms = due_unix_ms.saturating_sub(WALL_START_UNIX_MS);
         at.max(Mono(due_ms.saturating_mul(1_000_000)))
@@ -246,6 +310,48 @@ mod tests {
         assert_eq!(clocks.latest_unix_ms(0, at(12_000)), truth + 175);
         clocks.turned(0, HOUR_MS, at(12_000));
         assert_eq!(clocks.latest_unix_ms(0, at(12_000)), truth + 175, "a step is not followed");
+    }
+
+    #[test]
+    fn a_node_ahead_of_the_median_of_three_may_hold_itself_back_and_stay_there() {
+        /// How far a run may be ahead of its wall clock.
+        const AT_START: i64 = AHEAD_MS + AHEAD_SLACK_MS;
+        let mut clocks = Clocks::new([0, 0, 0]);
+        let truth = unix_ms(at(12_000));
+        for (region, wall_ms) in [(0, 2_000), (1, 0), (2, -2_000)] {
+            clocks.turned(region, wall_ms, at(10_000));
+            let begins = unix_ms(at(10_000)).saturating_add_signed(wall_ms);
+            assert_eq!(clocks.begins(region, begins), Ok(()));
+        }
+        // The slacks of both bounds on top of what is allowed.
+        let earliest =
+            |clocks: &Clocks, region| clocks.earliest_unix_ms(region, at(12_000)).cast_signed() - truth.cast_signed();
+        assert_eq!(earliest(&clocks, 0), 2_000 - 20 - (2_000 + AT_START + 20 - 250));
+        assert_eq!((earliest(&clocks, 1), earliest(&clocks, 2)), (-20 - (AT_START + 20 - 250), -2_020));
+        assert_eq!(clocks.latest_unix_ms(0, at(12_000)), truth + 2_000 + AT_START.cast_unsigned(), "nobody has to");
+        // The one in the middle starts again elsewhere; what it showed may stay for as long as the other one runs.
+        clocks.turned(1, -3_000, at(12_000));
+        assert_eq!(clocks.begins(1, unix_ms(at(12_000)) - 3_000), Ok(()));
+        let farther = earliest(&clocks, 0);
+        assert_eq!(farther, 2_000 - 20 - (2_000 + AT_START + 2_020 - 250));
+        clocks.turned(1, 0, at(12_000));
+        assert_eq!(clocks.begins(1, unix_ms(at(12_000))), Ok(()));
+        assert_eq!(earliest(&clocks, 0), farther);
+        clocks.turned(0, 0, at(12_000));
+        assert_eq!(clocks.begins(0, unix_ms(at(12_000))), Ok(()));
+        assert_eq!(earliest(&clocks, 0), -20 - (AT_START + 20 - 250));
+    }
+
+    #[test]
+    fn time_that_steps_back_or_lies_elsewhere_is_found() {
+        let mut clocks = started(30);
+        let truth = unix_ms(at(12_000));
+        let mut found = |shown, ms| clocks.shows(0, 1, shown, at(ms)).err().map(|violation| violation.checker);
+        assert_eq!(found(truth + 30, 12_000), None);
+        assert_eq!(found(truth + 30, 12_010), None);
+        assert_eq!(found(truth + 29, 12_010), Some(ONWARD));
+        assert_eq!(found(truth + 1_000, 12_010), Some(TIME));
+        assert_eq!(found(truth + 1_000, 14_000), Some(TIME));
     }
 
     #[test]

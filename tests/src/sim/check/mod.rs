@@ -17,7 +17,7 @@
 //! | C4 no echo, silent links | `view`, `silence` | at every append; after quiesce: no record, no claim, bounded bytes on each way |
 //! | C5 no gap in positions | `positions`; `device` | on each connection: payload offsets; claims begin where one ended or the follower stood |
 //! | C6 versions rise strictly | `versions` | at every start, above all that was originated or promised; at every durable record |
-//! | C6 time goes on, and the far future is not shown | `clocks`, `ledger` | at every start; every read |
+//! | C6 time goes on, and the far future is not shown | `clocks`, `ledger` | at every start; every turn of a core; every read |
 //! | C7 replays give the same | `view`, `finals` | resets and restarts make streams repeat records: none is appended twice, and C1 holds |
 //! | C8 no false claim | `claims` | at every changed claim, every late record, every start |
 //! | C9 nothing is forgotten too early | `cuts` | when a node may forget more; every record that is written |
