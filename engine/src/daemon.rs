@@ -275,6 +275,7 @@ impl<I: OsIo> Node<I> {
             started_unix_ms: started.begins_unix_ms,
             gauges,
             slow_log: Default::default(),
+            lost: Default::default(),
         });
         let status = StatusBoard::default();
         monitor.run(Arc::clone(&facts), status.clone());

@@ -7,7 +7,7 @@ use crate::checkpoint::OldRunFacts;
 use crate::frontend::native::request::Request;
 use crate::frontend::resp::script::{FoundBySlot, Piece, PieceReply, Script};
 use crate::frontend::resp::transaction::Watched;
-use crate::shard::{DurableFrame, Removable, SegmentId, WriteError};
+use crate::shard::{Covered, DurableFrame, Removable, SegmentId, WriteError};
 
 /// Messages a mailbox holds; a full one makes senders keep theirs and slow down.
 pub const MAILBOX_MESSAGES: usize = 4096;
@@ -174,6 +174,8 @@ pub enum ToCore {
         sequence: u64,
         /// Whole records, each padded to 8.
         records: Vec<Bytes>,
+        /// How far their origins' logs were here before.
+        covered: Covered,
     },
     /// Raise your clock to at least this and say so by [`CoreEvent::Durable`].
     Raise(Version),

@@ -7,6 +7,7 @@ use wal::{Incarnation, NodeId};
 
 use crate::core::stages::StageLatencies;
 use crate::frontend::resp::slow_log::SlowLog;
+use crate::shard::LostBoard;
 
 /// The Redis version whose behaviour the RESP front end follows; what INFO and HELLO tell clients.
 pub const REDIS_COMPATIBLE_VERSION: &str = "7.0.15";
@@ -44,6 +45,8 @@ pub struct CoreGauges {
     pub already_applied: AtomicU64,
     /// Records of other nodes that lost against newer ones.
     pub superseded: AtomicU64,
+    /// Records of other nodes that lost against records of this node which did not know them.
+    pub concurrent: AtomicU64,
     /// Records held back because their version lies in the far future.
     pub held_back: AtomicU64,
     /// Tombstones and expired records that were forgotten.
@@ -121,6 +124,8 @@ pub struct NodeFacts {
     pub gauges: Vec<Arc<CoreGauges>>,
     /// Commands that took long.
     pub slow_log: SlowLog,
+    /// The latest writes of other nodes that lost against writes of this node which did not know them.
+    pub lost: LostBoard,
 }
 
 impl NodeFacts {

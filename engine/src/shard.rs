@@ -9,6 +9,7 @@ mod compaction;
 mod error;
 mod forget;
 mod held;
+mod lost;
 mod memory;
 mod scan;
 mod segments;
@@ -36,6 +37,7 @@ pub use batch::{BATCH_KEYS_MAX, Presence};
 pub use compaction::{CompactionCounters, CompactionRead, Copies, OldSegment, SegmentId};
 pub use error::{DiskTrouble, WriteError};
 pub use held::HeldKey;
+pub use lost::{Covered, LostBoard, LostWrite, LostWrites};
 pub use memory::ImmutableSegment;
 pub use segments::Removable;
 use segments::RunSegment;
@@ -98,6 +100,8 @@ pub struct ShardCounters {
     pub already_applied: u64,
     /// Records of other nodes that lost against a newer one.
     pub superseded: u64,
+    /// Records of other nodes that lost against a record of this node which did not know them.
+    pub concurrent: u64,
     /// Records held back because their version lies in the far future.
     pub held_back: u64,
     /// Group commits that became durable.
@@ -148,6 +152,7 @@ pub struct Shard<M: Mapping> {
     wanted: Vec<Fetch>,
     /// While there is one, writes are collected in it and reads look there first.
     batch: Option<Batch>,
+    lost: LostWrites,
     counters: ShardCounters,
 }
 
@@ -191,6 +196,7 @@ impl<M: Mapping> Shard<M> {
             removed: false,
             wanted: Vec::new(),
             batch: None,
+            lost: LostWrites::default(),
             counters: ShardCounters::default(),
         }
     }
@@ -441,6 +447,11 @@ impl<M: Mapping> Shard<M> {
 
     // ---- following -----------------------------------------------------------------------------------------------
 
+    /// The latest writes of other nodes that lost, and what was here before what is followed next.
+    pub fn lost(&mut self) -> &mut LostWrites {
+        &mut self.lost
+    }
+
     /// Applies one record of another node's log. What is newer is appended verbatim and merged; what is here already, or
     /// lost, is counted. Either way the caller's claim waits for the *staged end* afterwards ([`Log::staged`]): the record
     /// that makes ours "the same or newer" may itself not be durable yet.
@@ -473,6 +484,10 @@ impl<M: Mapping> Shard<M> {
                 reach(Mark::SupersededOnArrival);
                 if is_over(present.expiry) && record.op == RecordOp::Put && !is_over(record.expiry) {
                     reach(Mark::LostToExpired);
+                }
+                let is_shown = !is_over(record.expiry) && record.origin != self.identity.node;
+                if is_shown && present.origin == self.identity.node && !self.lost.was_here(record) {
+                    self.counters.concurrent += u64::from(self.lost.lost(record, present));
                 }
                 self.counters.superseded += 1;
             }
@@ -524,6 +539,16 @@ impl<M: Mapping> Shard<M> {
             reach(Mark::FarFutureReleased);
             self.held.pop_first();
             let (verdict, facts) = self.store.judge_at(hash, location);
+            let is_over = facts.expiry.is_some_and(|expiry| expiry <= time.unix_ms);
+            if let Verdict::Older(_, present) = verdict
+                && present.origin == self.identity.node
+                && !is_over
+            {
+                // It lay here, but nobody saw it before.
+                let lost = &mut self.lost;
+                let counts = self.store.with_record(location, |record| lost.lost(record, present));
+                self.counters.concurrent += u64::from(counts);
+            }
             self.store.install(hash, verdict, location, facts);
             self.store.unpin(location.segment, facts.padded_len as usize);
         }

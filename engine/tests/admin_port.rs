@@ -34,7 +34,7 @@ fn a_start_is_alive_and_says_how_far_it_is_until_the_node_runs() {
     assert_eq!(get(addr, "/readyz"), (503, "recovering\n".to_owned()));
     monitor.start().tell(Progress::Reading { done: 300, segments: 812 }, Duration::ZERO);
     let so_far = (503, "recovering: 36 % of 812 segments read\n".to_owned());
-    for path in ["/readyz", "/metrics", "/api/status"] {
+    for path in ["/readyz", "/metrics", "/api/status", "/api/conflicts"] {
         assert_eq!(get(addr, path), so_far, "{path}");
     }
     assert_eq!(get(addr, "/livez"), (200, "ok\n".to_owned()));
@@ -51,6 +51,7 @@ fn a_start_is_alive_and_says_how_far_it_is_until_the_node_runs() {
         started_unix_ms: 1,
         gauges: vec![Arc::default()],
         slow_log: Default::default(),
+        lost: Default::default(),
     };
     monitor.run(Arc::new(facts), status.clone());
     assert_eq!(get(addr, "/readyz"), (503, "the log is not open yet\n".to_owned()));
@@ -59,4 +60,6 @@ fn a_start_is_alive_and_says_how_far_it_is_until_the_node_runs() {
     let (code, metrics) = get(addr, "/metrics");
     assert!(code == 200 && metrics.contains("godwit_ready 1"), "{code} {metrics}");
     assert_eq!(get(addr, "/api/status").0, 200);
+    let (code, conflicts) = get(addr, "/api/conflicts");
+    assert!(code == 200 && conflicts.contains("\"conflicts\":[]"), "{code} {conflicts}");
 }

@@ -240,3 +240,61 @@ fn a_claim_waits_for_the_sync_and_is_never_followed_by_a_lower_version() {
     let (_, version, _) = shard.store().read(hash, b"k", |_| ()).expect("there");
     assert!(version > claimed);
 }
+
+/// A write of another node that arrives when this node has written later did not know it, and is counted where that shows.
+#[test]
+fn writes_of_others_that_lose_against_own_ones_which_did_not_know_them_are_kept() {
+    let mut shard = shard();
+    let hash = |key: &[u8]| SECRET.hash(key);
+    let version = |ms: u64| Version::new(ms, 0, 1);
+    let record = |ms: u64, key: &[u8], value: Option<&[u8]>, expiry: Option<u64>| {
+        let op = if value.is_some() { RecordOp::Put } else { RecordOp::Delete };
+        let value = value.unwrap_or_default();
+        encode(&RecordDraft { version: version(ms), origin: NodeId(1), op, expiry, key, value })
+    };
+    // Those come first, and are known to what overwrites them.
+    follow(&mut shard, &record(999_000, b"known", Some(b"known"), None));
+    for key in [&b"known"[..], b"put"] {
+        shard.put(hash(key), key, b"own", None, now()).expect("a write");
+    }
+    shard.put(hash(b"gone"), b"gone", b"own", None, now()).expect("a write");
+    shard.delete(hash(b"gone"), b"gone", now()).expect("a write");
+    follow(&mut shard, &record(999_100, b"put", Some(b"lost"), None));
+    follow(&mut shard, &record(999_101, b"gone", Some(b"deleted"), None));
+    follow(&mut shard, &record(999_102, b"put", None, None));
+    assert_eq!(shard.counters().concurrent, 3);
+    let lost: Vec<_> =
+        shard.lost().iter().map(|lost| (lost.key.clone(), lost.value.clone(), lost.winner_deletes)).collect();
+    let expected = [
+        (b"put".to_vec(), None, false),
+        (b"gone".to_vec(), Some(b"deleted".to_vec()), true),
+        (b"put".to_vec(), Some(b"lost".to_vec()), false),
+    ];
+    assert_eq!(lost, expected);
+    assert!(shard.lost().iter().all(|lost| lost.origin == NodeId(1) && lost.winner > lost.version));
+    // Deletions agree, what has expired was gone anyway, and what is covered was here before; the winner's side counts.
+    follow(&mut shard, &record(999_103, b"gone", None, None));
+    follow(&mut shard, &record(999_104, b"put", Some(b"expired"), Some(EPOCH_2020_UNIX_MS + 1)));
+    shard.lost().expect([(NodeId(2), version(999_999)), (NodeId(1), version(999_200))].into());
+    follow(&mut shard, &record(999_200, b"put", Some(b"again"), None));
+    follow(&mut shard, &record(1_000_400, b"put", Some(b"later"), None));
+    assert_eq!(shard.counters().concurrent, 3);
+    follow(&mut shard, &record(999_201, b"known", Some(b"late"), None));
+    assert_eq!(shard.counters().concurrent, 4);
+}
+
+/// What was held back was not seen: a write of this node that it loses against when it is due did not know it.
+#[test]
+fn a_write_from_the_far_future_may_lose_against_one_that_did_not_see_it() {
+    let mut shard = shard();
+    let ahead = Version::new(1_000_000 + 10_000, 0, 1);
+    let (op, expiry, key) = (RecordOp::Put, None, &b"k"[..]);
+    follow(&mut shard, &encode(&RecordDraft { version: ahead, origin: NodeId(1), op, expiry, key, value: b"early" }));
+    shard.lost().expect([(NodeId(1), ahead)].into());
+    let later = Time { mono: Mono(2), unix_ms: now().unix_ms + 20_000 };
+    shard.put(SECRET.hash(key), key, b"own", None, later).expect("a write");
+    assert_eq!(shard.counters().concurrent, 0);
+    release(&mut shard, later);
+    assert_eq!(shard.counters().concurrent, 1);
+    assert_eq!(shard.lost().iter().next().and_then(|lost| lost.value.clone()).as_deref(), Some(&b"early"[..]));
+}

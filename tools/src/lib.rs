@@ -1,5 +1,7 @@
-//! The operator's tools: the local lab behind `godwit lab`, the members of a mesh, what a host allows (`godwit doctor`), `walinspect` and `walbench`.
+//! The operator's tools: the local lab behind `godwit lab`, the members of a mesh, conflicts between regions, what a host allows (`godwit doctor`),
+//! `walinspect` and `walbench`.
 
+pub mod conflicts;
 pub mod doctor;
 pub mod lab;
 pub mod members;

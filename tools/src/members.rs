@@ -14,6 +14,7 @@ use net::ids::{NodeId, RequestId};
 use net::wire::body::RemoveMember;
 use net::wire::frame::FrameReader;
 use net::wire::message::Message;
+use serde::de::DeserializeOwned;
 use wal::Version;
 
 /// A node that lives answers within this.
@@ -81,7 +82,7 @@ fn parse_node(text: &str) -> Result<NodeId, String> {
 /// # Errors
 /// See [`MembersError`].
 pub fn list(options: &ListOptions, out: &mut dyn io::Write) -> Result<(), MembersError> {
-    let reply = status(options.admin)?;
+    let reply: StatusReply = ask_admin(options.admin, "/api/status")?;
     let text = if options.json {
         serde_json::to_string_pretty(&reply.status.members).unwrap_or_default()
     } else {
@@ -94,10 +95,11 @@ pub fn list(options: &ListOptions, out: &mut dyn io::Write) -> Result<(), Member
     Ok(())
 }
 
-fn status(admin: SocketAddr) -> Result<StatusReply, MembersError> {
+/// What a node's admin port answers.
+pub(crate) fn ask_admin<T: DeserializeOwned>(admin: SocketAddr, path: &str) -> Result<T, MembersError> {
     let no_node = |reason: String| MembersError::NoNode { addr: admin, setting: "ADMIN_PORT", reason };
     let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(ANSWER_WITHIN)).build().into();
-    let url = format!("http://{admin}/api/status");
+    let url = format!("http://{admin}{path}");
     let answer = agent.get(&url).call().map_err(|error| no_node(error.to_string()))?;
     let text = answer.into_body().read_to_string().map_err(|error| no_node(error.to_string()))?;
     serde_json::from_str(&text).map_err(|error| no_node(error.to_string()))

@@ -150,6 +150,8 @@ named! {
         ExpiredOnArrival = "expired-on-arrival",
         /// A followed record that can be seen lost against a newer one that has expired.
         LostToExpired = "lost-to-expired",
+        /// A write of another node lost against a later one of this node, which did not know it.
+        ConcurrentLost = "concurrent-lost",
 
         // ---- time
         /// The clock was too far ahead to give a version.

@@ -17,8 +17,8 @@ use super::link::Role;
 use super::{ControlLoop, LinkKey, PERSIST_MS, Persisting};
 use crate::host::Host;
 use crate::messages::ToCore;
-use crate::replication::pass::Covered;
-use crate::replication::{from_wire, to_wire};
+use crate::replication::{from_wire, pass, to_wire};
+use crate::shard::Covered;
 
 impl<H: Host> ControlLoop<H> {
     pub(super) fn handle_as_follower(&mut self, key: LinkKey, message: Message) {
@@ -39,7 +39,7 @@ impl<H: Host> ControlLoop<H> {
                 }
                 let (forgotten, own) = (from_wire(self.notes.forgotten()), self.facts.node);
                 let covered = OnceCell::new();
-                let here = || Covered::here(&self.known, &self.watermarks);
+                let here = || pass::Covered::here(&self.known, &self.watermarks);
                 // When this node noted that, it held all of its own logs up to there, of which it may have given up some since.
                 let is_covered = |record: &RecordView<'_>| {
                     let is_here = record.version <= forgotten
@@ -50,11 +50,13 @@ impl<H: Host> ControlLoop<H> {
                     }
                 };
                 let Role::Following { receiver, .. } = &mut link.role else { return };
+                let held = self.watermarks.covered(batch.head.log, batch.head.flags);
                 match receiver.records(&batch, &mut self.core_state, is_covered) {
                     Ok(parts) => {
                         for part in parts {
-                            self.cores[usize::from(part.core)]
-                                .send(ToCore::Follow { sequence: part.sequence, records: part.records });
+                            let (sequence, records) = (part.sequence, part.records);
+                            let covered = Covered::clone(&held);
+                            self.cores[usize::from(part.core)].send(ToCore::Follow { sequence, records, covered });
                         }
                     }
                     Err(error) => self.refuse(key, &Refuse::new(RefuseCode::Unexpected, &error.to_string())),

@@ -51,7 +51,7 @@ use crate::host::Host;
 use crate::mailbox::{Outbox, Receiver};
 use crate::messages::{ConnectionKey, CoreEvent, HopCommand, ToControl, ToCore};
 use crate::node::{CoreGauges, Durability, NodeFacts};
-use crate::shard::{Shard, WriteError};
+use crate::shard::{Covered, Shard, WriteError};
 
 /// Messages handled per tick, so that clients and peers take turns.
 const MESSAGES_PER_TICK: usize = 1024;
@@ -408,7 +408,7 @@ impl<H: Host> CoreLoop<H> {
                 self.begin_part(from, connection, hop, resp3, &command);
             }
             ToCore::Answer { connection, hop, reply, sum } => self.clients.answer(connection, hop, reply, sum),
-            ToCore::Follow { sequence, records } => return self.follow(sequence, records),
+            ToCore::Follow { sequence, records, covered } => return self.follow(sequence, records, covered),
             ToCore::Raise(version) => {
                 if self.shard.raise(version) {
                     self.report_durable(Vec::new());
@@ -477,7 +477,8 @@ impl<H: Host> CoreLoop<H> {
 
     /// Applies a batch. If it has to wait, the part that was applied is cut off first; applying it twice would do no harm,
     /// but a batch larger than what is left of a segment must make progress.
-    fn follow(&mut self, sequence: u64, mut records: Vec<bytes::Bytes>) -> Result<(), ToCore> {
+    fn follow(&mut self, sequence: u64, mut records: Vec<bytes::Bytes>, covered: Covered) -> Result<(), ToCore> {
+        self.shard.lost().expect(Covered::clone(&covered));
         let mut appended = Lsn(0);
         let mut done = 0;
         while let Some(run) = records.get_mut(done) {
@@ -503,7 +504,7 @@ impl<H: Host> CoreLoop<H> {
                         self.want_records(&records[done..]);
                     }
                     records.drain(..done);
-                    return Err(ToCore::Follow { sequence, records });
+                    return Err(ToCore::Follow { sequence, records, covered });
                 }
                 Err(error) => {
                     self.tell(CoreEvent::Failed(error.to_string()));
@@ -590,6 +591,8 @@ impl<H: Host> CoreLoop<H> {
         gauges.followed.store(counters.followed, Ordering::Relaxed);
         gauges.already_applied.store(counters.already_applied, Ordering::Relaxed);
         gauges.superseded.store(counters.superseded, Ordering::Relaxed);
+        gauges.concurrent.store(counters.concurrent, Ordering::Relaxed);
+        self.facts.lost.collect(self.shard.lost());
         gauges.held_back.store(counters.held_back, Ordering::Relaxed);
         gauges.forgotten.store(self.shard.forgotten(), Ordering::Relaxed);
         gauges.syncs.store(counters.syncs, Ordering::Relaxed);

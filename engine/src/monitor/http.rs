@@ -1,4 +1,4 @@
-//! The admin port: `/metrics`, `/livez`, `/readyz`, `/api/status`. Runs on the helper thread, never on a loop thread.
+//! The admin port: `/metrics`, `/livez`, `/readyz`, `/api/status`, `/api/conflicts`. Runs on the helper thread, never on a loop thread.
 //!
 //! Strangers cost little here: each connection carries one request, ends after `CONNECTION_LIFE` whatever it does, and at
 //! most `CONNECTIONS_MAX` are open; others wait in the kernel's backlog.
@@ -26,6 +26,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
+use super::conflicts::{Conflict, ConflictsReply};
 use super::metrics;
 use super::starting::StartBoard;
 use crate::control::status::{Status, StatusBoard};
@@ -107,6 +108,7 @@ impl Monitor {
             .route("/livez", get(livez))
             .route("/readyz", get(readyz))
             .route("/api/status", get(api_status))
+            .route("/api/conflicts", get(api_conflicts))
             .layer(map_response(close_after))
             .with_state(Arc::clone(&self.0))
     }
@@ -260,7 +262,22 @@ async fn api_status(State(shared): State<Arc<Shared>>) -> Response {
         followed: facts.sum(|core| &core.followed),
         status: status.read(),
     };
-    match serde_json::to_string(&reply) {
+    json(&reply)
+}
+
+async fn api_conflicts(State(shared): State<Arc<Shared>>) -> Response {
+    let Some(Running { facts, status, .. }) = shared.running.get() else { return shared.starting() };
+    let members = status.read().members;
+    json(&ConflictsReply {
+        region: facts.region.clone(),
+        node: facts.node.to_string(),
+        counted: facts.sum(|core| &core.concurrent),
+        conflicts: facts.lost.read().iter().map(|lost| Conflict::of(lost, &members)).collect(),
+    })
+}
+
+fn json(reply: &impl Serialize) -> Response {
+    match serde_json::to_string(reply) {
         Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }

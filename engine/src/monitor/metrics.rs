@@ -73,6 +73,11 @@ pub const CORE_METRICS: &[Metric<CoreGauges>] = &[
     counter("records_superseded", "Records of other nodes that lost against a newer one here.", |core| {
         load(&core.superseded)
     }),
+    counter(
+        "concurrent_overwrites",
+        "Writes of other nodes that arrived after a later write of this node to the same key, which had not known them.",
+        |core| load(&core.concurrent),
+    ),
     counter("records_held_back", "Records held back because their version lies too far in the future.", |core| {
         load(&core.held_back)
     }),
@@ -325,6 +330,7 @@ mod tests {
             started_unix_ms: 0,
             gauges: vec![Arc::default(), Arc::default()],
             slow_log: Default::default(),
+            lost: Default::default(),
         };
         facts.gauges[1].commands.store(7, Ordering::Relaxed);
         let status = StatusBoard::default();

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use net::ids::{Class, LogId, Version};
-use net::wire::body::Watermark;
+use net::wire::body::{Watermark, records};
 use wal::{ControlRecord, CoreId, Incarnation, Lsn};
+
+use crate::shard::Covered;
 
 /// One component.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,6 +52,17 @@ impl Watermarks {
     #[must_use]
     pub fn persisted_version(&self, log: LogId) -> Version {
         self.components.get(&log).map_or(Version(0), |component| component.persisted.min(component.version))
+    }
+
+    /// How far the logs were here before a batch of `log` with these flags: that log, or all of them where a batch has records of
+    /// any origin.
+    #[must_use]
+    pub fn covered(&self, log: LogId, flags: u16) -> Covered {
+        let entry = |log: LogId, version: Version| (wal::NodeId(log.node.0), wal::Version(version.0));
+        if flags & (records::COPIES | records::PASS) == 0 {
+            return Covered::from([entry(log, self.version(log))]);
+        }
+        self.components.iter().map(|(log, component)| entry(*log, component.version)).collect()
     }
 
     /// A log whose first version is `first` counts as covered below it.

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use engine::control::status::Status;
+use engine::shard::LostWrite;
 use net::ids::NodeId;
 use net::wire::body::Member;
 
@@ -125,6 +126,15 @@ impl Region<'_> {
     #[must_use]
     pub fn status(&self) -> Status {
         self.mesh.nodes[self.index].node.as_ref().expect("a running node").status.read()
+    }
+
+    /// The latest writes of other regions that lost against writes of its node which did not know them, newest first.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn lost_writes(&self) -> Vec<LostWrite> {
+        self.mesh.nodes[self.index].node.as_ref().expect("a running node").facts.lost.read()
     }
 
     /// How far what its first core takes for the time is ahead of the truth, in milliseconds.

@@ -156,6 +156,7 @@ impl Node {
             started_unix_ms: started.begins_unix_ms,
             gauges,
             slow_log: Default::default(),
+            lost: Default::default(),
         });
         let core_ios: Vec<SimIo> = (0..cores).map(|_| SimIo::new(world, settings.machine)).collect();
         let core_boxes: Vec<Mailbox<ToCore>> = (0..cores).map(|_| Mailbox::new(MAILBOX_MESSAGES)).collect();

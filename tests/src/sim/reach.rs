@@ -45,6 +45,7 @@ pub const EXPECTED: &[Mark] = &[
     Mark::SupersededOnArrival,
     Mark::ExpiredOnArrival,
     Mark::LostToExpired,
+    Mark::ConcurrentLost,
     Mark::WallStepIgnored,
     Mark::WallBehindAtStart,
     Mark::WallCaughtUp,

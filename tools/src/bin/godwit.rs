@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tools::{doctor, lab, members};
+use tools::{conflicts, doctor, lab, members};
 
 /// Runs and looks after Godwit, the per-region daemon of a geo-replicated store.
 #[derive(Debug, Parser)]
@@ -28,6 +28,8 @@ enum Command {
     /// Say what this host allows a node that talks to other regions, and what to change: buffers for the round-trip time of each
     /// peer, congestion control, limits, io_uring.
     Doctor(doctor::Options),
+    /// List the latest writes of other regions that lost against later ones of a node which did not know them.
+    Conflicts(conflicts::ConflictsOptions),
     /// Run one node in the foreground; takes the flags of godwitd (see `godwit daemon --help`).
     #[command(disable_help_flag = true)]
     Daemon {
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Members(options) => exit("members", members::list(&options, &mut std::io::stdout())),
         Command::Member(command) => exit("member", members::change(&command, &mut std::io::stdout())),
         Command::Doctor(options) => exit("doctor", doctor::run(&options, &mut std::io::stdout())),
+        Command::Conflicts(options) => exit("conflicts", conflicts::list(&options, &mut std::io::stdout())),
         Command::Daemon { mut args } => {
             let before = args.len();
             args.retain(|arg| arg != lab::WITH_PARENT_FLAG);
