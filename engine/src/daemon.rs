@@ -276,6 +276,7 @@ impl<I: OsIo> Node<I> {
             gauges,
             slow_log: Default::default(),
             lost: Default::default(),
+            holders: Default::default(),
         });
         let status = StatusBoard::default();
         monitor.run(Arc::clone(&facts), status.clone());

@@ -89,7 +89,11 @@ pub enum ToCore {
         reply: Vec<Bytes>,
         /// What it counted.
         sum: i64,
+        /// The highest version that it wrote; zero if it wrote nothing.
+        written: Version,
     },
+    /// Other nodes hold more of what is written here, or this node's own claim has risen: some client waits for that.
+    Acknowledged,
     /// Say what is present of these keys of yours; answer with [`ToCore::Watched`].
     Watch {
         /// Who asks.
@@ -167,6 +171,8 @@ pub enum ToCore {
         ticket: Ticket,
         /// Its results on this core, or why they are unknown.
         replies: Result<Vec<PieceReply>, WriteError>,
+        /// The highest version that it wrote here; zero if it wrote nothing.
+        written: Version,
     },
     /// Records of another node's log for keys of yours; answer with [`CoreEvent::Followed`].
     Follow {
@@ -232,6 +238,8 @@ pub enum CoreEvent {
         /// The staged end at that moment.
         staged: Lsn,
     },
+    /// A client waits until this node's own claim reaches this.
+    WaitsFor(Version),
     /// The local record ends at `end`.
     Appended {
         /// Of the [`ToCore::AppendLocal`].

@@ -8,6 +8,7 @@ use wal::{Incarnation, NodeId};
 use crate::core::stages::StageLatencies;
 use crate::frontend::resp::slow_log::SlowLog;
 use crate::shard::LostBoard;
+use crate::replication::holders::Holders;
 
 /// The Redis version whose behaviour the RESP front end follows; what INFO and HELLO tell clients.
 pub const REDIS_COMPATIBLE_VERSION: &str = "7.0.15";
@@ -126,6 +127,8 @@ pub struct NodeFacts {
     pub slow_log: SlowLog,
     /// The latest writes of other nodes that lost against writes of this node which did not know them.
     pub lost: LostBoard,
+    /// Which other nodes hold how much of what is written here.
+    pub holders: Holders,
 }
 
 impl NodeFacts {

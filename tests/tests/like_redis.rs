@@ -81,6 +81,10 @@ const TEMPLATES: &[&[Word]] = &[
     &[Is("RENAMENX"), Key, Key],
     &[Is("COPY"), Key, Key],
     &[Is("COPY"), Key, Key, Is("REPLACE")],
+    // Nobody holds anything but the two themselves.
+    &[Is("WAIT"), Is("0"), Is("0")],
+    &[Is("WAIT"), Is("0"), Integer],
+    &[Is("WAIT"), Integer, Is("1")],
     &[Is("EXEC")],
     &[Is("DISCARD")],
     &[Is("TYPE"), Key],

@@ -218,6 +218,10 @@ named! {
         HoldStalled = "hold-stalled",
         /// A transaction did not take place because a watched key had changed.
         WatchedKeyChanged = "watched-key-changed",
+        /// Enough other nodes came to hold what a client wrote and waited for.
+        WaitReached = "wait-reached",
+        /// A client's wait for other nodes ended by its deadline.
+        WaitTimedOut = "wait-timed-out",
         /// A mailbox was full.
         MailboxFull = "mailbox-full",
         /// A connection's commands waited because its replies did.

@@ -8,6 +8,7 @@ mod cut;
 mod discovery;
 mod follow;
 mod handshake;
+mod holders;
 mod io;
 pub mod link;
 mod members;
@@ -30,6 +31,7 @@ use slab::Slab;
 use wal::Version;
 
 use self::cut::Notes;
+use self::holders::BoardState;
 use self::link::{Link, Traffic};
 use self::members::Removal;
 use self::old_runs::{OldRuns, old_run_facts};
@@ -262,6 +264,7 @@ pub struct ControlLoop<H: Host> {
     removed: bool,
     /// How far each follower said that it durably holds each own log; outlives its links.
     acknowledged: BTreeMap<(net::ids::NodeId, LogId), Version>,
+    board: BoardState,
     lag: LagClock,
     cut: Cut,
     cut_at: Mono,
@@ -340,6 +343,7 @@ impl<H: Host> ControlLoop<H> {
             removals: Vec::new(),
             removed: false,
             acknowledged: BTreeMap::new(),
+            board: BoardState::default(),
             lag: LagClock::default(),
             cut: Cut::default(),
             notes: Notes::recovered(parts.forgotten),
@@ -480,6 +484,7 @@ impl<H: Host> ControlLoop<H> {
         self.let_old_runs_go();
         self.tell_cores_to_stop();
         self.tell_members();
+        self.tell_holders();
         self.persist_members();
         self.persist_watermarks();
         self.advance_cut();
@@ -536,6 +541,7 @@ impl<H: Host> ControlLoop<H> {
                     self.watermark_records_durable(core);
                     self.wake_senders();
                 }
+                CoreEvent::WaitsFor(version) => self.own_claim_wanted(version),
                 CoreEvent::Followed { sequence, staged } => {
                     self.core_state.followed(core, sequence, staged);
                     for (_, link) in &mut self.links {

@@ -55,6 +55,7 @@ impl<H: Host> ControlLoop<H> {
                     // The latest word counts, a lower one too: a follower that lost its disk lowers its vector.
                     if self.logs.get(entry.log).is_some() {
                         self.acknowledged.insert((node, entry.log), from_wire(entry.version));
+                        self.board.acknowledged = true;
                     }
                 }
             }

@@ -1,5 +1,6 @@
 //! The clients of one core: connections, their input, their commands, their replies.
 
+mod held_by_others;
 mod known;
 mod native;
 mod slow_readers;
@@ -9,8 +10,9 @@ use net::reactor::{Completion, Io, Listener, Mono, Op, Outcome, Tag};
 use net::resp::{Args, Limits, Parser, Protocol, encode_command, reply};
 use slab::Slab;
 use wal::marks::{Mark, reach};
-use wal::{Lsn, Mapping};
+use wal::{Lsn, Mapping, Version};
 
+use self::held_by_others::HeldByOthers;
 use self::native::Language;
 use self::slow_readers::{Sending, pinned_bytes};
 use super::CoreLoop;
@@ -82,6 +84,8 @@ pub(super) struct Connection {
     awaited: Option<(u64, usize)>,
     /// In the list of those with replies to look at.
     dirty: bool,
+    /// It ends, and nothing that it waits for is waited for any more.
+    gone: bool,
 }
 
 /// What a request may hold when values have at most `value_bytes_max` bytes. The slack lets a value that is a little too
@@ -112,6 +116,7 @@ pub(crate) struct Clients {
     protocol_errors: u64,
     /// When to look for slow readers again.
     slow_readers_at: Mono,
+    held_by_others: HeldByOthers,
 }
 
 impl Clients {
@@ -132,6 +137,7 @@ impl Clients {
             commands: 0,
             protocol_errors: 0,
             slow_readers_at: Mono(0),
+            held_by_others: HeldByOthers::default(),
         }
     }
 
@@ -159,7 +165,14 @@ impl Clients {
         self.connections.get_mut(key.index as usize).filter(|connection| connection.generation == key.generation)
     }
 
-    pub(super) fn answer(&mut self, key: ConnectionKey, hop: (u64, usize), reply: Vec<Bytes>, sum: i64) {
+    pub(super) fn answer(
+        &mut self,
+        key: ConnectionKey,
+        hop: (u64, usize),
+        reply: Vec<Bytes>,
+        sum: i64,
+        written: Version,
+    ) {
         let found = self.connections.get_mut(key.index as usize).filter(|found| found.generation == key.generation);
         if let Some(connection) = found {
             if connection.replies.gaps() >= GAPS_MAX {
@@ -173,6 +186,7 @@ impl Clients {
                 }
             }
             connection.replies.fill(hop.0, hop.1, reply, sum);
+            connection.session.written = connection.session.written.max(written);
             mark(&mut self.dirty, &mut connection.dirty, key.index);
         }
     }
@@ -249,6 +263,7 @@ impl<H: Host> CoreLoop<H> {
             parts_done: Vec::new(),
             awaited: None,
             dirty: false,
+            gone: false,
         });
     }
 
@@ -345,7 +360,10 @@ impl<H: Host> CoreLoop<H> {
                     let args = parser.args(&input[consumed..]);
                     if !args.is_empty() {
                         connection.session.request_bytes = len;
-                        match self.run_answered(index, args) {
+                        let originated = self.shard.counters().originated;
+                        let ran = self.run_answered(index, args);
+                        self.clients.has_written(index, self.written_since(originated));
+                        match ran {
                             Ok(()) => {}
                             Err(WriteError::NotInMemory) => {
                                 self.wait_for_records(index, &input[consumed + len..]);
@@ -458,6 +476,7 @@ impl<H: Host> CoreLoop<H> {
             Kind::Transaction(verb) => return self.run_transaction_verb(index, verb, args),
             Kind::Everywhere(verb) => self.run_everywhere(index, verb, command, args),
             Kind::Session(SessionVerb::Scan) => return self.run_scan(index, args),
+            Kind::Session(verb @ (SessionVerb::Wait | SessionVerb::WaitAof)) => self.run_wait(index, verb, args),
             Kind::Session(verb) => {
                 if verb == SessionVerb::Reset {
                     self.clients.forget_transaction(index);
@@ -609,6 +628,9 @@ impl<H: Host> CoreLoop<H> {
     /// Starts, stops or ends receiving, and closes the stream when nothing is in flight.
     fn regulate(&mut self, key: ConnectionKey) {
         let Some(connection) = self.clients.connections.get_mut(key.index as usize) else { return };
+        if (connection.closing || connection.broken) && !std::mem::replace(&mut connection.gone, true) {
+            self.clients.held_by_others.gone.push(key);
+        }
         let waiting = connection.stalled || connection.runnable || connection.fetching || connection.awaited.is_some();
         let answered = connection.replies.is_empty() && connection.sending.is_none() && !waiting;
         let done = connection.broken || connection.closing && answered;

@@ -107,11 +107,12 @@ impl<H: Host> CoreLoop<H> {
     pub(super) fn answer_last(&mut self) {
         while let Some(message) = self.mailbox.receive() {
             // Whatever else there is to do, nobody does it any more.
-            if let ToCore::Answer { connection, hop, reply, sum } = message {
-                self.clients.answer(connection, hop, reply, sum);
+            if let ToCore::Answer { connection, hop, reply, sum, written } = message {
+                self.clients.answer(connection, hop, reply, sum, written);
             }
         }
         self.answer_guests();
+        self.tend_waits();
         self.send_replies();
         self.ops.resubmit(&mut self.io);
     }

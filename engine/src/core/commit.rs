@@ -3,7 +3,7 @@
 use net::reactor::{Completion, Io, Mono, Op, Outcome};
 use wal::marks::{Mark, reach};
 use wal::planted::{self, Fault};
-use wal::{CommitPath, SegmentNumber};
+use wal::{CommitPath, SegmentNumber, Version};
 
 use super::CoreLoop;
 use super::ops::Context;
@@ -53,6 +53,8 @@ pub(crate) struct Commit<H: Host> {
     pub(super) ceiling_waits: bool,
     /// When the control thread was last told what is durable, where nobody follows.
     reported: Mono,
+    /// Until the promise reaches this it is told always.
+    report_until: Version,
 }
 
 impl<H: Host> Commit<H> {
@@ -71,7 +73,13 @@ impl<H: Host> Commit<H> {
             ceiling_stuck: false,
             ceiling_waits: false,
             reported: Mono(0),
+            report_until: Version::ZERO,
         }
+    }
+
+    /// The control thread is told of every sync until the promise reaches `version`.
+    pub(super) fn report_until(&mut self, version: Version) {
+        self.report_until = self.report_until.max(version);
     }
 
     /// Whether a group is on its way to the disk.
@@ -202,6 +210,11 @@ impl<H: Host> CoreLoop<H> {
                 let frames = self.shard.sync_done();
                 if self.ships {
                     self.report_durable(frames);
+                } else if self.commit.report_until > Version::ZERO {
+                    if self.shard.complete() >= self.commit.report_until {
+                        self.commit.report_until = Version::ZERO;
+                    }
+                    self.report_durable(Vec::new());
                 } else if self.commit.reported == Mono(0)
                     || self.now() >= self.commit.reported.plus_ms(UNSHIPPED_REPORT_MS)
                 {

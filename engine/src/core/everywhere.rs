@@ -296,7 +296,10 @@ impl<H: Host> CoreLoop<H> {
                 continue;
             }
             match ready.and_then(|()| self.shard.delete(hash, &key, self.time)) {
-                Ok(position) => *end = (*end).max(position),
+                Ok(position) => {
+                    *end = (*end).max(position);
+                    part.replies.written = self.shard.newest();
+                }
                 Err(error) if error.is_transient() => {
                     doomed.push((hash, key));
                     part.position = next.unwrap_or(ScanPosition::END);

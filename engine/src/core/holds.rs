@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use net::resp::{Parser, Protocol, reply};
 use wal::marks::{Mark, reach};
 use wal::planted::{self, Fault};
-use wal::{Lsn, Mapping};
+use wal::{Lsn, Mapping, Version};
 
 use super::{CoreLoop, clients};
 use crate::clock::Time;
@@ -27,6 +27,8 @@ struct Results {
     found: FoundBySlot,
     /// What must be durable before any of it is shown.
     barrier: Lsn,
+    /// The highest version that was written.
+    written: Version,
 }
 
 /// How a transaction ended that one core ran alone.
@@ -167,15 +169,18 @@ impl<H: Host> CoreLoop<H> {
     }
 
     fn commit_hold(&mut self, mut hold: Hold) {
+        let originated = self.shard.counters().originated;
         match self.shard.commit_batch(self.time) {
             Ok(end) => {
+                hold.results.written = self.written_since(originated);
                 hold.results.barrier = hold.results.barrier.max(end);
                 self.go_on_after(hold);
             }
             Err(WriteError::LogFailed) => {
                 self.shard.abandon_batch();
                 let (from, ticket) = (self.core, hold.ticket);
-                self.send_to(ticket.core, ToCore::Released { from, ticket, replies: Err(WriteError::LogFailed) });
+                let (replies, written) = (Err(WriteError::LogFailed), Version::ZERO);
+                self.send_to(ticket.core, ToCore::Released { from, ticket, replies, written });
                 self.holds.clients_turn = self.clients.is_stalled();
             }
             // Other cores append their parts: this one must, too. There was room when it answered, so that it will not be long.
@@ -200,7 +205,8 @@ impl<H: Host> CoreLoop<H> {
                 continue;
             }
             let Farewell { ticket, results } = self.holds.farewells.swap_remove(index);
-            let answer = ToCore::Released { from: self.core, ticket, replies: Ok(results.replies) };
+            let (replies, written) = (Ok(results.replies), results.written);
+            let answer = ToCore::Released { from: self.core, ticket, replies, written };
             self.send_to(ticket.core, answer);
         }
     }

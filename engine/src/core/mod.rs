@@ -249,6 +249,7 @@ impl<H: Host> CoreLoop<H> {
         self.commit();
         self.answer_guests();
         self.receive_own();
+        self.tend_waits();
         self.send_replies();
         self.fetch();
         self.tend_memory();
@@ -292,6 +293,9 @@ impl<H: Host> CoreLoop<H> {
         if let Some(due_in_ms) = self.shard.next_due_in_ms(self.time) {
             // What is due and still held waits for the ceiling, whose sync ends the wait.
             until = until.min(now.plus_ms(due_in_ms.clamp(RETRY_MS, 1000)));
+        }
+        if let Some(at) = self.clients.waits_until() {
+            until = until.min(at);
         }
         if let Some(at) = self.compaction_deadline() {
             until = until.min(at);
@@ -399,19 +403,26 @@ impl<H: Host> CoreLoop<H> {
         match message {
             ToCore::Command { from, connection, hop, resp3, command } => {
                 let mut replies = ReplyQueue::default();
+                let originated = self.shard.counters().originated;
                 if self.run_guest(&command, resp3, &mut replies).is_err() {
                     return Err(ToCore::Command { from, connection, hop, resp3, command });
                 }
+                replies.written = self.written_since(originated);
                 self.guests.push(Guest { from, connection, hop, replies });
             }
             ToCore::Everywhere { from, connection, hop, resp3, command } => {
                 self.begin_part(from, connection, hop, resp3, &command);
             }
-            ToCore::Answer { connection, hop, reply, sum } => self.clients.answer(connection, hop, reply, sum),
+            ToCore::Answer { connection, hop, reply, sum, written } => {
+                self.clients.answer(connection, hop, reply, sum, written);
+            }
+            ToCore::Acknowledged => self.clients.hear_of_holders(),
             ToCore::Follow { sequence, records, covered } => return self.follow(sequence, records, covered),
             ToCore::Raise(version) => {
                 if self.shard.raise(version) {
                     self.report_durable(Vec::new());
+                } else {
+                    self.commit.report_until(version);
                 }
             }
             ToCore::AppendLocal { ticket, record } => match self.shard.append_local(&record) {
@@ -451,11 +462,12 @@ impl<H: Host> CoreLoop<H> {
                 // Also the records: another transaction may be next, and another one after it.
                 self.retry_stalled();
             }
-            ToCore::Released { from, ticket, replies } => self.released(from, ticket, replies),
+            ToCore::Released { from, ticket, replies, written } => self.released(from, ticket, replies, written),
             ToCore::Stop { old_runs } => {
                 self.stopping = true;
                 self.closing.old_runs = old_runs;
                 self.give_up_transactions();
+                self.clients.end_waits();
             }
         }
         Ok(())
@@ -560,10 +572,12 @@ impl<H: Host> CoreLoop<H> {
             let mut runs = Vec::new();
             guest.replies.take(shown, &mut runs);
             let (connection, hop, sum) = (guest.connection, guest.hop, guest.replies.sum);
+            let written = guest.replies.written;
             if guest.from == self.core {
-                self.clients.answer(connection, hop, runs, sum);
+                self.clients.answer(connection, hop, runs, sum, written);
             } else {
-                self.cores[usize::from(guest.from)].send(ToCore::Answer { connection, hop, reply: runs, sum });
+                let answer = ToCore::Answer { connection, hop, reply: runs, sum, written };
+                self.cores[usize::from(guest.from)].send(answer);
             }
         }
     }

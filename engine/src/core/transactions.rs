@@ -14,9 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use net::resp::{Args, Parser, Protocol, reply};
-use wal::Lsn;
 use wal::marks::{Mark, reach};
 use wal::planted::{self, Fault};
+use wal::{Lsn, Version};
 
 use super::{CoreLoop, Guest, holds};
 use crate::frontend::replies::{Merge, ReplyQueue};
@@ -50,6 +50,8 @@ struct Led {
     found: FoundBySlot,
     refusal: Option<Refusal>,
     lost: Option<WriteError>,
+    /// The highest version that it wrote.
+    written: Version,
     /// The cores were told to go on.
     ending: bool,
 }
@@ -206,6 +208,13 @@ impl<H: Host> CoreLoop<H> {
             let text = "EXECABORT Transaction discarded because of previous errors.";
             connection.replies.reply(Lsn(0), |out| reply::error(out, text));
         } else {
+            let waits = |queued: &Queued| {
+                matches!(queued.command.kind, Kind::Session(SessionVerb::Wait | SessionVerb::WaitAof))
+            };
+            // What it counts holders of must be known.
+            if connection.replies.owes_before(u64::MAX) && connection.multi.queue().iter().any(waits) {
+                return Err(WriteError::Held);
+            }
             let mut parser = Parser::new(limits);
             let script = Script::new(connection.multi.queue(), Shape::Array, place, &mut parser);
             let watched = connection.multi.watched();
@@ -321,12 +330,14 @@ impl<H: Host> CoreLoop<H> {
             return Err(message);
         };
         let protocol = if resp3 { Protocol::Resp3 } else { Protocol::Resp2 };
+        let originated = self.shard.counters().originated;
         let run = holds::run_alone(&mut self.shard, &mut script, &watched, self.time, protocol, self.core);
         let Ok((outcome, barrier)) = run else {
             return Err(ToCore::Transact { from, connection, hop, resp3, watched, script });
         };
         let shape = script.shape();
         let mut replies = ReplyQueue::default();
+        replies.written = self.written_since(originated);
         replies.wait_for(barrier);
         let gap = replies.hop(1, Merge::Concatenate);
         replies.fill(gap, 0, answer(shape, protocol, outcome, || script.finish()), 0);
@@ -358,6 +369,7 @@ impl<H: Host> CoreLoop<H> {
             found: Vec::new(),
             refusal: None,
             lost: None,
+            written: Version::ZERO,
             ending: false,
         };
         self.leads.last += 1;
@@ -430,12 +442,19 @@ impl<H: Host> CoreLoop<H> {
     }
 
     /// A core went on, and what it shows is durable.
-    pub(super) fn released(&mut self, from: u16, ticket: Ticket, replies: Result<Vec<PieceReply>, WriteError>) {
+    pub(super) fn released(
+        &mut self,
+        from: u16,
+        ticket: Ticket,
+        replies: Result<Vec<PieceReply>, WriteError>,
+        written: Version,
+    ) {
         let Some(led) = self.leads.by_number.get_mut(&ticket.number) else { return };
         match replies {
             Ok(replies) => replies.into_iter().for_each(|reply| led.script.fill(reply)),
             Err(error) => led.lost = Some(error),
         }
+        led.written = led.written.max(written);
         led.missing.remove(&from);
         if planted::is(Fault::CoresNotHeld) && !led.ending {
             return self.continue_transaction(ticket.number);
@@ -457,7 +476,7 @@ impl<H: Host> CoreLoop<H> {
                 answer(led.shape, led.protocol, outcome, || led.script.finish())
             }
         };
-        self.clients.answer(led.connection, (led.hop, 0), runs, 0);
+        self.clients.answer(led.connection, (led.hop, 0), runs, 0, led.written);
     }
 
     /// The node stops: what does not have all its cores yet gives up those it has.

@@ -1,6 +1,7 @@
 //! What a connection waits for, and holds, because of its transactions.
 
 use bytes::Bytes;
+use wal::Version;
 
 use super::clients::{Clients, mark};
 use crate::frontend::resp::transaction::Watched;
@@ -35,7 +36,7 @@ impl Clients {
     pub(super) fn watched(&mut self, key: ConnectionKey, hop: (u64, usize), watched: Vec<Watched>) {
         if self.is_there(key) {
             self.watch(key.index, watched);
-            self.answer(key, hop, vec![Bytes::from_static(b"+OK\r\n")], 0);
+            self.answer(key, hop, vec![Bytes::from_static(b"+OK\r\n")], 0, Version::ZERO);
             self.pay(key);
         }
     }

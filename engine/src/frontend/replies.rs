@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use net::resp::Protocol;
-use wal::Lsn;
+use wal::{Lsn, Version};
 
 /// Values from this size on are sent straight from their segment instead of being copied.
 pub const RUN_BYTES_MIN: usize = 16 * 1024;
@@ -38,6 +38,16 @@ enum Chunk {
     Hop { id: u64, missing: usize, parts: Vec<Vec<Bytes>>, counts: Vec<i64>, merge: Merge, barrier: Lsn },
 }
 
+impl Chunk {
+    /// Parts that other cores owe.
+    fn missing(&self) -> usize {
+        match self {
+            Chunk::Hop { missing, .. } => *missing,
+            Chunk::Ready { .. } | Chunk::Runs { .. } => 0,
+        }
+    }
+}
+
 /// The replies that a connection is owed.
 #[derive(Debug, Default)]
 pub struct ReplyQueue {
@@ -48,8 +58,12 @@ pub struct ReplyQueue {
     /// Gaps that are not filled yet.
     gaps: usize,
     bytes: usize,
+    /// Parts that other cores owe to commands whose replies are dropped.
+    owed_unseen: usize,
     /// What a counting command (`DEL`, `EXISTS`) found, for [`Merge::Sum`].
     pub sum: i64,
+    /// The highest version that the commands wrote which another core's client asked for; zero if they wrote nothing.
+    pub written: Version,
 }
 
 impl ReplyQueue {
@@ -138,7 +152,10 @@ impl ReplyQueue {
     /// Fills one part of a gap. Unknown names are ignored: the connection may have been closed and reused.
     pub fn fill(&mut self, hop: u64, part: usize, answer: Vec<Bytes>, count: i64) {
         let found = self.chunks.iter_mut().position(|chunk| matches!(chunk, Chunk::Hop { id, .. } if *id == hop));
-        let Some(at) = found else { return };
+        let Some(at) = found else {
+            self.owed_unseen = self.owed_unseen.saturating_sub(1);
+            return;
+        };
         let Chunk::Hop { missing, parts, counts, merge, barrier, .. } = &mut self.chunks[at] else { return };
         let Some(slot) = parts.get_mut(part) else { return };
         *slot = answer;
@@ -185,6 +202,14 @@ impl ReplyQueue {
     /// Forgets what `queue` holds.
     pub fn dropped(&mut self, queue: &ReplyQueue) {
         self.hops = queue.hops;
+        self.owed_unseen += queue.chunks.iter().map(Chunk::missing).sum::<usize>();
+    }
+
+    /// Whether other cores still owe something to commands before that of the gap `hop`.
+    #[must_use]
+    pub fn owes_before(&self, hop: u64) -> bool {
+        let before = |chunk: &Chunk| matches!(chunk, Chunk::Hop { id, .. } if *id < hop);
+        self.owed_unseen > 0 || self.gaps > 0 && self.chunks.iter().any(before)
     }
 
     /// Takes what may be shown when everything below `durable` is durable.
@@ -350,7 +375,9 @@ mod tests {
         let unanswered = dropped.hop(1, Merge::Concatenate);
         queue.dropped(&dropped);
         let answered = queue.hop(1, Merge::Concatenate);
+        assert!(queue.owes_before(answered), "what is dropped is still to be done");
         queue.fill(unanswered, 0, answer("+no\r\n"), 0);
+        assert!(!queue.owes_before(answered) && queue.owes_before(answered + 1));
         queue.fill(answered, 0, answer("+yes\r\n"), 0);
         assert_eq!(taken(&mut queue, 0), "+yes\r\n");
     }

@@ -331,6 +331,7 @@ mod tests {
             gauges: vec![Arc::default(), Arc::default()],
             slow_log: Default::default(),
             lost: Default::default(),
+            holders: Default::default(),
         };
         facts.gauges[1].commands.store(7, Ordering::Relaxed);
         let status = StatusBoard::default();

@@ -8,6 +8,7 @@
 //! it hands on in a [`pass`] to a follower that cannot reach them.
 
 pub mod cut;
+pub mod holders;
 pub mod known;
 pub mod lag;
 pub mod logs;

@@ -157,6 +157,7 @@ impl Node {
             gauges,
             slow_log: Default::default(),
             lost: Default::default(),
+            holders: Default::default(),
         });
         let core_ios: Vec<SimIo> = (0..cores).map(|_| SimIo::new(world, settings.machine)).collect();
         let core_boxes: Vec<Mailbox<ToCore>> = (0..cores).map(|_| Mailbox::new(MAILBOX_MESSAGES)).collect();

@@ -3,7 +3,7 @@
 use net::resp::{Args, Protocol, reply};
 
 use super::scan::glob;
-use super::table::{self, COMMANDS, Command, Kind};
+use super::table::{self, COMMANDS, Command, Kind, SessionVerb};
 use super::{SYNTAX_ERROR, notes, wrong_arity};
 
 /// Answers `COMMAND`; `args` starts with its name and was checked for arity.
@@ -127,16 +127,18 @@ impl Command {
         let database = ["dbsize", "flushdb", "flushall"].contains(&self.name);
         let dangerous = operator || ["keys", "flushdb", "flushall", "info"].contains(&self.name);
         let of_connection = self.group == "connection" || self.name.starts_with("command");
+        let waits = matches!(self.kind, Kind::Session(SessionVerb::Wait | SessionVerb::WaitAof));
         let all = [
-            ("keyspace", !container && (self.group == "generic" || database)),
+            ("keyspace", !container && !waits && (self.group == "generic" || database)),
             ("read", has("readonly")),
             ("write", has("write")),
             ("string", self.group == "string"),
             ("admin", operator),
             ("fast", has("fast")),
             ("slow", !has("fast")),
+            ("blocking", has("blocking")),
             ("dangerous", dangerous),
-            ("connection", !container && of_connection),
+            ("connection", !container && (of_connection || waits)),
             ("transaction", self.group == "transactions"),
         ];
         all.into_iter().filter(|(_, holds)| *holds).map(|(name, _)| name).collect()

@@ -6,6 +6,7 @@
 //! - [`session`]: commands about the connection and the server; the large ones have files of their own.
 //! - [`transaction`]: what a connection collects between MULTI and EXEC.
 //! - [`script`]: a transaction on its way through the cores, stage by stage.
+//! - [`wait`]: `WAIT` and `WAITAOF`.
 //! - [`crossing`]: commands that look at some keys before they write others (`RENAME`, `COPY`, `MSETNX`).
 //!
 //! Read-modify-write commands (`INCR`, `SET NX`, `EXPIRE`, …) are atomic on the key's core of this region. Between regions
@@ -31,6 +32,7 @@ pub mod slow_log;
 mod subcommands;
 pub mod table;
 pub mod transaction;
+pub mod wait;
 
 /// `ERR wrong number of arguments for 'get' command`
 #[must_use]

@@ -19,7 +19,7 @@ pub fn since(name: &str) -> &'static str {
         "scan" => "2.8.0",
         "role" => "2.8.12",
         "command" | "command|count" | "command|getkeys" | "command|info" => "2.8.13",
-        "cluster" => "3.0.0",
+        "cluster" | "wait" => "3.0.0",
         "client|reply" => "3.2.0",
         "touch" => "3.2.1",
         "memory" | "memory|help" | "memory|usage" | "object|freq" | "unlink" => "4.0.0",
@@ -27,7 +27,7 @@ pub fn since(name: &str) -> &'static str {
         "hello" => "6.0.0",
         "client|info" | "copy" | "getdel" | "getex" | "object|help" | "reset" | "slowlog|help" => "6.2.0",
         "client|no-evict" | "command|docs" | "command|list" | "expiretime" | "pexpiretime" => "7.0.0",
-        "client|no-touch" | "client|setinfo" => "7.2.0",
+        "client|no-touch" | "client|setinfo" | "waitaof" => "7.2.0",
         "delex" => "8.4.0",
         _ => "",
     }
@@ -113,4 +113,15 @@ pub const DIFFERENCES: &[(&str, &str)] = &[
     ("time", "Microseconds are those of a clock that counts milliseconds: the last three digits are 0."),
     ("touch", "Counts the keys; access times are not kept."),
     ("unlink", "The same as `DEL`."),
+    (
+        "wait",
+        "Counts the other nodes of the mesh, whatever their regions, whose disks hold all that this connection wrote, by what they told \
+         this node; one that was told and is unreachable now counts. What a third node handed on to a node that cannot reach this one is \
+         not counted. The wait ends when the client closes its side, too.",
+    ),
+    (
+        "waitaof",
+        "Taken from Redis 7.2. Every node has a log: the first number is 1 once this node's disk holds all that this connection wrote, the \
+         second is that of `WAIT`. With `DURABILITY=fsync` no reply leaves before that anyway.",
+    ),
 ];

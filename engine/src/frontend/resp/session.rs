@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 
 use net::reactor::Mono;
 use net::resp::{Args, Protocol, parse_integer, reply};
-use wal::Lsn;
+use wal::{Lsn, Version};
 
 use super::table::{Command, SessionVerb};
+use super::wait::Wait;
 use super::{NOT_AN_INTEGER, SYNTAX_ERROR, config, describe, info};
 use crate::clock::Time;
 use crate::frontend::replies::ReplyQueue;
@@ -45,6 +46,8 @@ pub struct Session {
     pub active: Mono,
     /// Its last command.
     pub command: Option<&'static Command>,
+    /// The highest version that its commands wrote, as far as cores have said.
+    pub written: Version,
     /// Bytes of its last request.
     pub request_bytes: usize,
     /// `CLIENT NO-EVICT`.
@@ -101,8 +104,9 @@ impl Session {
             SessionVerb::Echo => reply::bulk(out, &args[1]),
             SessionVerb::Quit => reply::simple(out, "OK"),
             SessionVerb::Reset => {
-                let Session { id, addr, local_addr, since, active, command, request_bytes, .. } = *self;
-                *self = Session { id, addr, local_addr, since, active, command, request_bytes, ..Session::default() };
+                let Session { id, addr, local_addr, since, active, command, written, request_bytes, .. } = *self;
+                let kept = Session { id, addr, local_addr, since, active, command, written, ..Session::default() };
+                *self = Session { request_bytes, ..kept };
                 reply::simple(out, "RESET");
             }
             SessionVerb::Select => match parse_integer(&args[1]) {
@@ -138,6 +142,10 @@ impl Session {
                 reply::array_header(out, 2);
                 reply::bulk(out, (time.unix_ms / 1000).to_string().as_bytes());
                 reply::bulk(out, (time.unix_ms % 1000 * 1000).to_string().as_bytes());
+            }
+            // In a transaction nobody waits: it says what is.
+            SessionVerb::Wait | SessionVerb::WaitAof => {
+                Wait::parse(verb, args, node.durability)?.answer(self.written, node, out);
             }
             SessionVerb::Scan => unreachable!("the core loop runs SCAN on the core that the cursor names"),
         }

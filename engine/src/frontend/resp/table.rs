@@ -96,6 +96,8 @@ pub enum SessionVerb {
     Role,
     Scan,
     Time,
+    Wait,
+    WaitAof,
     Reset,
     Cluster,
     /// `HELP` of a container.
@@ -269,6 +271,8 @@ pub const COMMANDS: &[Command] = commands! {
     "role" 1 NONE ROLE "server" Kind::Session(SessionVerb::Role), "Returns the replication role: that of a primary without replicas.";
     "dbsize" 1 NONE READ "server" Kind::Everywhere(EveryVerb::DbSize), "Returns the number of keys in the database.";
     "time" 1 NONE ADMIN "server" Kind::Session(SessionVerb::Time), "Returns the server time.";
+    "wait" 3 NONE WAIT "generic" Kind::Session(SessionVerb::Wait), "Waits until other nodes durably hold all that the connection wrote, and returns their number.";
+    "waitaof" 4 NONE WAIT_AOF "generic" Kind::Session(SessionVerb::WaitAof), "Waits until this node and other nodes durably hold all that the connection wrote, and returns their numbers.";
     "scan" -2 NONE READ_MANY "generic" Kind::Session(SessionVerb::Scan), "Iterates over the key names in the database.";
     "multi" 1 NONE CONTROL "transactions" Kind::Transaction(TransactionVerb::Multi), "Starts a transaction.";
     "exec" 1 NONE EXEC "transactions" Kind::Transaction(TransactionVerb::Exec), "Executes all commands in a transaction.";
@@ -283,6 +287,8 @@ pub const COMMANDS: &[Command] = commands! {
     "delifeq" 3 ONE REMOVE "string" Kind::Key(KeyVerb::DelIfEq), "Deletes a key if it has the given value. The syntax is that of Valkey 9.0.";
 };
 
+const WAIT: &[&str] = &["noscript"];
+const WAIT_AOF: &[&str] = &["blocking"];
 const PAIRS: (i64, i64, i64) = (1, -1, 2);
 const TWO: (i64, i64, i64) = (1, 2, 1);
 const CONTROL: &[&str] = &["noscript", "loading", "stale", "fast", "allow_busy"];

@@ -153,6 +153,8 @@ pub fn is_allowed(command: &Command) -> bool {
                 | SessionVerb::Echo
                 | SessionVerb::Select
                 | SessionVerb::Time
+                | SessionVerb::Wait
+                | SessionVerb::WaitAof
                 | SessionVerb::Help
                 | SessionVerb::Role
                 | SessionVerb::SlowLog
