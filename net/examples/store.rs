@@ -6,8 +6,9 @@
 #![allow(clippy::print_stdout, reason = "it is there to be watched")]
 
 use std::error::Error;
+use std::time::Duration;
 
-use net::client::{Answer, Client, Condition, PutOptions, Written};
+use net::client::{Answer, Client, Condition, Elsewhere, PutOptions, Written};
 
 #[allow(dead_code, reason = "the test calls the tour itself")]
 fn main() -> Result<(), Box<dyn Error>> {
@@ -50,6 +51,13 @@ pub(crate) fn tour(addr: &str) -> Result<(), Box<dyn Error>> {
     let answers = pipeline.run()?;
     if let Some(Answer::Value(Some(item))) = answers.last() {
         println!("pipeline: {} answers, the count is {}", answers.len(), String::from_utf8_lossy(&item.value));
+    }
+
+    // Until another region has it on its disk, too, but not longer than this. It stands in any case.
+    let elsewhere = Elsewhere::in_regions(1, Duration::from_millis(200));
+    if let (_, Some(held)) = store.held(elsewhere).put_with("tour:user", "ada", PutOptions::default())? {
+        let holders: Vec<&str> = held.holders.iter().map(|holder| holder.region.as_str()).collect();
+        println!("held elsewhere: {}, by {holders:?}", if held.reached { "yes" } else { "not in time" });
     }
 
     let keys = ["tour:user", "tour:lock", "tour:count", "tour:nothing"];

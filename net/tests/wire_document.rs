@@ -77,6 +77,7 @@ fn the_limits_table_has_the_values_of_the_source() {
         ("PROOF_BYTES_MAX", limits::PROOF_BYTES_MAX),
         ("KEY_BYTES_MAX", limits::KEY_BYTES_MAX),
         ("VALUE_BYTES_MAX", limits::VALUE_BYTES_MAX),
+        ("HOLDERS_MAX", limits::HOLDERS_MAX),
         ("KEYS_MAX", limits::KEYS_MAX),
         ("CLIENT_NAME_BYTES_MAX", limits::CLIENT_NAME_BYTES_MAX),
         ("KEYED_BODY_BYTES_MAX", limits::KEYED_BODY_BYTES_MAX),

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub mod attack;
+pub mod mesh;
 pub mod model;
 pub mod redis;
 

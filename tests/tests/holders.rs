@@ -2,34 +2,13 @@
 //! and a region that does not answer costs them no more than their deadline.
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use tests::process::attack::connect;
+use tests::process::mesh::mesh;
 use tests::process::{Client, Daemon, Value, wait_for};
 
 const DAEMON: &str = env!("CARGO_BIN_EXE_daemon-under-test");
-
-/// Nodes of a mesh, each the peer of all others, that follow each other.
-fn mesh<const N: usize>(regions: [&str; N], cores: u16, durability: &str) -> [Daemon; N] {
-    let mut daemons = regions.map(|_| Daemon::new(DAEMON));
-    let addresses: Vec<SocketAddr> = daemons.iter().map(|daemon| daemon.at(daemon.ports().discovery)).collect();
-    for (at, daemon) in daemons.iter_mut().enumerate() {
-        let others = addresses.iter().enumerate().filter(|(other, _)| *other != at);
-        let others: Vec<String> = others.map(|(_, address)| address.to_string()).collect();
-        daemon.set("REGION", regions[at]).set("DISCOVERY_PEERS", others.join(","));
-        daemon.set("SEGMENT_BYTES", "1MiB").set("CORES", cores).set("DURABILITY", durability).start();
-    }
-    for daemon in &daemons {
-        wait_for("every region to follow every other", || {
-            let peers = daemon.status("status")["peers"].clone();
-            let followed =
-                peers.as_array()?.iter().filter(|peer| peer["followed"] == true && peer["acknowledged"] != 0);
-            (followed.count() == N - 1).then_some(())
-        });
-    }
-    daemons
-}
 
 fn number(client: &mut Client, words: &[&str]) -> i64 {
     match client.call(words).unwrap() {
@@ -54,8 +33,9 @@ fn get(daemon: &Daemon, key: &str) -> Value {
 
 #[test]
 fn wait_says_how_many_nodes_hold_what_was_written_and_they_do() {
-    for (cores, durability) in [(1, "fsync"), (2, "fsync"), (2, "os")] {
-        let [sfo, mut nyc, mut ams] = mesh(["sfo", "nyc", "ams"], cores, durability);
+    for (cores, durability) in [("1", "fsync"), ("2", "fsync"), ("2", "os")] {
+        let [sfo, mut nyc, mut ams] =
+            mesh(DAEMON, ["sfo", "nyc", "ams"], &[("CORES", cores), ("DURABILITY", durability)]);
         let mut client = sfo.client();
         assert_eq!(number(&mut client, &["WAIT", "2", "0"]), 2, "it has written nothing");
         // Alone on its core, each of them: the other core has to say at once that it has nothing.
@@ -86,7 +66,7 @@ fn wait_says_how_many_nodes_hold_what_was_written_and_they_do() {
 
 #[test]
 fn a_region_that_does_not_answer_costs_the_timeout_and_no_more() {
-    let [sfo, nyc, ams] = mesh(["sfo", "nyc", "ams"], 2, "fsync");
+    let [sfo, nyc, ams] = mesh(DAEMON, ["sfo", "nyc", "ams"], &[("CORES", "2")]);
     let mut client = sfo.client();
     ams.pause();
     set(&mut client, "k", "1");
@@ -121,7 +101,7 @@ fn a_region_that_does_not_answer_costs_the_timeout_and_no_more() {
 
 #[test]
 fn commands_on_every_core_count_whoever_runs_them() {
-    let [sfo, nyc] = mesh(["sfo", "nyc"], 2, "fsync");
+    let [sfo, nyc] = mesh(DAEMON, ["sfo", "nyc"], &[("CORES", "2")]);
     let mut client = sfo.client();
     let nyc_holds = |client: &mut Client| assert_eq!(number(client, &["WAIT", "1", "10000"]), 1);
     let keys: Vec<String> = (0..20).map(|key| format!("many:{key}")).collect();
@@ -158,7 +138,7 @@ fn commands_on_every_core_count_whoever_runs_them() {
 
 #[test]
 fn in_a_transaction_nobody_waits() {
-    let [sfo, nyc] = mesh(["sfo", "nyc"], 2, "fsync");
+    let [sfo, nyc] = mesh(DAEMON, ["sfo", "nyc"], &[("CORES", "2")]);
     let mut client = sfo.client();
     set(&mut client, "k", "1");
     assert_eq!(number(&mut client, &["WAIT", "1", "0"]), 1);
@@ -238,7 +218,7 @@ fn who_goes_away_while_it_waits_leaves_nothing_behind() {
 
 #[test]
 fn a_removed_member_is_not_counted() {
-    let [sfo, nyc, ams] = mesh(["sfo", "nyc", "ams"], 1, "fsync");
+    let [sfo, nyc, ams] = mesh(DAEMON, ["sfo", "nyc", "ams"], &[("CORES", "1")]);
     let mut client = sfo.client();
     set(&mut client, "k", "v");
     assert_eq!(number(&mut client, &["WAIT", "2", "0"]), 2);

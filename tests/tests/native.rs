@@ -9,7 +9,7 @@ use net::client::{
     Answer, Client, ClientError, Condition, ConnectOptions, ErrorCode, Item, PutOptions, Version, Written,
 };
 use net::ids::RequestId;
-use net::wire::body::{ClientHello, Delete, Get, Put, RefuseCode, Value, Wait};
+use net::wire::body::{ClientHello, Get, Put, RefuseCode, Value, Wait};
 use net::wire::header::{HEADER_BYTES, Header, crc32c};
 use net::wire::limits::CONTROL_BODY_BYTES_MAX;
 use net::wire::samples::samples;
@@ -530,28 +530,6 @@ fn nothing_is_answered_before_the_handshake() {
 
 fn put_frame() -> Vec<u8> {
     frame(2, &put_of("k"))
-}
-
-#[test]
-fn a_write_that_shall_wait_for_other_regions_is_an_error_and_the_connection_goes_on() {
-    on_one_core_and_two(|daemon| {
-        let mut requests = hello();
-        let waits = [Wait { regions: 1, deadline_ms: 500 }, Wait { regions: 0, deadline_ms: 1 }];
-        for (id, wait) in (1..).zip(waits) {
-            let key = format!("k:{id}").into();
-            let condition = Condition::Always;
-            requests.extend(frame(id, &Message::Delete(Delete { wait, condition, key })));
-        }
-        requests.extend(get(3, "k"));
-        let answers = answers_to(daemon, &requests, true);
-        assert_eq!(answers.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [0, 1, 2, 3]);
-        for (_, answer) in &answers[1..3] {
-            let Message::Error(failed) = answer else { panic!("{answer:?}") };
-            assert_eq!(failed.reason(), Some(ErrorCode::Unsupported));
-            assert!(failed.text.contains("waits for no other region"), "{failed:?}");
-        }
-        assert_eq!(answers[3].1, Message::Value(Value { item: None }));
-    });
 }
 
 #[test]

@@ -187,6 +187,7 @@ impl Clients {
             }
             connection.replies.fill(hop.0, hop.1, reply, sum);
             connection.session.written = connection.session.written.max(written);
+            self.held_by_others.filled(key, hop.0, written);
             mark(&mut self.dirty, &mut connection.dirty, key.index);
         }
     }

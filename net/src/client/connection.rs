@@ -4,10 +4,11 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
 
 use super::{ClientError, ConnectOptions};
 use crate::ids::RequestId;
-use crate::wire::body::{ClientHello, ClientHelloAck};
+use crate::wire::body::{ClientHello, ClientHelloAck, Held};
 use crate::wire::{FrameReader, Message};
 
 /// Bytes that one read takes.
@@ -22,6 +23,7 @@ pub(super) struct Connection {
     chunk: Vec<u8>,
     last_id: u32,
     ended: bool,
+    timeout: Duration,
 }
 
 impl Connection {
@@ -37,6 +39,7 @@ impl Connection {
             chunk: vec![0; CHUNK_BYTES],
             last_id: 0,
             ended: false,
+            timeout: options.timeout,
         };
         connection.send_as(RequestId(0), &Message::ClientHello(ClientHello::new(&options.name)))?;
         match connection.receive(RequestId(0))? {
@@ -98,6 +101,19 @@ impl Connection {
             other if answered != id => Err(self.unexpected(&other)),
             Message::Error(failed) => Err(ClientError::Failed(failed)),
             other => Ok(other),
+        }
+    }
+
+    /// The second answer to a write that waits for other regions for so long.
+    pub(super) fn receive_held(&mut self, id: RequestId, within: Duration) -> Result<Held, ClientError> {
+        let patience =
+            |stream: &TcpStream, timeout| stream.set_read_timeout(Some(timeout)).map_err(ClientError::Broken);
+        patience(&self.stream, self.timeout.saturating_add(within)).map_err(|error| self.end(error))?;
+        let received = self.receive(id);
+        patience(&self.stream, self.timeout).map_err(|error| self.end(error))?;
+        match received? {
+            Message::Held(held) => Ok(held),
+            other => Err(self.unexpected(&other)),
         }
     }
 

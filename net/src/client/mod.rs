@@ -16,6 +16,7 @@
 //! ```
 //!
 //! - A write that was answered is durable at the node: on its disk, not only in its memory.
+//! - [`Client::held`] gives writes that wait until other regions durably hold them, too.
 //! - Conditions and increments are atomic at the node. Between regions the last writer wins.
 //! - A connection is used by one thread at a time. [`Client::pipeline`] sends many requests without waiting for each.
 //! - After an error that ends the connection ([`ClientError::ends_connection`]) connect again; a write without an answer
@@ -23,6 +24,7 @@
 
 mod connection;
 mod error;
+mod held;
 mod options;
 mod pipeline;
 
@@ -31,10 +33,11 @@ use std::net::ToSocketAddrs;
 use bytes::Bytes;
 
 pub use self::error::ClientError;
+pub use self::held::{Elsewhere, HeldWrites};
 pub use self::options::{ConnectOptions, PutOptions};
 pub use self::pipeline::{Answer, Pipeline};
 pub use crate::ids::Version;
-pub use crate::wire::body::{ClientHelloAck, Condition, ErrorCode, Failed, Incremented, Item, Written};
+pub use crate::wire::body::{ClientHelloAck, Condition, ErrorCode, Failed, Held, HeldBy, Incremented, Item, Written};
 
 use self::connection::Connection;
 use crate::wire::Message;
@@ -140,7 +143,7 @@ impl Client {
         value: impl AsRef<[u8]>,
         options: PutOptions,
     ) -> Result<Written, ClientError> {
-        self.write(&put_of(key.as_ref(), value.as_ref(), options))
+        self.write(&put_of(key.as_ref(), value.as_ref(), options, Wait::default()))
     }
 
     /// Removes `key`. Whether something was there.
@@ -160,7 +163,7 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub fn delete_if(&mut self, key: impl AsRef<[u8]>, condition: Condition) -> Result<Written, ClientError> {
-        self.write(&delete_of(key.as_ref(), condition))
+        self.write(&delete_of(key.as_ref(), condition, Wait::default()))
     }
 
     /// Adds `by` to the number under `key`; a key that is not there counts as 0.
@@ -169,7 +172,7 @@ impl Client {
     /// See [`ClientError`]; a [`ClientError::Failed`] with [`ErrorCode::NotANumber`] if something else is there or the sum
     /// leaves the range of an `i64`.
     pub fn increment(&mut self, key: impl AsRef<[u8]>, by: i64) -> Result<Incremented, ClientError> {
-        match self.connection.call(&increment_of(key.as_ref(), by))? {
+        match self.connection.call(&increment_of(key.as_ref(), by, Wait::default()))? {
             Message::Incremented(incremented) => Ok(incremented),
             other => Err(self.connection.unexpected(&other)),
         }
@@ -235,17 +238,17 @@ fn get_of(key: &[u8]) -> Message {
     Message::Get(Get { key: copied(key) })
 }
 
-fn put_of(key: &[u8], value: &[u8], options: PutOptions) -> Message {
+fn put_of(key: &[u8], value: &[u8], options: PutOptions, wait: Wait) -> Message {
     let PutOptions { expiry_ms, condition } = options;
-    Message::Put(Put { wait: Wait::default(), expiry_ms, condition, key: copied(key), value: copied(value) })
+    Message::Put(Put { wait, expiry_ms, condition, key: copied(key), value: copied(value) })
 }
 
-fn delete_of(key: &[u8], condition: Condition) -> Message {
-    Message::Delete(Delete { wait: Wait::default(), condition, key: copied(key) })
+fn delete_of(key: &[u8], condition: Condition, wait: Wait) -> Message {
+    Message::Delete(Delete { wait, condition, key: copied(key) })
 }
 
-fn increment_of(key: &[u8], by: i64) -> Message {
-    Message::Increment(Increment { wait: Wait::default(), by, key: copied(key) })
+fn increment_of(key: &[u8], by: i64, wait: Wait) -> Message {
+    Message::Increment(Increment { wait, by, key: copied(key) })
 }
 
 #[cfg(test)]

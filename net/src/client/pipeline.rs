@@ -8,6 +8,7 @@ use super::{
 };
 use crate::ids::RequestId;
 use crate::wire::Message;
+use crate::wire::body::Wait;
 
 /// Bytes of requests that may be without their answers. A node stops reading while answers wait for a client that does not
 /// read them; so much it takes in all the same, so that both never wait for each other.
@@ -50,7 +51,7 @@ impl<'a> Pipeline<'a> {
 
     /// Adds what [`Client::put_with`](super::Client::put_with) does.
     pub fn put_with(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, options: PutOptions) -> &mut Self {
-        self.add(put_of(key.as_ref(), value.as_ref(), options))
+        self.add(put_of(key.as_ref(), value.as_ref(), options, Wait::default()))
     }
 
     /// Adds what [`Client::delete`](super::Client::delete) does.
@@ -60,12 +61,12 @@ impl<'a> Pipeline<'a> {
 
     /// Adds what [`Client::delete_if`](super::Client::delete_if) does.
     pub fn delete_if(&mut self, key: impl AsRef<[u8]>, condition: Condition) -> &mut Self {
-        self.add(delete_of(key.as_ref(), condition))
+        self.add(delete_of(key.as_ref(), condition, Wait::default()))
     }
 
     /// Adds what [`Client::increment`](super::Client::increment) does.
     pub fn increment(&mut self, key: impl AsRef<[u8]>, by: i64) -> &mut Self {
-        self.add(increment_of(key.as_ref(), by))
+        self.add(increment_of(key.as_ref(), by, Wait::default()))
     }
 
     fn add(&mut self, request: Message) -> &mut Self {

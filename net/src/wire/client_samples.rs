@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::body::{
-    ClientHello, ClientHelloAck, Condition, Delete, Get, GetMany, Increment, Incremented, Item, Keys, Put, Scan, Value,
-    Wait, Written,
+    ClientHello, ClientHelloAck, Condition, Delete, Get, GetMany, Held, HeldBy, Increment, Incremented, Item, Keys,
+    Put, Scan, Value, Wait, Written,
 };
 use super::message::Message;
 use super::samples::{Sample, sample};
@@ -13,6 +13,7 @@ use crate::ids::{Incarnation, LogId, NameError, NodeId, RegionName, Version};
 /// One sample of each message, in order of the opcodes.
 pub(super) fn samples() -> Result<Vec<Sample>, NameError> {
     let wait = Wait::default();
+    let all = Wait { regions: Wait::ALL_REGIONS, deadline_ms: 250 };
     let key = Bytes::from_static(b"user:1");
     let version = Version(0x0200_0000_0000_0801);
     let ack = ClientHelloAck {
@@ -32,6 +33,9 @@ pub(super) fn samples() -> Result<Vec<Sample>, NameError> {
         value: Bytes::from_static(b"ada"),
     };
     let delete = Delete { wait, condition: Condition::IfValue(Bytes::from_static(b"ada")), key: key.clone() };
+    let holder = |node, region| Ok(HeldBy { node: NodeId(node), region: RegionName::parse(region)? });
+    let held =
+        Held { reached: false, count: 2, holders: vec![holder(0x0a00_0002, "nyc")?, holder(0x0a00_0003, "ams")?] };
     let number = Bytes::from_static(b"visits");
     let many = GetMany { keys: vec![key.clone(), number.clone()] };
     let keys = Keys { more: false, cursor: 1 << 48, keys: vec![key.clone()] };
@@ -42,12 +46,13 @@ pub(super) fn samples() -> Result<Vec<Sample>, NameError> {
         sample(2, Message::GetMany(many), GET_MANY),
         sample(3, Message::Put(put), PUT),
         sample(4, Message::Delete(delete), DELETE),
-        sample(5, Message::Increment(Increment { wait, by: -2, key: number }), INCREMENT),
+        sample(5, Message::Increment(Increment { wait: all, by: -2, key: number }), INCREMENT),
         sample(6, Message::Scan(Scan { cursor: 0, count: 100, prefix: Bytes::from_static(b"user:") }), SCAN),
         sample(1, Message::Value(Value { item: Some(item.clone()) }), VALUE),
         sample(3, Message::Written(Written::Refused { present: Some(item) }), WRITTEN),
         sample(5, Message::Incremented(Incremented { version, value: 40 }), INCREMENTED),
         sample(6, Message::Keys(keys), KEYS),
+        sample(5, Message::Held(held), HELD),
     ])
 }
 
@@ -71,8 +76,8 @@ const DELETE: &str = "\
     c701060300000000150000000400000059ef1685000000000000000051fdd322\
     000000000004030000006164610600757365723a31";
 const INCREMENT: &str = "\
-    c70107030000000015000000050000006fddc6ca000000000000000057b7e5d8\
-    0000000000feffffffffffffff0600766973697473";
+    c7010703000000001500000005000000201b9a4c00000000000000002ee2ad0d\
+    fffa000000feffffffffffffff0600766973697473";
 const SCAN: &str = "\
     c7010803000000001100000006000000e742fda00000000000000000467db4e6\
     000000000000000064000500757365723a";
@@ -88,3 +93,6 @@ const INCREMENTED: &str = "\
 const KEYS: &str = "\
     c7010c030000000014000000060000006a01c9f30000000000000000e4e531cb\
     0000000000000000010001000600757365723a31";
+const HELD: &str = "\
+    c7010d030000000017000000050000003110486f000000000000000018f6aac2\
+    00020002000200000a03006e79630300000a0300616d73";

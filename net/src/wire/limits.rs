@@ -30,6 +30,8 @@ pub const MEMBERS_MAX: usize = 1024;
 pub const WATERMARKS_MAX: usize = 2048;
 /// Logs named by one `Follow` or `Logs`.
 pub const LOGS_MAX: usize = 2048;
+/// Nodes that one `Held` names; the rest is counted.
+pub const HOLDERS_MAX: usize = 64;
 /// Registrations in one body; a longer list spans several frames.
 pub const ENTRIES_MAX: usize = 1024;
 /// Refused registrations that one acknowledgement names; the rest is counted.

@@ -70,6 +70,7 @@ messages! {
     Written(body::Written),
     Incremented(body::Incremented),
     Keys(body::Keys),
+    Held(body::Held),
 }
 
 impl Message {

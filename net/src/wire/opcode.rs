@@ -82,6 +82,8 @@ codes! {
         Incremented = 0x030b,
         /// Keys, and where to go on.
         Keys = 0x030c,
+        /// Who durably holds a write that was to wait for other regions.
+        Held = 0x030d,
     }
 }
 

@@ -8,26 +8,36 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use net::ids::RequestId;
 use net::reactor::Mono;
 use net::resp::{Args, reply};
+use net::wire::Message;
+use net::wire::body::{Held, HeldBy};
+use net::wire::limits::HOLDERS_MAX;
 use wal::marks::{Mark, reach};
 use wal::{Lsn, Version};
 
 use super::Clients;
 use crate::core::CoreLoop;
+use crate::frontend::native::encode;
+use crate::frontend::native::request::Request;
 use crate::frontend::replies::Merge;
 use crate::frontend::resp::table::SessionVerb;
 use crate::frontend::resp::wait::Wait;
 use crate::host::Host;
 use crate::messages::{ConnectionKey, CoreEvent};
-use crate::replication::holders::Wanted;
+use crate::replication::holders::{Others, Wanted};
 
 /// From when on the clock runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Begin {
     /// Once other cores have answered all that the connection asked before.
     AfterAll,
-    /// Now: this version was written.
+    /// Once another core has filled this gap.
+    After(u64),
+    /// This was written; zero if nothing was, and there is nothing to wait for.
+    Known(Version),
+    /// Now.
     Written(Version),
 }
 
@@ -35,6 +45,7 @@ enum Begin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     Resp(Wait),
+    Native(RequestId),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +66,8 @@ pub(super) struct HeldByOthers {
     by_number: BTreeMap<u64, Waiting>,
     /// Those for which it is not known yet what was written.
     unbegun: BTreeSet<u64>,
+    /// Those of them that wait for one gap, by connection and gap.
+    by_gap: BTreeMap<(u32, u32, u64), u64>,
     /// The others, by what they wait for and the version that has to reach it.
     begun: BTreeMap<Wanted, BTreeSet<(Version, u64)>>,
     deadlines: BTreeSet<(Mono, u64)>,
@@ -72,7 +85,10 @@ impl HeldByOthers {
     fn add(&mut self, waiting: Waiting) {
         self.last += 1;
         self.by_number.insert(self.last, waiting);
-        self.unbegun.insert(self.last);
+        match waiting.begin {
+            Begin::After(gap) => _ = self.by_gap.insert(name_of(waiting.connection, gap), self.last),
+            _ => _ = self.unbegun.insert(self.last),
+        }
     }
 
     fn begin(&mut self, number: u64, version: Version) {
@@ -81,6 +97,17 @@ impl HeldByOthers {
         waiting.begin = Begin::Written(version);
         self.begun.entry(waiting.wanted).or_default().insert((version, number));
         self.deadlines.extend(waiting.deadline.map(|deadline| (deadline, number)));
+    }
+
+    /// Another core has filled a gap, and has written this for it.
+    pub(super) fn filled(&mut self, connection: ConnectionKey, gap: u64, written: Version) {
+        if !self.by_gap.is_empty()
+            && let Some(number) = self.by_gap.remove(&name_of(connection, gap))
+            && let Some(waiting) = self.by_number.get_mut(&number)
+        {
+            waiting.begin = Begin::Known(written);
+            self.unbegun.insert(number);
+        }
     }
 
     fn remove(&mut self, number: u64) -> Option<Waiting> {
@@ -99,6 +126,10 @@ impl HeldByOthers {
         }
         Some(waiting)
     }
+}
+
+fn name_of(connection: ConnectionKey, gap: u64) -> (u32, u32, u64) {
+    (connection.index, connection.generation, gap)
 }
 
 impl Clients {
@@ -156,6 +187,29 @@ impl<H: Host> CoreLoop<H> {
         self.clients.held_by_others.add(waiting);
     }
 
+    /// A write of the native protocol that was run here, or is answered by another core in `gap`, waits for other regions: a second
+    /// answer follows.
+    pub(super) fn wait_for_regions(&mut self, index: u32, request: &Request, gap: Option<u64>, written: Version) {
+        let wait = request.wait();
+        if wait.is_none() || gap.is_none() && written == Version::ZERO {
+            return;
+        }
+        let others = match wait.regions {
+            net::wire::body::Wait::ALL_REGIONS => Others::AllRegions,
+            regions => Others::Regions(regions.into()),
+        };
+        let (connection, _, replies) = self.clients.asker(index);
+        let waiting = Waiting {
+            connection,
+            hop: replies.hop(1, Merge::Concatenate),
+            begin: gap.map_or(Begin::Known(written), Begin::After),
+            wanted: Wanted { others, own: false },
+            deadline: Some(self.time.mono.plus_ms(wait.deadline_ms.into())),
+            answer: Answer::Native(request.id),
+        };
+        self.clients.held_by_others.add(waiting);
+    }
+
     /// Ends the waits whose time has come.
     pub(in crate::core) fn tend_waits(&mut self) {
         if self.clients.held_by_others.by_number.is_empty() {
@@ -205,10 +259,17 @@ impl<H: Host> CoreLoop<H> {
                 self.clients.held_by_others.remove(number);
                 continue;
             };
-            if connection.replies.owes_before(waiting.hop) {
+            let version = match waiting.begin {
+                Begin::Known(version) => version,
+                _ if connection.replies.owes_before(waiting.hop) => continue,
+                _ => connection.session.written,
+            };
+            let is_gone = connection.closing || connection.broken;
+            if waiting.begin == Begin::Known(Version::ZERO) {
+                self.clients.held_by_others.remove(number);
+                self.clients.answer(waiting.connection, (waiting.hop, 0), Vec::new(), 0, Version::ZERO);
                 continue;
             }
-            let (version, is_gone) = (connection.session.written, connection.closing || connection.broken);
             let waits = &mut self.clients.held_by_others;
             waits.begin(number, version);
             waits.news = true;
@@ -236,6 +297,14 @@ impl<H: Host> CoreLoop<H> {
         let mut out = Vec::new();
         match waiting.answer {
             Answer::Resp(wait) => wait.answer(version, &self.facts, &mut out),
+            Answer::Native(id) => {
+                let reached = self.facts.holders.covered(waiting.wanted).is_some_and(|covered| covered >= version);
+                let holders = self.facts.holders.of(version);
+                let count = u16::try_from(holders.len()).unwrap_or(u16::MAX);
+                let named = holders.into_iter().take(HOLDERS_MAX);
+                let holders = named.map(|holder| HeldBy { node: holder.node, region: holder.region }).collect();
+                encode(&Message::Held(Held { reached, count, holders }), id, &mut out);
+            }
         }
         self.clients.answer(waiting.connection, (waiting.hop, 0), vec![Bytes::from(out)], 0, Version::ZERO);
     }

@@ -264,10 +264,21 @@ impl<H: Host> CoreLoop<H> {
         let session = &mut self.clients.connections[index as usize].session;
         (session.command, session.request_bytes) = (request.command(), bytes);
         self.may_run(request)?;
+        if !request.wait().is_sound() {
+            let text = "a wait for other regions needs a deadline, and a deadline needs regions; nothing was written";
+            let replies = &mut self.clients.connections[index as usize].replies;
+            fail(replies, request.id, ErrorCode::Invalid, text);
+            return Ok(());
+        }
         match &request.verb {
             Verb::Get(_) | Verb::Put(_) | Verb::Delete(_) | Verb::Increment(_) => {
                 let owner = self.owner_of(request.keys().first().map_or(&[], |key| key));
-                self.run_at(index, owner, request)
+                let originated = self.shard.counters().originated;
+                let gap = self.run_at(index, owner, request)?;
+                let written = self.written_since(originated);
+                self.clients.has_written(index, written);
+                self.wait_for_regions(index, request, gap, written);
+                Ok(())
             }
             Verb::GetMany(many) => {
                 // Each key on its own core; neighbours of one core go together.
@@ -280,7 +291,7 @@ impl<H: Host> CoreLoop<H> {
                 Ok(())
             }
             Verb::Scan(scan) if core_of_cursor(scan.cursor) < self.facts.cores => {
-                self.run_at(index, core_of_cursor(scan.cursor), request)
+                self.run_at(index, core_of_cursor(scan.cursor), request).map(|_| ())
             }
             Verb::Scan(_) => {
                 let replies = &mut self.clients.connections[index as usize].replies;
@@ -314,15 +325,17 @@ impl<H: Host> CoreLoop<H> {
         self.shard.identity().secret.hash(key).core(self.facts.cores)
     }
 
-    fn run_at(&mut self, index: u32, owner: u16, request: &Request) -> Result<(), WriteError> {
+    /// Runs a request on the core that owns its keys; the gap of its answer if that is another one.
+    fn run_at(&mut self, index: u32, owner: u16, request: &Request) -> Result<Option<u64>, WriteError> {
         let replies = &mut self.clients.connections[index as usize].replies;
         if owner == self.core {
             let (core, cores) = (self.core, self.facts.cores);
-            return Runner { shard: &mut self.shard, time: self.time, core, cores }.run(request, replies);
+            let mut runner = Runner { shard: &mut self.shard, time: self.time, core, cores };
+            return runner.run(request, replies).map(|()| None);
         }
         let hop = replies.hop(1, Merge::Concatenate);
         self.send_request(index, owner, (hop, 0), request.clone());
-        Ok(())
+        Ok(Some(hop))
     }
 
     fn send_request(&mut self, index: u32, owner: u16, hop: (u64, usize), request: Request) {

@@ -28,7 +28,8 @@ pub fn refuse(replies: &mut ReplyQueue, refuse: Refuse) {
     answer(replies, Lsn(0), RequestId(0), &Message::Refuse(refuse));
 }
 
-fn encode(message: &Message, id: RequestId, out: &mut Vec<u8>) {
+/// Appends a frame.
+pub fn encode(message: &Message, id: RequestId, out: &mut Vec<u8>) {
     if let Err(error) = message.encode(id, out) {
         // No answer would leave its client waiting for ever; a text is clipped, so that this one can be sent.
         let failed = Message::Error(Failed::new(ErrorCode::Invalid, &error.to_string()));

@@ -5,7 +5,7 @@ use net::ids::RequestId;
 use net::resp::{parse_integer, reply};
 use net::wire::Message;
 use net::wire::body::{
-    Condition, Delete, ErrorCode, Failed, Increment, Incremented, ItemRef, Keys, Put, Scan, Shown, Value, Wait, Written,
+    Condition, Delete, ErrorCode, Failed, Increment, Incremented, ItemRef, Keys, Put, Scan, Shown, Value, Written,
 };
 use net::wire::limits::CONTROL_BODY_BYTES_MAX;
 use wal::{Lsn, Mapping, RecordView};
@@ -38,11 +38,6 @@ impl<M: Mapping> Runner<'_, M> {
     /// Transient [`WriteError`]s only: nothing was changed or answered, run it again later.
     pub fn run(&mut self, request: &Request, out: &mut ReplyQueue) -> Result<(), WriteError> {
         let id = request.id;
-        if request.wait() != Wait::default() {
-            let text = "this node waits for no other region: regions and deadline of a write must be 0";
-            fail(out, id, ErrorCode::Unsupported, text);
-            return Ok(());
-        }
         let ran = self.ready(request).and_then(|()| match &request.verb {
             Verb::Get(get) => {
                 self.show(id, &get.key, out);

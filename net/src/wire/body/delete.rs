@@ -14,7 +14,7 @@ use crate::wire::opcode::Opcode;
 /// Removes a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delete {
-    /// Reserved.
+    /// Which other regions shall hold it.
     pub wait: Wait,
     /// What must be there.
     pub condition: Condition,

@@ -18,7 +18,7 @@ use crate::wire::opcode::Opcode;
 /// Adds to a number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Increment {
-    /// Reserved.
+    /// Which other regions shall hold it.
     pub wait: Wait,
     /// What to add; may be negative.
     pub by: i64,

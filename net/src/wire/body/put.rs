@@ -4,8 +4,9 @@
 //! - Answered by `Written`, once it is durable at this node, or by `Error`.
 //! - The condition is judged and the value written in one step at the core that owns the key. Between regions the last
 //!   writer wins, whatever either found.
-//! - `wait` is reserved: the regions that shall hold the write before it is answered, and how long that may take. A node
-//!   that does not wait for other regions answers anything but zeros with `Error` unsupported.
+//! - With a `wait`, if it was written, a second answer follows: `Held`, once as many other regions durably hold it, or when the
+//!   deadline has passed. A wait for no region has no deadline, and one for some has one; anything else is `Error` invalid, and nothing
+//!   is written.
 
 use bytes::{BufMut, Bytes};
 
@@ -15,13 +16,30 @@ use crate::wire::codec::{Reader, codes, put_key, put_value};
 use crate::wire::error::{DecodeError, EncodeError};
 use crate::wire::opcode::Opcode;
 
-/// Which other regions a write waits for. Reserved: only [`Wait::default`] is spoken yet.
+/// Which other regions a write waits for; none by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wait {
-    /// How many other regions; 0 = none.
+    /// How many other regions; 0 = none, [`Wait::ALL_REGIONS`] = all that have a member.
     pub regions: u8,
-    /// How long at most, in ms.
+    /// How long at most, in ms from when the node reads the request.
     pub deadline_ms: u32,
+}
+
+impl Wait {
+    /// Stands for every other region that has a member.
+    pub const ALL_REGIONS: u8 = 255;
+
+    /// Whether it asks for anything.
+    #[must_use]
+    pub fn is_none(self) -> bool {
+        self == Wait::default()
+    }
+
+    /// Whether it asks for what can be done: regions with a deadline, or neither.
+    #[must_use]
+    pub fn is_sound(self) -> bool {
+        (self.regions == 0) == (self.deadline_ms == 0)
+    }
 }
 
 /// Bytes of a [`Wait`].
@@ -107,7 +125,7 @@ impl Condition {
 /// Writes a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Put {
-    /// Reserved.
+    /// Which other regions shall hold it.
     pub wait: Wait,
     /// Absent from here on, in ms since 1970; 0 = never.
     pub expiry_ms: u64,
