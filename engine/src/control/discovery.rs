@@ -269,7 +269,11 @@ impl<H: Host> ControlLoop<H> {
             status.acknowledged = acknowledged.0;
             // Nobody waits for a node that was removed.
             let counts = !self.members.is_removed(node);
-            status.lag_ms = if counts { self.lag.lag_ms(acknowledged, self.time.unix_ms) } else { 0 };
+            if counts {
+                status.lag_ms = self.lag.lag_ms(acknowledged, self.time.unix_ms);
+                let volume = self.lag.unacknowledged(acknowledged);
+                (status.unacknowledged_bytes, status.unacknowledged_records) = (volume.bytes, volume.records);
+            }
             let held =
                 self.watermarks.iter().filter(|(log, _)| log.node == node).map(|(_, component)| component.version.0);
             status.held = held.max().unwrap_or(0);

@@ -140,7 +140,15 @@ impl<H: Host> ControlLoop<H> {
                 Ok(changed) => raised |= changed,
                 Err(error) => broken.push((LinkKey { index, generation: link.generation }, error.to_string())),
             }
-            if let Some(credit) = receiver.credit_due() {
+            let visible = receiver.take_visible();
+            let credit = receiver.credit_due();
+            for (origin, version) in visible {
+                let Some(member) = self.members.get(origin) else { continue };
+                // Only the source's own clock is measured on its link.
+                let ahead_ms = link.hello().filter(|hello| hello.node == origin).and(link.ahead_ms());
+                self.visibility.became_visible(&member.region, version, self.time.unix_ms, ahead_ms);
+            }
+            if let Some(credit) = credit {
                 link.push(&Message::Credit(Credit { upto: credit }), RequestId(0));
             }
         }

@@ -47,10 +47,11 @@ use crate::messages::{CoreEvent, ToControl, ToCore};
 use crate::node::NodeFacts;
 use crate::replication::cut::Cut;
 use crate::replication::known::KnownLogs;
-use crate::replication::lag::LagClock;
+use crate::replication::lag::{LagClock, Volume};
 use crate::replication::logs::{CoreLog, OwnLogs, SegmentRef};
 use crate::replication::members::Members;
 use crate::replication::receive::Cores;
+use crate::replication::visibility::Visibility;
 use crate::replication::watermarks::Watermarks;
 use crate::shard::Removable;
 use crate::startup::OldRun;
@@ -269,6 +270,7 @@ pub struct ControlLoop<H: Host> {
     cut: Cut,
     cut_at: Mono,
     notes: Notes,
+    visibility: Visibility,
     /// What links that are gone carried, sent and received, by peer.
     past_traffic: BTreeMap<net::ids::NodeId, (Traffic, Traffic)>,
     /// Versions idle cores were asked to reach.
@@ -348,6 +350,7 @@ impl<H: Host> ControlLoop<H> {
             cut: Cut::default(),
             notes: Notes::recovered(parts.forgotten),
             cut_at: Mono(0),
+            visibility: Visibility::default(),
             past_traffic: BTreeMap::new(),
             packer: Packer::default(),
             segment_files: HashMap::new(),
@@ -535,6 +538,10 @@ impl<H: Host> ControlLoop<H> {
             match event {
                 CoreEvent::Durable { durable, complete, frames } => {
                     self.core_state.durable(core, durable);
+                    for frame in &frames {
+                        let volume = Volume { bytes: frame.payload.len() as u64, records: frame.frame.records.into() };
+                        self.lag.durable(core, frame.frame.max_version, volume);
+                    }
                     self.logs.current().cores[index].extend(durable, complete, frames);
                     let complete = self.logs.current().complete();
                     self.lag.reached(complete, self.time.unix_ms);
@@ -592,6 +599,7 @@ impl<H: Host> ControlLoop<H> {
         self.judge_clocks();
         let peers = self.peer_statuses();
         let members = self.member_statuses();
+        let visibility = self.visibility.statuses();
         let removed = self.removed;
         let complete = self.logs.logs.last().map_or(0, |log| log.complete().0);
         // A core names its first segment in its first tick: by then it listens.
@@ -610,6 +618,7 @@ impl<H: Host> ControlLoop<H> {
             status.clock_held_back_ms = held_back_ms;
             status.peers = peers;
             status.members = members;
+            status.visibility = visibility;
             status.refused = refused;
             status.last_refusal = last_refusal;
         });

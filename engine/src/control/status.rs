@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::replication::visibility::VisibilityStatus;
+
 /// What a node that was removed from the mesh says of itself.
 pub const REMOVED: &str = "this node was removed from the mesh: it serves reads of what it has, takes no writes, and no peer \
     speaks to it; to join again as a new node, stop it and empty its DATA_DIR";
@@ -36,6 +38,12 @@ pub struct PeerStatus {
     pub clock_alarm: bool,
     /// Milliseconds by which what the peer acknowledged lies behind what this node has complete; 0 when equal.
     pub lag_ms: u64,
+    /// Bytes of records of this node's current log that are durable here and that the peer has not acknowledged.
+    #[serde(default)]
+    pub unacknowledged_bytes: u64,
+    /// How many records those are.
+    #[serde(default)]
+    pub unacknowledged_records: u64,
     /// The version up to which the peer acknowledged this node's current log.
     pub acknowledged: u64,
     /// The highest version of the peer's logs that this node holds.
@@ -110,6 +118,9 @@ pub struct Status {
     pub removed: bool,
     /// Who belongs to the mesh, and who was removed.
     pub members: Vec<MemberStatus>,
+    /// How soon other regions' records became visible here.
+    #[serde(default)]
+    pub visibility: Vec<VisibilityStatus>,
     /// The configured peers.
     pub peers: Vec<PeerStatus>,
     /// What `list` gives.

@@ -130,6 +130,17 @@ pub const STAGE_LATENCY: (&str, &str) = (
     "Time of a group in one stage of its commit (staged, written, synced, woken) since the start; label quantile.",
 );
 
+/// How soon records of other regions become visible here; labels `region` and `quantile`.
+pub const VISIBILITY: (&str, &str) = (
+    "visibility_milliseconds",
+    "Age of records of another region when they became visible here, by this node's clock, corrected by the measured skew of the origin's \
+     where that is known: the oldest one of each claim, since the start; labels region (the origin's) and quantile.",
+);
+
+/// How many samples those quantiles rest on; label `region`.
+pub const VISIBILITY_SAMPLES: (&str, &str) =
+    ("visibility_samples", "Claims over which godwit_visibility_milliseconds was measured; label region.");
+
 /// The quantiles that are shown, as labels and as fractions.
 const QUANTILES: [(&str, f64); 5] = [("0.5", 0.5), ("0.99", 0.99), ("0.999", 0.999), ("0.9999", 0.9999), ("1", 1.0)];
 
@@ -161,6 +172,12 @@ pub const PEER_METRICS: &[Metric<PeerStatus>] = &[
         "Age of the oldest write of this node that the peer has not acknowledged as durable; 0 when it has all.",
         |peer| peer.lag_ms,
     ),
+    gauge(
+        "peer_unacknowledged_bytes",
+        "Bytes of records of this run that are durable here and that the peer has not acknowledged; exact but for what is long ago.",
+        |peer| peer.unacknowledged_bytes,
+    ),
+    gauge("peer_unacknowledged_records", "How many records those are.", |peer| peer.unacknowledged_records),
     counter(
         "peer_sent_records_bytes",
         "Bytes of records sent to the peer, as on the wire: packed where that gains, with the heads of their messages.",
@@ -238,6 +255,7 @@ impl Collector for NodeCollector {
             self.facts.gauges.iter().enumerate().map(|(core, gauges)| (core.to_string(), &**gauges)).collect();
         encode_all(&mut encoder, CORE_METRICS, &cores, |(core, _)| [Some(("core", core.as_str())), None])?;
         encode_stages(&mut encoder, &cores)?;
+        encode_visibility(&mut encoder, &status)?;
         let peers: Vec<_> = status.peers.iter().map(|peer| (peer.address.clone(), peer)).collect();
         encode_all(&mut encoder, PEER_METRICS, &peers, |(address, peer)| {
             [Some(("peer", address.as_str())), Some(("region", peer.region.as_str()))]
@@ -257,6 +275,26 @@ fn encode_stages(encoder: &mut DescriptorEncoder<'_>, cores: &[(String, &CoreGau
                 ConstGauge::new(i64::try_from(latency_ns).unwrap_or(i64::MAX)).encode(entry)?;
             }
         }
+    }
+    Ok(())
+}
+
+fn encode_visibility(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> fmt::Result {
+    let (name, help) = VISIBILITY;
+    let mut family = encoder.encode_descriptor(name, help, None, ConstGauge::new(0i64).metric_type())?;
+    for seen in &status.visibility {
+        for (quantile, age_ms) in
+            [("0.5", seen.p50_ms), ("0.99", seen.p99_ms), ("0.999", seen.p999_ms), ("1", seen.max_ms)]
+        {
+            let labels = [("region", seen.region.as_str()), ("quantile", quantile)];
+            let entry = family.encode_family(&labels)?;
+            ConstGauge::new(i64::try_from(age_ms).unwrap_or(i64::MAX)).encode(entry)?;
+        }
+    }
+    let (name, help) = VISIBILITY_SAMPLES;
+    let mut family = encoder.encode_descriptor(name, help, None, ConstCounter::new(0u64).metric_type())?;
+    for seen in &status.visibility {
+        ConstCounter::new(seen.samples).encode(family.encode_family(&[("region", seen.region.as_str())])?)?;
     }
     Ok(())
 }
@@ -303,6 +341,10 @@ pub fn document_rows() -> Vec<String> {
     let (name, help) = STAGE_LATENCY;
     let rows = NODE_METRICS.iter().map(row).chain(CORE_METRICS.iter().map(row));
     let rows = rows.chain([format!("| `godwit_{name}` | gauge | {help} |")]);
+    let (name, help) = VISIBILITY;
+    let rows = rows.chain([format!("| `godwit_{name}` | gauge | {help} |")]);
+    let (name, help) = VISIBILITY_SAMPLES;
+    let rows = rows.chain([format!("| `godwit_{name}_total` | counter | {help} |")]);
     rows.chain(PEER_METRICS.iter().map(row)).collect()
 }
 

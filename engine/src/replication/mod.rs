@@ -17,6 +17,7 @@ pub mod pace;
 pub mod pass;
 pub mod receive;
 pub mod send;
+pub mod visibility;
 pub mod watermarks;
 
 use net::ids::{Incarnation, LogId, NodeId, Version};

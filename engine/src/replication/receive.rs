@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use net::ids::{LogId, StreamOffset, Version};
+use net::ids::{LogId, NodeId, StreamOffset, Version};
 use net::wire::body::{Claim, Records, RecordsHead, records};
 use net::wire::limits::LOGS_MAX;
 use net::wire::packing::UnpackError;
@@ -22,6 +22,8 @@ use crate::storage::NodeSecret;
 /// Batches and claims that may wait for the cores: a window of the smallest records, each in a batch of its own, with a claim
 /// behind each.
 const WAITING_MAX: usize = 1 << 20;
+/// Origins of which the oldest version is remembered between two claims.
+const ORIGINS_MAX: usize = 16;
 const _: () = assert!(WAITING_MAX as u64 >= 2 * WINDOW_BYTES / 40);
 
 /// Why a stream cannot go on; the connection is closed with this text.
@@ -211,12 +213,11 @@ enum Waiting {
     Claim {
         claim: Claim,
         requirements: Vec<Requirement>,
+        /// By origin, the oldest version that becomes visible with it.
+        oldest: Vec<(NodeId, wal::Version)>,
     },
     /// Payload whose credit is returned once every core has it.
-    Batch {
-        requirements: Vec<Requirement>,
-        end: u64,
-    },
+    Batch { requirements: Vec<Requirement>, end: u64 },
 }
 
 /// The follower's side of one source's connection.
@@ -230,6 +231,10 @@ pub struct Receiver {
     /// The logs asked for, with the end of retired ones.
     logs: BTreeMap<LogId, Option<Version>>,
     waiting: VecDeque<Waiting>,
+    /// By origin, the oldest version that came since the last claim; of each batch the first record is looked at.
+    oldest: Vec<(NodeId, wal::Version)>,
+    /// What has become visible.
+    visible: Vec<(NodeId, wal::Version)>,
 }
 
 impl Receiver {
@@ -290,6 +295,9 @@ impl Receiver {
                 StreamError::Damaged { log: head.log, index: found, detail: error.to_string() }
             })?;
             cores.accept(head, found, &record)?;
+            if found == 0 && head.flags & records::COPIES == 0 && record.op != RecordOp::Control {
+                note_oldest(&mut self.oldest, NodeId(record.origin.0), record.version);
+            }
             let owner = if record.op == RecordOp::Control { 0 } else { cores.secret.hash(record.key).core(count) };
             let owner = (record.op == RecordOp::Control || !is_covered(&record)).then_some(owner);
             if open.map(|(core, _)| core) != owner {
@@ -348,15 +356,17 @@ impl Receiver {
             })
             .collect();
         // What waits for no more than this one may as well be said by it.
-        if let Some(Waiting::Claim { claim: last, requirements: needs }) = self.waiting.back_mut()
+        let came = std::mem::take(&mut self.oldest);
+        if let Some(Waiting::Claim { claim: last, requirements: needs, oldest }) = self.waiting.back_mut()
             && last.log == log
             && claim.from <= last.to
         {
             last.to = last.to.max(claim.to);
             *needs = requirements;
+            came.into_iter().for_each(|(origin, version)| note_oldest(oldest, origin, version));
             return Ok(());
         }
-        self.waiting.push_back(Waiting::Claim { claim, requirements });
+        self.waiting.push_back(Waiting::Claim { claim, requirements, oldest: came });
         Ok(())
     }
 
@@ -378,7 +388,7 @@ impl Receiver {
     /// [`StreamError::Gap`].
     pub fn advance(&mut self, cores: &Cores, watermarks: &mut Watermarks) -> Result<bool, StreamError> {
         let mut raised = false;
-        while let Some(front) = self.waiting.front() {
+        while let Some(front) = self.waiting.front_mut() {
             match front {
                 Waiting::Batch { requirements, end } => {
                     if requirements.iter().any(|requirement| requirement.staged.is_none()) {
@@ -386,7 +396,7 @@ impl Receiver {
                     }
                     self.appended = *end;
                 }
-                Waiting::Claim { claim, requirements } => {
+                Waiting::Claim { claim, requirements, oldest } => {
                     if !is_satisfied(requirements, cores) {
                         break;
                     }
@@ -398,11 +408,17 @@ impl Receiver {
                     let rests_on = requirements.iter().filter_map(|need| Some((need.core, need.staged?)));
                     watermarks.raise(claim.log, claim.to, rests_on);
                     raised |= claim.to > held;
+                    self.visible.append(oldest);
                 }
             }
             self.waiting.pop_front();
         }
         Ok(raised)
+    }
+
+    /// What has become visible since the last call: origins, each with the oldest version that it had not shown before.
+    pub fn take_visible(&mut self) -> Vec<(NodeId, wal::Version)> {
+        std::mem::take(&mut self.visible)
     }
 
     /// A new credit, once a quarter of the window was appended.
@@ -423,6 +439,15 @@ impl Receiver {
             _ => None,
         });
         claims.max()
+    }
+}
+
+/// Keeps the oldest version of each origin, of a few origins.
+fn note_oldest(oldest: &mut Vec<(NodeId, wal::Version)>, origin: NodeId, version: wal::Version) {
+    if let Some((_, known)) = oldest.iter_mut().find(|(known, _)| *known == origin) {
+        *known = version.min(*known);
+    } else if oldest.len() < ORIGINS_MAX {
+        oldest.push((origin, version));
     }
 }
 

@@ -91,6 +91,7 @@ pub(crate) fn picture(regions: &[Region]) -> String {
         "rtt ms",
         "clock ms",
         "lag ms",
+        "not acked",
         "peer has of mine",
         "I have of its",
     ]);
@@ -117,6 +118,7 @@ fn rows(table: &mut Table, reply: &StatusReply) {
             peer.rtt_us.map_or_else(|| "–".to_owned(), |us| format!("{}.{}", us / 1000, us % 1000 / 100)),
             clock(peer),
             peer.lag_ms.to_string(),
+            peer.unacknowledged_records.to_string(),
             watermark(peer.acknowledged),
             watermark(peer.held),
         ]);
