@@ -82,6 +82,8 @@ pub const EXPECTED: &[Mark] = &[
     Mark::FetchedTooLate,
     Mark::RecordUnreadable,
     Mark::GuestCommandWaitsForRecord,
+    Mark::WaitReached,
+    Mark::WaitTimedOut,
 ];
 
 /// Too rare for random worlds: the scenario test that reaches each, in `tests/tests/`.
@@ -110,8 +112,6 @@ pub const BY_SCENARIO: &[(Mark, &str)] = &[
     (Mark::SelfRefused, "a_copy_of_a_node_is_refused_by_itself_and_by_the_others"),
     (Mark::SecondNodeRefused, "a_second_node_of_a_region_is_refused_and_harms_nothing"),
     (Mark::UnknownPeerRefused, "a_node_that_is_nobodys_peer_is_told_so"),
-    (Mark::WaitReached, "wait_says_how_many_nodes_hold_what_was_written_and_they_do"),
-    (Mark::WaitTimedOut, "a_region_that_does_not_answer_costs_the_timeout_and_no_more"),
     (Mark::InstanceGone, "a_region_that_stays_away_is_gone_from_the_lists"),
 ];
 

@@ -11,6 +11,7 @@ use std::rc::Rc;
 
 use net::resp::encode_command;
 
+use super::check::held::Holders;
 use super::node::VALUE_BYTES_MAX;
 
 /// A key.
@@ -363,6 +364,8 @@ pub enum Note {
     Began(Rc<Operation>),
     /// It learnt this.
     Ended(Rc<Operation>, Outcome),
+    /// It was told who else holds what it wrote.
+    Held(Rc<Operation>, Holders),
     /// What a region's node sent was no answer to anything.
     Stray(usize, String),
 }
@@ -372,7 +375,7 @@ impl Note {
     #[must_use]
     pub fn region(&self) -> usize {
         match self {
-            Note::Began(operation) | Note::Ended(operation, _) => operation.region,
+            Note::Began(operation) | Note::Ended(operation, _) | Note::Held(operation, _) => operation.region,
             Note::Stray(region, _) => *region,
         }
     }

@@ -84,6 +84,12 @@ impl Losses {
         }
     }
 
+    /// What the disk of a node that is down must still hold; nothing if nobody knows.
+    #[must_use]
+    pub fn held(&self, node: usize) -> &Newest {
+        &self.held[node]
+    }
+
     /// The disk of a node that is down is another one now: nobody knows what it holds until it starts.
     pub fn disk_changed(&mut self, node: usize) {
         self.held[node].clear();

@@ -21,6 +21,7 @@
 //! | C7 replays give the same | `view`, `finals` | resets and restarts make streams repeat records: none is appended twice, and C1 holds |
 //! | C8 no false claim | `claims` | at every changed claim, every late record, every start |
 //! | C9 nothing is forgotten too early | `cuts` | when a node may forget more; every record that is written |
+//! | C8 what clients are told of who holds a write | `held` | at every such answer, on the devices of those that are named |
 //! | S1 sessions | `sessions` | at every answer, by region: there are no tokens yet that could move |
 //! | S2 per-key linearizability | `privates` with `linear`, `string_key` | at the end, for keys that one region uses; W is 1 |
 //! | S3 transactions | `teams` | at every answer: a transaction's keys as one, after a crash those of a core; EXEC replaces what was read after WATCH |
@@ -49,6 +50,7 @@ pub mod clocks;
 pub mod cuts;
 pub mod device;
 pub mod finals;
+pub mod held;
 pub mod history;
 pub mod leaves;
 pub mod ledger;
@@ -81,6 +83,7 @@ use wal::{CoreId, FrameKind, NodeId, Version};
 
 use self::backlog::Backlog;
 use self::device::{Record, Tail};
+use self::held::Holders;
 use self::history::History;
 use self::leaves::{Leaves, Sender};
 use self::ledger::{D1, Ledger, PROTOCOL};
@@ -89,7 +92,7 @@ use self::room::Room;
 use self::sync_failure::SyncFailures;
 use self::view::View;
 use crate::sim::node::Node;
-use crate::sim::workload::Note;
+use crate::sim::workload::{Note, Operation};
 
 /// A sentence of the contract that is not true.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -351,6 +354,21 @@ impl Checks {
         Ok(())
     }
 
+    /// A client was told who holds what it wrote.
+    fn held(&self, operation: &Operation, holders: &Holders) -> Result<(), Violation> {
+        for (region, (name, node)) in self.regions.iter().enumerate() {
+            let is_named = holders.nodes.iter().any(|named| named.0 == node.0);
+            // A disk that was changed or damaged meanwhile may lack what its node said it had.
+            let was_changed = self.losses.may_lack(region) || self.rolled_back.iter().any(|log| log.node.0 == node.0);
+            let view = &self.views[region];
+            let newest = if view.tails.is_empty() { self.losses.held(region) } else { &view.newest };
+            if is_named && !was_changed && !newest.is_empty() {
+                held::held(name, newest, operation, holders.version)?;
+            }
+        }
+        Ok(())
+    }
+
     /// A client reports.
     ///
     /// # Errors
@@ -365,6 +383,7 @@ impl Checks {
                 self.room.heard(operation, outcome, now)?;
                 self.ledger.end(operation, outcome, now)
             }
+            Note::Held(operation, holders) => self.held(operation, holders),
             Note::Stray(region, text) => {
                 Err(Violation::new(PROTOCOL, format!("{} sent this: {text}", self.regions[*region].0)))
             }

@@ -3,10 +3,13 @@
 use std::rc::Rc;
 
 use net::ids::RequestId;
-use net::wire::body::{ClientHello, Condition, Delete, ErrorCode, Get, GetMany, Increment, Put, Value, Wait, Written};
+use net::wire::body::{
+    ClientHello, Condition, Delete, ErrorCode, Get, GetMany, Increment, Incremented, Put, Value, Wait, Written,
+};
 use net::wire::{FrameReader, Message};
 
 use super::{Client, malformed_text};
+use crate::sim::check::held::Holders;
 use crate::sim::workload::{Command, Key, Note, Operation, Outcome, value_of};
 
 /// What is remembered of a connection of frames.
@@ -17,13 +20,15 @@ pub(super) struct Frames {
     greeted: bool,
     /// Answers to a `GetMany` that is not complete, one for each key: its value, or what became of it.
     answers: Vec<Result<Option<Vec<u8>>, Outcome>>,
+    /// A write that waits for other regions: its second answer comes next.
+    owed: Option<(Rc<Operation>, u64)>,
 }
 
 impl Default for Frames {
     fn default() -> Frames {
         let mut reader = FrameReader::new();
         reader.admit_values();
-        Frames { reader, greeted: false, answers: Vec::new() }
+        Frames { reader, greeted: false, answers: Vec::new(), owed: None }
     }
 }
 
@@ -49,7 +54,7 @@ pub(super) fn spoken(command: Command) -> Command {
 
 /// Appends the request.
 pub(super) fn encode(operation: &Operation, out: &mut Vec<u8>) {
-    let wait = Wait::default();
+    let wait = wait_of(operation);
     let bytes = |key: &Key| bytes::Bytes::copy_from_slice(key.bytes());
     let put = |key: &Key, filler: usize, condition| {
         let value = value_of(operation.id, filler).into();
@@ -65,6 +70,16 @@ pub(super) fn encode(operation: &Operation, out: &mut Vec<u8>) {
         other => unreachable!("{other:?} has no request"),
     };
     message.encode(id_of(operation), out).expect("what the mix draws fits");
+}
+
+/// Some writes wait for other regions, longer and shorter than those take.
+fn wait_of(operation: &Operation) -> Wait {
+    let Operation { id, command, .. } = operation;
+    if !command.writes() || !id.is_multiple_of(3) {
+        return Wait::default();
+    }
+    let deadline_ms = u32::try_from(20 + id % 200).expect("below 220");
+    Wait { regions: if id.is_multiple_of(2) { 1 } else { Wait::ALL_REGIONS }, deadline_ms }
 }
 
 /// Operations of one connection are fewer than ids.
@@ -100,10 +115,26 @@ impl Client {
             frames.greeted = matches!(message, Message::ClientHelloAck(_));
             return (!frames.greeted).then(|| format!("{message:?} answers a handshake"));
         }
+        if let Some((operation, version)) = frames.owed.take() {
+            return match message {
+                Message::Held(held) if id_of(&operation) == id => {
+                    let nodes = held.holders.into_iter().map(|holder| holder.node).collect();
+                    self.notes.push(Note::Held(operation, Holders { version, nodes }));
+                    None
+                }
+                other => Some(format!("{other:?} with id {} comes where it is due who holds {operation:?}", id.0)),
+            };
+        }
         let asked = self.waiting.front().map(|(operation, _)| Rc::clone(operation));
         let Some(operation) = asked.filter(|operation| id_of(operation) == id) else {
             return Some(format!("{message:?} with id {} answers nothing that was asked next", id.0));
         };
+        if let Message::Written(Written::Written { version }) | Message::Incremented(Incremented { version, .. }) =
+            &message
+            && !wait_of(&operation).is_none()
+        {
+            frames.owed = Some((Rc::clone(&operation), version.0));
+        }
         let outcome = match (&operation.command, message) {
             (Command::MGet { keys }, message) => {
                 frames.answers.push(match message {
