@@ -7,8 +7,8 @@ use wal::{Incarnation, NodeId};
 
 use crate::core::stages::StageLatencies;
 use crate::frontend::resp::slow_log::SlowLog;
-use crate::shard::LostBoard;
 use crate::replication::holders::Holders;
+use crate::shard::LostBoard;
 
 /// The Redis version whose behaviour the RESP front end follows; what INFO and HELLO tell clients.
 pub const REDIS_COMPATIBLE_VERSION: &str = "7.0.15";

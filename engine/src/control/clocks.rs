@@ -1,5 +1,6 @@
 //! Comparing this node's clock with its peers' ([`crate::clock::skew`]).
 
+use net::ids::NodeId;
 use net::wire::body::Heartbeat;
 
 use super::{ControlLoop, LinkKey};
@@ -16,6 +17,17 @@ impl<H: Host> ControlLoop<H> {
             let offset = Offset::measured(beat.physical_ms, self.physical.clock_unix_ms(), rtt_ns);
             self.skews.measured(peer, offset, now);
         }
+    }
+
+    /// By how much the clock of `node` is ahead of what this node takes for the time, in milliseconds, if that is known.
+    pub(super) fn ahead_ms(&self, node: NodeId) -> Option<i64> {
+        let of_node = |key: &Option<LinkKey>| {
+            let link = key.and_then(|key| self.links.get(key.index).filter(|link| link.generation == key.generation));
+            link.and_then(|link| link.hello()).is_some_and(|hello| hello.node == node)
+        };
+        let peer = self.peer_links.iter().position(of_node)?;
+        let offset = self.skews.offset(peer, self.now())?;
+        Some(offset.ms.saturating_add_unsigned(self.skews.held_back_ms()))
     }
 
     /// Says which alarms began or ended, and holds this node back where its clock is the one that is ahead.

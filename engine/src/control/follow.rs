@@ -129,7 +129,7 @@ impl<H: Host> ControlLoop<H> {
     /// Lets claims take effect, tells sources, returns credit.
     pub(super) fn advance_claims(&mut self) {
         let now = self.now();
-        let mut broken = Vec::new();
+        let (mut broken, mut visible) = (Vec::new(), Vec::new());
         let mut raised = false;
         for (index, link) in &mut self.links {
             let Role::Following { receiver, .. } = &mut link.role else { continue };
@@ -140,17 +140,15 @@ impl<H: Host> ControlLoop<H> {
                 Ok(changed) => raised |= changed,
                 Err(error) => broken.push((LinkKey { index, generation: link.generation }, error.to_string())),
             }
-            let visible = receiver.take_visible();
-            let credit = receiver.credit_due();
-            for (origin, version) in visible {
-                let Some(member) = self.members.get(origin) else { continue };
-                // Only the source's own clock is measured on its link.
-                let ahead_ms = link.hello().filter(|hello| hello.node == origin).and(link.ahead_ms());
-                self.visibility.became_visible(&member.region, version, self.time.unix_ms, ahead_ms);
-            }
-            if let Some(credit) = credit {
+            visible.extend(receiver.take_visible());
+            if let Some(credit) = receiver.credit_due() {
                 link.push(&Message::Credit(Credit { upto: credit }), RequestId(0));
             }
+        }
+        for (origin, version) in visible {
+            let ahead_ms = self.ahead_ms(origin);
+            let Some(member) = self.members.get(origin) else { continue };
+            self.visibility.became_visible(&member.region, version, self.time.unix_ms, ahead_ms);
         }
         for (key, text) in broken {
             self.refuse(key, &Refuse::new(RefuseCode::Unexpected, &text));

@@ -44,7 +44,7 @@ impl<H: Host> ControlLoop<H> {
     }
 
     pub(super) fn handle(&mut self, key: LinkKey, request: RequestId, message: Message) {
-        let (now, unix_ms) = (self.now(), self.time.unix_ms);
+        let now = self.now();
         let Some(link) = self.link(key) else { return };
         let introduced = link.hello().is_some();
         let dialled = matches!(link.role, Role::DiscoveryOut { .. } | Role::Following { .. });
@@ -62,7 +62,6 @@ impl<H: Host> ControlLoop<H> {
             }
             Message::Heartbeat(beat) if introduced => {
                 link.beaten(&beat, now);
-                link.compare_clocks(beat.physical_ms, unix_ms);
                 self.compare_clocks(key, &beat);
             }
             Message::Stable(told) if introduced => self.hear_stable(key, told),

@@ -16,10 +16,10 @@ use crate::replication::pace::Pace;
 use crate::replication::receive::Receiver;
 use crate::replication::send::{ReadRequest, Sender};
 
-/// A peer is heard at least this often.
 /// Room for a claim, a heartbeat or some watermarks.
 const MESSAGE_BYTES_USUAL: usize = 128;
 
+/// A peer is heard at least this often.
 pub(crate) const HEARTBEAT_MS: u64 = 500;
 
 /// A peer that is not heard for this long is gone. Covers six lost heartbeats; TCP alone would take minutes.
@@ -102,8 +102,6 @@ pub(crate) struct Link {
     /// The peer's last heartbeat: its clock, and when it came.
     pub(crate) echo: Option<(u64, Mono)>,
     pub(crate) rtt_ns: Option<u64>,
-    /// How far the peer's clock is ahead of this node's, by its heartbeats.
-    ahead_us: Option<i64>,
     /// The revision of the member table that the peer was told.
     pub(crate) told_members: u64,
     /// What the peer was told last of what this node holds.
@@ -151,7 +149,6 @@ impl Link {
             beat_at: now,
             echo: None,
             rtt_ns: None,
-            ahead_us: None,
             told_members: 0,
             told_stable: None,
             sent: Traffic::default(),
@@ -235,21 +232,6 @@ impl Link {
             // RFC 6298's smoothing.
             self.rtt_ns = Some(self.rtt_ns.map_or(rtt, |smoothed| smoothed - smoothed / 8 + rtt / 8));
         }
-    }
-
-    /// How far the peer's clock is ahead of this node's, in milliseconds, once that can be said: by its heartbeats, which were half a
-    /// round trip on their way.
-    pub(crate) fn ahead_ms(&self) -> Option<i64> {
-        self.ahead_us.map(|ahead_us| (ahead_us + 500).div_euclid(1000))
-    }
-
-    /// The peer's clock stood at `physical_ms` when it sent a heartbeat that came now.
-    pub(crate) fn compare_clocks(&mut self, physical_ms: u64, now_unix_ms: u64) {
-        let Some(rtt_ns) = self.rtt_ns else { return };
-        let ahead_ms = i64::try_from(physical_ms).unwrap_or(i64::MAX).saturating_sub_unsigned(now_unix_ms);
-        // Whoever is centuries ahead is not measured, but refused elsewhere.
-        let ahead_us = ahead_ms.saturating_mul(1000).saturating_add_unsigned(rtt_ns / 2000);
-        self.ahead_us = Some(self.ahead_us.map_or(ahead_us, |smoothed| smoothed - smoothed / 8 + ahead_us / 8));
     }
 
     /// Takes received bytes: into the reader, or into the delay line until their time has come.
