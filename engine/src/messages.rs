@@ -7,6 +7,7 @@ use crate::checkpoint::OldRunFacts;
 use crate::frontend::native::request::Request;
 use crate::frontend::resp::script::{FoundBySlot, Piece, PieceReply, Script};
 use crate::frontend::resp::transaction::Watched;
+use crate::replication::survey::{SurveyFound, SurveyTask};
 use crate::shard::{Covered, DurableFrame, Removable, SegmentId, WriteError};
 
 /// Messages a mailbox holds; a full one makes senders keep theirs and slow down.
@@ -196,6 +197,13 @@ pub enum ToCore {
     Forget(Version),
     /// This node's clock is ahead of the others': take the time for this much lower, in milliseconds, in place of what was said before.
     HoldBack(u64),
+    /// Say what you have, for a comparison with other nodes; answer with [`CoreEvent::Surveyed`].
+    Survey {
+        /// Names the answer.
+        ticket: u64,
+        /// What is asked.
+        task: SurveyTask,
+    },
     /// The node was removed from the mesh: take no writes of clients any more.
     RefuseWrites,
     /// Nobody reads this segment, which [`CoreEvent::Removable`] named: it may be used again.
@@ -246,6 +254,13 @@ pub enum CoreEvent {
         ticket: u64,
         /// Its exclusive end.
         end: Lsn,
+    },
+    /// What a core has; all of it is durable.
+    Surveyed {
+        /// Of the [`ToCore::Survey`].
+        ticket: u64,
+        /// What was found.
+        found: SurveyFound,
     },
     /// A new segment of this core's log exists; its first byte is at `base`.
     Segment {

@@ -95,6 +95,14 @@ pub fn list(options: &ListOptions, out: &mut dyn io::Write) -> Result<(), Member
     Ok(())
 }
 
+/// What the node whose admin port this is says of itself.
+///
+/// # Errors
+/// [`MembersError::NoNode`].
+pub fn status(admin: SocketAddr) -> Result<StatusReply, MembersError> {
+    ask_admin(admin, "/api/status")
+}
+
 /// What a node's admin port answers.
 pub(crate) fn ask_admin<T: DeserializeOwned>(admin: SocketAddr, path: &str) -> Result<T, MembersError> {
     let no_node = |reason: String| MembersError::NoNode { addr: admin, setting: "ADMIN_PORT", reason };

@@ -197,6 +197,7 @@ impl<H: Host> ControlLoop<H> {
                 let text = format!("members are removed at the host of a node; use {}", self.mesh.local);
                 self.answer(key, request, Err(Failed::new(ErrorCode::Unsupported, &text)));
             }
+            Message::Survey(_) | Message::Inspect(_) | Message::Lookup(_) => self.survey(key, request, message),
             Message::RemoveMember(remove) => self.remove_member(key, request, remove.node),
             Message::Register(register) => {
                 let outcome = self.federation.register_local(register, now).map_err(|error| error.to_failed());

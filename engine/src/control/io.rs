@@ -272,10 +272,15 @@ impl<H: Host> ControlLoop<H> {
                 }
                 Introduction::Pending(since) => {
                     let local_client = matches!(link.role, Role::DiscoveryIn) && link.remote.ip().is_loopback();
+                    let is_waiting = self.surveys.wait_on(key);
                     let allowed = HANDSHAKE_MS_MAX + 2 * link.delay_ns / 1_000_000;
                     // A local client of discovery may stay as long as it speaks from time to time.
                     let since = if local_client { link.heard_at.plus_ms(60_000) } else { *since };
-                    if now > since.plus_ms(allowed) && !link.broken {
+                    if is_waiting {
+                        // What it asked for may take long.
+                        link.heard_at = now;
+                        link.introduction = Introduction::Pending(now);
+                    } else if now > since.plus_ms(allowed) && !link.broken {
                         if link.dial_target().is_some() {
                             tracing::warn!(remote = %link.remote, "nobody there says hello; is this the port of a godwit node?");
                         }

@@ -16,6 +16,7 @@ mod old_runs;
 mod relay;
 mod serve;
 pub mod status;
+mod survey;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io as std_io;
@@ -37,6 +38,7 @@ use self::members::Removal;
 use self::old_runs::{OldRuns, old_run_facts};
 use self::relay::Relays;
 use self::status::StatusBoard;
+use self::survey::Surveys;
 use crate::clock::skew::Skews;
 use crate::clock::{PhysicalClock, Time};
 use crate::core::ops::OpTable;
@@ -261,6 +263,7 @@ pub struct ControlLoop<H: Host> {
     members: Members,
     /// Operators who wait for a removal to be durable.
     removals: Vec<Removal>,
+    surveys: Surveys,
     /// Whether this node was removed from the mesh, and the cores know.
     removed: bool,
     /// How far each follower said that it durably holds each own log; outlives its links.
@@ -343,6 +346,7 @@ impl<H: Host> ControlLoop<H> {
             persisting: BTreeMap::new(),
             members: parts.members,
             removals: Vec::new(),
+            surveys: Surveys::default(),
             removed: false,
             acknowledged: BTreeMap::new(),
             board: BoardState::default(),
@@ -575,6 +579,7 @@ impl<H: Host> ControlLoop<H> {
                     self.cut.want(core, crate::replication::to_wire(upto));
                 }
                 CoreEvent::Dead { .. } => {}
+                CoreEvent::Surveyed { ticket, found } => self.surveyed(ticket, found),
                 CoreEvent::Removable(removable) => self.removable.push((core, removable)),
                 CoreEvent::Failed(reason) => {
                     // No acknowledgement after it anywhere on the node.

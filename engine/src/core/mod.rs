@@ -16,6 +16,7 @@ mod scan;
 mod segments;
 mod slow;
 pub mod stages;
+mod survey;
 mod transactions;
 mod waits;
 
@@ -43,6 +44,7 @@ use self::holds::Holds;
 use self::ops::{Context, Ops};
 use self::residency::Residency;
 use self::segments::Segments;
+use self::survey::Surveys;
 use self::transactions::Leads;
 use crate::clock::{PhysicalClock, Time};
 use crate::frontend::native::run::Runner;
@@ -123,6 +125,7 @@ pub struct CoreLoop<H: Host> {
     guests: Vec<Guest>,
     /// This core's parts of commands that every core runs.
     parts: Parts,
+    surveys: Surveys,
     /// Messages of this core to itself.
     own: VecDeque<ToCore>,
     /// The transactions that this core leads, and those that hold it.
@@ -168,6 +171,7 @@ impl<H: Host> CoreLoop<H> {
             stalled_commands: VecDeque::new(),
             guests: Vec::new(),
             parts: Parts::default(),
+            surveys: Surveys::default(),
             own: VecDeque::new(),
             leads: Leads::default(),
             holds: Holds::default(),
@@ -246,6 +250,7 @@ impl<H: Host> CoreLoop<H> {
             self.receive_own();
         }
         self.walk_parts();
+        self.survey();
         self.commit();
         self.answer_guests();
         self.receive_own();
@@ -278,6 +283,7 @@ impl<H: Host> CoreLoop<H> {
             || self.holds.is_stalled()
             || self.clients.is_stalled()
             || self.parts.is_stalled()
+            || self.surveys.is_stalled()
             || self.ops.has_backlog();
         let walking = self.parts.is_walking() && !self.holds.is_held();
         if (self.clients.has_runnable() && !self.stopping)
@@ -295,6 +301,9 @@ impl<H: Host> CoreLoop<H> {
             until = until.min(now.plus_ms(due_in_ms.clamp(RETRY_MS, 1000)));
         }
         if let Some(at) = self.clients.waits_until() {
+            until = until.min(at);
+        }
+        if let Some(at) = self.surveys.deadline().filter(|_| !self.holds.is_held()) {
             until = until.min(at);
         }
         if let Some(at) = self.compaction_deadline() {
@@ -434,6 +443,7 @@ impl<H: Host> CoreLoop<H> {
             },
             ToCore::Forget(upto) => self.shard.may_forget(upto),
             ToCore::HoldBack(ms) => self.physical.hold_back(self.now(), ms),
+            ToCore::Survey { ticket, task } => self.begin_survey(ticket, task),
             ToCore::RefuseWrites => self.shard.refuse_writes(),
             ToCore::RemoveSegment(number) => self.remove_segment(number),
             ToCore::ForgetOldSegment(segment) => {

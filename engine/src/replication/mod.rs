@@ -5,7 +5,7 @@
 //! and [`cut`] up to where all of them hold everything.
 //!
 //! A node streams its own logs, current and retired, and only it does. What it holds of other nodes' logs, which it [knows](known),
-//! it hands on in a [`pass`] to a follower that cannot reach them.
+//! it hands on in a [`pass`] to a follower that cannot reach them. What two nodes have is compared by a [`survey`].
 
 pub mod cut;
 pub mod holders;
@@ -17,6 +17,7 @@ pub mod pace;
 pub mod pass;
 pub mod receive;
 pub mod send;
+pub mod survey;
 pub mod visibility;
 pub mod watermarks;
 

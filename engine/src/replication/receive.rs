@@ -139,6 +139,12 @@ impl Cores {
         Cores { tracks: vec![CoreTrack::default(); usize::from(count)], secret, value_bytes_max }
     }
 
+    /// The core that owns a key.
+    #[must_use]
+    pub fn core_of(&self, key: &[u8]) -> u16 {
+        self.secret.hash(key).core(u16::try_from(self.tracks.len()).unwrap_or(u16::MAX))
+    }
+
     /// Judges a record of `log` that verified. What is refused here would make every later start fail, or end the node.
     fn accept(&self, head: &RecordsHead, index: u32, record: &RecordView<'_>) -> Result<(), StreamError> {
         let log = head.log;

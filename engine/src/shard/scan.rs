@@ -4,6 +4,7 @@ use wal::{Mapping, RecordView, Version};
 
 use super::{Shard, WriteError, is_visible};
 use crate::clock::Time;
+use crate::storage::KeyHash;
 use crate::storage::index::ScanPosition;
 
 impl<M: Mapping> Shard<M> {
@@ -42,6 +43,34 @@ impl<M: Mapping> Shard<M> {
             Version::ZERO => Version::ZERO,
             upto => upto.max(self.began),
         }
+    }
+
+    /// As [`Shard::scan`], of tombstones and what has expired as well.
+    ///
+    /// # Errors
+    /// See [`Shard::scan`].
+    pub fn scan_all(
+        &mut self,
+        from: ScanPosition,
+        at_least: usize,
+        visit: impl FnMut(&RecordView<'_>),
+    ) -> Result<Option<ScanPosition>, WriteError> {
+        let at_least = self.ready_to_scan(from, at_least)?;
+        Ok(self.store.scan(from, at_least, visit))
+    }
+
+    /// What `look` makes of the present record of `key`, tombstones and what has expired included.
+    ///
+    /// # Errors
+    /// See [`Shard::ready`].
+    pub fn look_up<R>(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        look: impl FnOnce(&RecordView<'_>) -> R,
+    ) -> Result<Option<R>, WriteError> {
+        self.ready(hash)?;
+        Ok(self.store.read(hash, key, look).map(|(found, ..)| found))
     }
 
     /// Keys that can be read now.

@@ -14,6 +14,7 @@ pub mod message;
 pub mod opcode;
 pub mod packing;
 pub mod samples;
+mod survey_samples;
 
 pub use body::Body;
 pub use error::{DecodeError, EncodeError, Foreign, WireError};

@@ -46,6 +46,18 @@ codes! {
         FederatedAck = 0x0107,
         /// An operator says that a member is gone for good.
         RemoveMember = 0x0108,
+        /// Asks a node to sum up the values it has.
+        Survey = 0x0110,
+        /// Asks what a node has in some of the sums.
+        Inspect = 0x0111,
+        /// Asks what a node has of some keys.
+        Lookup = 0x0112,
+        /// What a node holds of every log.
+        Coverage = 0x0113,
+        /// What it summed up.
+        Sums = 0x0114,
+        /// What it has.
+        Entries = 0x0115,
         /// What the follower holds durably.
         Watermarks = 0x0201,
         /// The follower asks for streams.
@@ -97,7 +109,7 @@ impl Opcode {
         match self {
             Opcode::Records => HEAD_BYTES + RECORDS_PAYLOAD_BYTES_MAX,
             Opcode::Get | Opcode::Increment | Opcode::Scan => KEYED_BODY_BYTES_MAX,
-            Opcode::GetMany | Opcode::Keys => KEYS_BODY_BYTES_MAX,
+            Opcode::GetMany | Opcode::Keys | Opcode::Entries => KEYS_BODY_BYTES_MAX,
             Opcode::Put | Opcode::Delete => WRITE_BODY_BYTES_MAX,
             Opcode::Value | Opcode::Written => VALUE_BODY_BYTES_MAX,
             _ => CONTROL_BODY_BYTES_MAX,

@@ -40,6 +40,7 @@ pub(super) fn sample(request_id: u32, message: Message, frame_hex: &'static str)
 pub fn samples() -> Result<Vec<Sample>, NameError> {
     let mut all = handshake()?;
     all.extend(discovery()?);
+    all.extend(super::survey_samples::samples()?);
     all.extend(replication());
     all.extend(super::client_samples::samples()?);
     Ok(all)

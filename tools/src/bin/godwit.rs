@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tools::{conflicts, doctor, lab, members};
+use tools::{conflicts, doctor, lab, members, verify};
 
 /// Runs and looks after Godwit, the per-region daemon of a geo-replicated store.
 #[derive(Debug, Parser)]
@@ -30,6 +30,9 @@ enum Command {
     Doctor(doctor::Options),
     /// List the latest writes of other regions that lost against later ones of a node which did not know them.
     Conflicts(conflicts::ConflictsOptions),
+    /// Compare what the regions have: whether they are equal, and which keys differ if not. Ends with 0 if they are equal, 1 if they differ, 2 if
+    /// that cannot be told.
+    Verify(verify::Options),
     /// Run one node in the foreground; takes the flags of godwitd (see `godwit daemon --help`).
     #[command(disable_help_flag = true)]
     Daemon {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Member(command) => exit("member", members::change(&command, &mut std::io::stdout())),
         Command::Doctor(options) => exit("doctor", doctor::run(&options, &mut std::io::stdout())),
         Command::Conflicts(options) => exit("conflicts", conflicts::list(&options, &mut std::io::stdout())),
+        Command::Verify(options) => verify::main(&options, &mut std::io::stdout(), &mut std::io::stderr()),
         Command::Daemon { mut args } => {
             let before = args.len();
             args.retain(|arg| arg != lab::WITH_PARENT_FLAG);

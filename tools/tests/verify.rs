@@ -1,0 +1,304 @@
+//! `godwit verify` against daemons that run.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use net::resp::BlockingClient;
+use serde_json::Value;
+use tempfile::TempDir;
+use wal::{RecordView, crc32c};
+
+const GODWIT: &str = env!("CARGO_BIN_EXE_godwit");
+
+/// How long anything may take that normally takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A daemon on the default ports of a loopback address of its own.
+struct Node {
+    region: &'static str,
+    host: Ipv4Addr,
+    peers: Vec<Ipv4Addr>,
+    directory: TempDir,
+    child: Option<Child>,
+}
+
+impl Node {
+    fn new(region: &'static str) -> Node {
+        static NEXT: AtomicU8 = AtomicU8::new(1);
+        let [.., network] = std::process::id().to_be_bytes();
+        let host = Ipv4Addr::new(127, 23, network, NEXT.fetch_add(1, Ordering::Relaxed));
+        Node { region, host, peers: Vec::new(), directory: tempfile::tempdir().unwrap(), child: None }
+    }
+
+    fn start(&mut self) {
+        let mut command = Command::new(GODWIT);
+        command.arg("daemon").env_clear().stdin(Stdio::null()).stdout(Stdio::null());
+        let peers: Vec<String> = self.peers.iter().map(Ipv4Addr::to_string).collect();
+        // Writes are on their way for a while.
+        let delays: Vec<String> = peers.iter().map(|peer| format!("{peer}=15")).collect();
+        let log = fs::File::options().create(true).append(true).open(self.directory.path().join("log")).unwrap();
+        command.env("REGION", self.region).env("BIND_HOST", self.host.to_string()).env("CORES", "2").stderr(log);
+        command.env("DISCOVERY_PEERS", peers.join(",")).env("LAB_LINK_DELAYS", delays.join(","));
+        command.env("DATA_DIR", self.data_dir());
+        self.child = Some(command.spawn().expect("the daemon"));
+        wait_for("the daemon to listen", || self.connect());
+    }
+
+    fn data_dir(&self) -> std::path::PathBuf {
+        self.directory.path().join("data")
+    }
+
+    fn connect(&self) -> Option<BlockingClient> {
+        BlockingClient::connect(SocketAddr::new(self.host.into(), 10_600), PATIENCE).ok()
+    }
+
+    fn client(&self) -> BlockingClient {
+        self.connect().expect("the storage port")
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("its own child");
+            child.wait().expect("its own child");
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill();
+        if thread::panicking() {
+            eprintln!(
+                "--- {}\n{}",
+                self.region,
+                fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+            );
+        }
+    }
+}
+
+/// Nodes, each the peer of all others.
+fn mesh<const N: usize>(regions: [&'static str; N]) -> [Node; N] {
+    let mut nodes = regions.map(Node::new);
+    let hosts: Vec<Ipv4Addr> = nodes.iter().map(|node| node.host).collect();
+    for node in &mut nodes {
+        node.peers = hosts.iter().copied().filter(|host| *host != node.host).collect();
+        node.start();
+    }
+    nodes
+}
+
+fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {} s for {what}", PATIENCE.as_secs());
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn verify(args: &[&str]) -> Output {
+    Command::new(GODWIT).arg("verify").args(args).stdin(Stdio::null()).output().expect("the command")
+}
+
+fn verify_nodes(nodes: &[&Node], args: &[&str]) -> (i32, Value) {
+    let hosts: Vec<String> = nodes.iter().map(|node| node.host.to_string()).collect();
+    let words: Vec<&str> = hosts.iter().map(String::as_str).chain(args.iter().copied()).chain(["--json"]).collect();
+    let output = verify(&words);
+    let code = output.status.code().expect("it was not killed");
+    let report = serde_json::from_slice(&output.stdout);
+    (code, report.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr))))
+}
+
+/// Until the nodes are equal with this many values each.
+fn wait_until_equal(nodes: &[&Node], values: u64) -> Value {
+    wait_for("the nodes to be equal", || {
+        let (code, report) = verify_nodes(nodes, &["--wait", "20"]);
+        assert_ne!(code, 1, "{report:#}");
+        let counts = report["regions"].as_array()?.iter().map(|region| region["values"].as_u64());
+        let all = counts.collect::<Option<Vec<u64>>>()?;
+        (code == 0 && all.iter().all(|count| *count == values)).then_some(report)
+    })
+}
+
+fn set(client: &mut BlockingClient, key: &str, value: &str) {
+    client.call(&["SET", key, value]).unwrap();
+}
+
+#[test]
+fn regions_that_have_converged_are_equal_and_one_that_is_down_leaves_it_open() {
+    let [mut sfo, nyc, ams] = mesh(["sfo", "nyc", "ams"]);
+    for (node, name) in [(&sfo, "s"), (&nyc, "n"), (&ams, "a")] {
+        let mut client = node.client();
+        (0..300).for_each(|n| set(&mut client, &format!("{name}{n}"), "value"));
+        client.call(&["DEL", &format!("{name}7")]).unwrap();
+        client.call(&["SET", &format!("{name}8"), "gone soon", "PX", "1"]).unwrap();
+    }
+    let report = wait_until_equal(&[&sfo, &nyc, &ams], 3 * 298);
+    let digests: Vec<&Value> = report["regions"].as_array().unwrap().iter().map(|region| &region["digest"]).collect();
+    assert!(digests.iter().all(|digest| *digest == digests[0]), "{report:#}");
+    assert_eq!(report["covered"].as_array().unwrap().len(), 3, "the three logs: {report:#}");
+
+    // The others are found by the admin port of one of them.
+    let admin = format!("{}:10800", nyc.host);
+    let text = wait_for("every node to be listed", || {
+        let output = verify(&["--admin", &admin]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        (output.status.code() == Some(0)).then_some(text)
+    });
+    assert!(text.ends_with("equal: all 3 regions have the same values\n"), "{text}");
+
+    sfo.kill();
+    let output = verify(&["--admin", &admin]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains(&format!("not compared: {}:10200", sfo.host)), "{text}");
+    let output = verify(&[&sfo.host.to_string(), &nyc.host.to_string()]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), text.lines().count()), (Some(2), 1), "{text}");
+    assert!(text.contains("at least two nodes are needed"), "{text}");
+}
+
+#[test]
+fn a_key_that_differs_is_named_with_what_each_region_has() {
+    let [sfo, mut nyc] = mesh(["sfo", "nyc"]);
+    let mut client = sfo.client();
+    (0..200).for_each(|n| set(&mut client, &format!("key-{n:03}"), "value"));
+    wait_until_equal(&[&sfo, &nyc], 200);
+    nyc.kill();
+    // A record of another key stands where that of key-042 was, under sound checksums: nyc has lost one and made one up.
+    replace_key(&nyc.data_dir(), b"key-042", b"kex-042");
+    nyc.start();
+
+    let (code, report) = verify_nodes(&[&sfo, &nyc], &[]);
+    assert_eq!((code, &report["verdict"]), (1, &"different".into()), "{report:#}");
+    let differences = report["differences"].as_array().unwrap();
+    assert_eq!(differences.len(), 2, "{report:#}");
+    for (difference, key, lacking) in [(&differences[0], "kex-042", "sfo"), (&differences[1], "key-042", "nyc")] {
+        assert_eq!((&difference["key"], &difference["lacking"][0]), (&key.into(), &lacking.into()), "{report:#}");
+        for found in difference["found"].as_array().unwrap() {
+            let has = if found["region"] == lacking { "nothing" } else { "value" };
+            assert_eq!(found["has"], has, "{report:#}");
+        }
+    }
+    assert_eq!(report["differences_complete"], true);
+    let (code, report) = verify_nodes(&[&sfo, &nyc], &["--keys", "1"]);
+    assert_eq!((code, &report["differences_complete"]), (1, &false.into()), "{report:#}");
+    assert_eq!(report["differences"].as_array().unwrap().len(), 1);
+
+    // Writes heal it: of a key that was written again the newer record counts.
+    set(&mut client, "key-042", "again");
+    set(&mut client, "kex-042", "again");
+    wait_until_equal(&[&sfo, &nyc], 201);
+}
+
+#[test]
+fn writes_that_are_on_their_way_are_no_differences() {
+    let [sfo, nyc] = mesh(["sfo", "nyc"]);
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for node in [&sfo, &nyc] {
+            let stop = &stop;
+            scope.spawn(move || {
+                let mut client = node.client();
+                let mut n = 0u32;
+                while !stop.load(Ordering::Relaxed) {
+                    // Keys that both write, keys of its own, deletions, and what expires meanwhile.
+                    set(&mut client, &format!("shared-{}", n % 50), node.region);
+                    set(&mut client, &format!("{}-{}", node.region, n % 5_000), "value");
+                    client.call(&["DEL", &format!("shared-{}", (n + 25) % 50)]).unwrap();
+                    client.call(&["SET", &format!("short-{}", n % 100), node.region, "PX", "40"]).unwrap();
+                    n += 1;
+                }
+            });
+        }
+        let mut looked_at = 0;
+        for _ in 0..10 {
+            let (code, report) = verify_nodes(&[&sfo, &nyc], &[]);
+            if code != 0 {
+                stop.store(true, Ordering::Relaxed);
+            }
+            assert_eq!(code, 0, "{report:#}");
+            looked_at += report["compared_one_by_one"].as_u64().unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(looked_at > 0, "nothing was on its way");
+    });
+}
+
+#[test]
+fn what_a_node_was_never_told_of_is_no_difference_but_cannot_be_told() {
+    // Not peers of each other: neither knows the other's log.
+    let (mut sfo, mut nyc) = (Node::new("sfo"), Node::new("nyc"));
+    sfo.start();
+    nyc.start();
+    set(&mut sfo.client(), "key", "one");
+    let (code, report) = wait_for("the write to be there", || {
+        let (code, report) = verify_nodes(&[&sfo, &nyc], &["--wait", "0"]);
+        (report["regions"][0]["values"] == 1).then_some((code, report))
+    });
+    assert_eq!((code, &report["verdict"]), (2, &"unknown".into()), "{report:#}");
+    assert_eq!(report["on_their_way"][0]["missing_in"][0], "nyc", "{report:#}");
+}
+
+/// In the only segment that has it, makes the record of `key` one of `other`, and renews the checksums of its frame and of those
+/// behind it. Keys of equal length.
+fn replace_key(data_dir: &Path, key: &[u8], other: &[u8]) {
+    assert_eq!(key.len(), other.len());
+    let mut replaced = 0;
+    for entry in fs::read_dir(data_dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "wal") {
+            continue;
+        }
+        let mut bytes = fs::read(&path).unwrap();
+        replaced += replace_in_segment(&mut bytes, key, other);
+        fs::write(&path, bytes).unwrap();
+    }
+    assert_eq!(replaced, 1, "records of the key");
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> usize {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize
+}
+
+/// See docs/WAL_FORMAT.md.
+fn replace_in_segment(bytes: &mut [u8], key: &[u8], other: &[u8]) -> usize {
+    let (mut frame, mut replaced, mut previous_crc) = (wal::SEGMENT_HEADER_BYTES, 0, None);
+    let cookie = bytes[32..40].to_vec();
+    while frame + 64 <= bytes.len() && bytes[frame..frame + 4] == *b"GWFR" && bytes[frame + 16..frame + 24] == cookie {
+        let payload = frame + 64..frame + 64 + u32_at(bytes, frame + 40);
+        let mut record = payload.start;
+        while record < payload.end {
+            let (view, padded) = RecordView::parse_trusted_prefix(&bytes[record..payload.end]).unwrap();
+            let (len, expiry) = (view.bytes.len(), if view.expiry.is_some() { 8 } else { 0 });
+            if view.key == key {
+                let hash = wal::key_hash(other).to_le_bytes();
+                let at = record + 32 + expiry;
+                bytes[at..at + other.len()].copy_from_slice(other);
+                bytes[record + 16..record + 24].copy_from_slice(&hash);
+                let crc = crc32c(&bytes[record + 8..record + len]);
+                bytes[record + 4..record + 8].copy_from_slice(&crc.to_le_bytes());
+                replaced += 1;
+            }
+            record += padded;
+        }
+        if let Some(crc) = previous_crc {
+            bytes[frame + 56..frame + 60].copy_from_slice(&u32::to_le_bytes(crc));
+        }
+        let payload_crc = crc32c(&bytes[payload.clone()]);
+        bytes[frame + 44..frame + 48].copy_from_slice(&payload_crc.to_le_bytes());
+        let header_crc = crc32c(&bytes[frame + 8..frame + 64]);
+        bytes[frame + 4..frame + 8].copy_from_slice(&header_crc.to_le_bytes());
+        previous_crc = (replaced > 0).then_some(header_crc);
+        frame += 64 + (payload.end - payload.start).next_multiple_of(64);
+    }
+    replaced
+}
