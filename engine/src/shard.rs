@@ -536,9 +536,10 @@ impl<M: Mapping> Shard<M> {
             if self.ready_at(location).and_then(|()| self.ready(hash)).is_err() {
                 break;
             }
+            let (verdict, facts) = self.store.judge_at(hash, location);
+            let Ok(place) = self.behind_what_it_supersedes(verdict, location) else { break };
             reach(Mark::FarFutureReleased);
             self.held.pop_first();
-            let (verdict, facts) = self.store.judge_at(hash, location);
             let is_over = facts.expiry.is_some_and(|expiry| expiry <= time.unix_ms);
             if let Verdict::Older(_, present) = verdict
                 && present.origin == self.identity.node
@@ -549,8 +550,22 @@ impl<M: Mapping> Shard<M> {
                 let counts = self.store.with_record(location, |record| lost.lost(record, present));
                 self.counters.concurrent += u64::from(counts);
             }
-            self.store.install(hash, verdict, location, facts);
+            self.store.install(hash, verdict, place, facts);
             self.store.unpin(location.segment, facts.padded_len as usize);
+        }
+    }
+
+    /// Where a record counts that was appended at `location` and held back since: there, or in a copy, if what it takes the place of was
+    /// appended later. The records of a key stand in the order of their versions, so that the segment of one that is forgotten does not go before
+    /// those of the ones that it superseded.
+    fn behind_what_it_supersedes(&mut self, verdict: Verdict, location: Location) -> Result<Location, WriteError> {
+        match verdict {
+            Verdict::Newer(present, _) if self.store.is_behind(present, location) => {
+                reach(Mark::ReleasedBehindPresent);
+                let record = self.store.with_record(location, |record| record.bytes.to_vec());
+                self.append_copy(FrameKind::CompactedFollowed, &record)
+            }
+            _ => Ok(location),
         }
     }
 

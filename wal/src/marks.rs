@@ -68,6 +68,8 @@ named! {
         ExpiredShrunk = "expired-shrunk",
         /// A follower was sent copies, because what they were made of is gone.
         CopiesSent = "copies-sent",
+        /// A record that was held back took the place of one that was appended after it.
+        ReleasedBehindPresent = "released-behind-present",
         /// A core that wrote less than others wait for raised its claim.
         IdleClaimRaised = "idle-claim-raised",
         /// A tombstone that everybody holds was forgotten.

@@ -357,7 +357,10 @@ impl<H: Host> CoreLoop<H> {
             return;
         }
         let waiting = match &message {
-            ToCore::Follow { .. } | ToCore::AppendLocal { .. } => !self.stalled_log.is_empty() || self.holds.is_held(),
+            // What may be forgotten was said of records that came before.
+            ToCore::Follow { .. } | ToCore::AppendLocal { .. } | ToCore::Forget(_) => {
+                !self.stalled_log.is_empty() || self.holds.is_held()
+            }
             command if is_command(command) => !self.stalled_commands.is_empty() || self.holds.is_closed(),
             _ => false,
         };

@@ -465,7 +465,7 @@ impl<M: Mapping> Shard<M> {
         Ok(record.padded_len())
     }
 
-    fn append_copy(&mut self, kind: FrameKind, record: &[u8]) -> Result<Location, WriteError> {
+    pub(super) fn append_copy(&mut self, kind: FrameKind, record: &[u8]) -> Result<Location, WriteError> {
         let placement = self.log.append(kind, record).map_err(|error| self.write_error(error))?;
         let counters = &mut self.compaction.counters;
         counters.records += 1;

@@ -301,6 +301,13 @@ impl<M: Mapping> Store<M> {
         self.graves.nothing_is_old();
     }
 
+    /// Whether the record that an entry names stands behind `location` in the running log.
+    #[must_use]
+    pub fn is_behind(&self, at: SlotRef, location: Location) -> bool {
+        let place = |location: Location| Some((self.known(location.segment).base?, location.offset));
+        place(self.index.slot(at).location()) > place(location)
+    }
+
     /// Whether a segment belongs to the running incarnation.
     #[must_use]
     pub fn is_of_this_run(&self, slot: SegmentSlot) -> bool {

@@ -134,6 +134,10 @@ pub const UNREACHED: &[(Mark, &str)] = &[
         Mark::SlowReaderClosed,
         "clients here read; a_client_that_does_not_read_large_values_is_closed_and_holds_nothing does it to a real daemon",
     ),
+    (
+        Mark::ReleasedBehindPresent,
+        "some seeds in a hundred: a record is held back while its key is written here, and wins then",
+    ),
     (Mark::ClaimWaitedForCopies, "some seeds in a hundred: a follower that is new while a run loses its beginning"),
     (
         Mark::SegmentsReadAgain,
