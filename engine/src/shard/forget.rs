@@ -29,7 +29,7 @@ impl<M: Mapping> Shard<M> {
         }
         for _ in 0..GRAVES_PER_SLICE {
             let Some(grave) = self.store.next_grave(self.forget_upto) else { return false };
-            if !self.store.is_named(grave.hash, grave.location) {
+            if !self.store.is_current(&grave) {
                 continue;
             }
             if self.may_be_dug_up(grave.hash, grave.location.segment) {

@@ -325,6 +325,12 @@ impl<M: Mapping> Store<M> {
         self.graves.next(upto)
     }
 
+    /// Whether an entry still names that tombstone. Its segment's slot and its place there may be another record's by now, of the same key.
+    #[must_use]
+    pub fn is_current(&self, grave: &Grave) -> bool {
+        self.find_at(grave.hash, grave.location).is_some_and(|(_, slot)| slot.version() == grave.version)
+    }
+
     /// One has to stay while files of earlier runs are there.
     pub fn keep_grave(&mut self, grave: Grave) {
         self.graves.keep(grave);

@@ -299,6 +299,19 @@ mod tests {
     }
 
     #[test]
+    fn a_forgotten_tombstone_is_not_taken_for_what_stands_in_its_place_now() {
+        let mut store = Store::new(2, NodeId(1));
+        segment(&mut store, b"key", b"value");
+        let hash = NodeSecret(7).hash(b"key");
+        let (location, facts) = store.present(hash, b"key").unwrap();
+        let earlier = Version(facts.version.0 - 1);
+        store.note_grave(hash, earlier, location, 40);
+        store.note_grave(hash, facts.version, location, 40);
+        let [earlier, present] = [0; 2].map(|_| store.next_grave(facts.version).unwrap());
+        assert!(!store.is_current(&earlier) && store.is_current(&present));
+    }
+
+    #[test]
     fn what_comes_for_a_segment_that_went_is_not_taken_for_one_of_its_successor() {
         let mut store = Store::new(2, NodeId(1));
         let (slot, map) = segment(&mut store, b"key", b"value");
