@@ -256,5 +256,5 @@ fn nothing_is_unpacked_beyond_the_credit_or_unasked() {
         sent += next.payload.len();
     };
     assert_eq!(error, StreamError::Flooded);
-    assert!(at >= WINDOW_BYTES && at < WINDOW_BYTES + 100_000, "{at} bytes were unpacked of {sent}");
+    assert!((WINDOW_BYTES..WINDOW_BYTES + 100_000).contains(&at), "{at} bytes were unpacked of {sent}");
 }

@@ -2,7 +2,7 @@
 //!
 //! What cannot be packed is found out rarely: after a batch that did not become smaller, a stretch of the stream goes out as it
 //! is, and each further such batch doubles the stretch. A stream of random values so pays for one attempt in
-//! [`PASS_BYTES_MAX`].
+//! `PASS_BYTES_MAX`.
 
 use bytes::Bytes;
 use lz4_flex::block::{compress_into, decompress_into, get_maximum_output_size};

@@ -12,6 +12,9 @@ use super::versions::Versions;
 /// One origin log.
 type LogHistory = BTreeMap<Version, Vec<Record>>;
 
+/// A record that dies: its rank, and when it is dead.
+type Dead = ((Version, u32), Version);
+
 /// All originated records.
 #[derive(Debug, Default)]
 pub struct History {
@@ -21,7 +24,7 @@ pub struct History {
     known: BTreeSet<(NodeId, Version, Vec<u8>)>,
     winners: BTreeMap<Vec<u8>, Record>,
     /// By key, tombstones and records that expire: which they are, and when they are dead.
-    dead: BTreeMap<Vec<u8>, Vec<((Version, u32), Version)>>,
+    dead: BTreeMap<Vec<u8>, Vec<Dead>>,
     /// What was dead by then may be forgotten.
     forgotten: Version,
     /// How many there are, control records included.
