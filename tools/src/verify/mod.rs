@@ -2,7 +2,7 @@
 //!
 //! Each node sums its values up by leaf of the key's hash; where sums differ, what is there is compared one by one, and keys that differ are looked at
 //! again until every node has what was seen, or holds its log up to there without having it, or the time is over. So writes that go
-//! on meanwhile are no differences ([`compare`] says why). Memory is bounded: so many leaves at a time that about [`BATCH_ENTRIES`]
+//! on meanwhile are no differences ([`compare`] says why). Memory is bounded: so many leaves at a time that about `BATCH_ENTRIES`
 //! of each node are at hand.
 
 pub mod compare;
