@@ -348,7 +348,7 @@ fn a_segment_header_with_an_impossible_value_is_refused() {
 
 #[test]
 fn impossible_control_records_are_refused() {
-    assert_eq!(ControlRecord::decode(&[6], b""), Err(ControlError::NewerKind(6)));
+    assert_eq!(ControlRecord::decode(&[7], b""), Err(ControlError::NewerKind(7)));
     assert_eq!(ControlRecord::decode(&[0], b""), Err(ControlError::NewerKind(0)));
     assert_eq!(ControlRecord::decode(b"", b""), Err(ControlError::Key(0)));
     assert_eq!(ControlRecord::decode(&[1, 1], b""), Err(ControlError::Key(2)));

@@ -185,6 +185,7 @@ mod tests {
         lost.push(write(400, 10));
         board.collect(&mut lost);
         assert_eq!(board.read().first(), Some(&write(400, 10)));
-        assert_eq!(board.lock().bytes, board.read().iter().map(LostWrite::bytes).sum::<usize>());
+        let bytes = board.lock().bytes;
+        assert_eq!(bytes, board.read().iter().map(LostWrite::bytes).sum::<usize>());
     }
 }
