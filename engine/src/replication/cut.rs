@@ -77,10 +77,19 @@ pub fn view(members: &Members, known: &KnownLogs, held: impl Fn(LogId) -> Versio
     hash.digest()
 }
 
+/// What a member said.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    run: Incarnation,
+    last: Stable,
+    /// The most that this run said. With another member in view it may say less, and yet holds what it said that it does.
+    most: Version,
+}
+
 /// What the members said last, and the cut that follows.
 #[derive(Debug, Default)]
 pub struct Cut {
-    told: BTreeMap<NodeId, (Incarnation, Stable)>,
+    told: BTreeMap<NodeId, Told>,
     /// What this node says itself.
     own: Stable,
     /// Up to where this node's cores wait for it.
@@ -91,14 +100,16 @@ pub struct Cut {
 impl Cut {
     /// A member says up to where it holds everything, in this run of it.
     pub fn told(&mut self, node: NodeId, incarnation: Incarnation, stable: Stable) {
-        self.told.insert(node, (incarnation, stable));
+        let before = self.held_by(node, incarnation);
+        let told = Told { run: incarnation, last: stable, most: before.max(stable.stable) };
+        self.told.insert(node, told);
     }
 
     /// Up to where a run of a member said that it holds everything. Of another run of it that may not hold: the disk may be an older one.
     #[must_use]
     pub fn held_by(&self, node: NodeId, incarnation: Incarnation) -> Version {
-        let told = self.told.get(&node).filter(|(of, _)| *of == incarnation);
-        told.map_or(Version(0), |(_, told)| told.stable)
+        let told = self.told.get(&node).filter(|told| told.run == incarnation);
+        told.map_or(Version(0), |told| told.most)
     }
 
     /// One of this node's cores remembers things that would be forgotten at this cut; zero if it does not.
@@ -116,7 +127,7 @@ impl Cut {
     #[must_use]
     pub fn wanted(&self, members: &Members) -> Option<Version> {
         let told = self.told.iter().filter(|(node, _)| members.get(**node).is_some_and(is_joined));
-        let wanted = told.map(|(_, (_, told))| told.wanted).chain(self.wanted.values().copied()).max()?;
+        let wanted = told.map(|(_, told)| told.last.wanted).chain(self.wanted.values().copied()).max()?;
         (wanted > self.cut).then_some(wanted)
     }
 
@@ -135,7 +146,7 @@ impl Cut {
                 break;
             }
             match self.told.get(&member.node) {
-                Some((_, told)) if told.view == self.own.view => least = least.min(told.stable),
+                Some(told) if told.last.view == self.own.view => least = least.min(told.last.stable),
                 _ => return,
             }
         }
@@ -151,8 +162,8 @@ impl Cut {
     ) -> impl Iterator<Item = NodeId> + 'a {
         let others = members.joined().map(|member| member.node).filter(move |node| *node != own);
         others.filter(move |node| {
-            let told = self.told.get(node).filter(|(_, told)| told.view == self.own.view);
-            told.is_none_or(|(_, told)| told.stable < upto)
+            let told = self.told.get(node).filter(|told| told.last.view == self.own.view);
+            told.is_none_or(|told| told.last.stable < upto)
         })
     }
 
@@ -287,6 +298,7 @@ mod tests {
         cut.told(NodeId(2), Incarnation(1), say(7, 30, 0));
         cut.advance(OWN, &three);
         assert_eq!(cut.cut(), Version(40), "it never falls");
+        assert_eq!(cut.held_by(NodeId(2), Incarnation(1)), Version(40), "what it held it holds");
         assert_eq!(cut.wanted(&three), None);
         cut.want(0, Version(45));
         cut.told(NodeId(3), Incarnation(1), say(7, 60, 55));
