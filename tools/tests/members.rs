@@ -102,7 +102,10 @@ fn an_address_without_a_node_is_named_with_the_setting_to_check() {
     // The doctor has something to say without a node, too.
     let text = run(&["doctor", "--admin", "127.21.255.254:1"]);
     let lines = String::from_utf8(text.stdout).unwrap();
-    assert!(text.status.success() && lines.contains("unknown  peers: no node answers at 127.21.255.254:1"), "{lines}");
+    assert!(
+        text.status.success() && lines.contains("unknown  peers: 127.21.255.254:1 does not answer as a godwit node"),
+        "{lines}"
+    );
     assert!(lines.contains("RLIMIT_NOFILE"), "{lines}");
     let text = run(&["member", "remove", "1", "--discovery", "127.21.255.254:1"]);
     assert!(failed(&text).contains("DISCOVERY_PORT"), "{text:?}");

@@ -4,6 +4,8 @@
 //! It takes root, `ip` and `/dev/net/tun`, and for tunnels wireguard-go and `wg`. Where something is missing a test says
 //! so and passes, unless `GODWIT_REQUIRE_NETNS=1`. All waits are for a condition and bounded.
 
+mod support;
+
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -18,11 +20,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tools::lab::netns::{self, Namespace};
 
-/// How long anything may take that normally takes a second or two.
-const PATIENCE: Duration = Duration::from_secs(40);
-
-/// Pause between two looks at a condition.
-const GLANCE: Duration = Duration::from_millis(10);
+use self::support::{GLANCE, PATIENCE, wait_for};
 
 /// How long a write must stay away while a region is cut off: a dozen times the way that it would take.
 const STAYS_AWAY: Duration = Duration::from_secs(1);
@@ -49,17 +47,6 @@ fn can_run(tunnel: &str) -> bool {
 fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
-}
-
-fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = found() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "waited {} s for {what}", PATIENCE.as_secs());
-        thread::sleep(GLANCE);
-    }
 }
 
 /// A lab as its own process.

@@ -1,22 +1,22 @@
 //! `godwit verify` against daemons that run.
 
+mod support;
+
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use net::resp::BlockingClient;
 use serde_json::Value;
 use tempfile::TempDir;
 use wal::{RecordView, crc32c};
 
-const GODWIT: &str = env!("CARGO_BIN_EXE_godwit");
+use self::support::{PATIENCE, wait_for};
 
-/// How long anything may take that normally takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(30);
+const GODWIT: &str = env!("CARGO_BIN_EXE_godwit");
 
 /// A daemon on the default ports of a loopback address of its own.
 struct Node {
@@ -91,17 +91,6 @@ fn mesh<const N: usize>(regions: [&'static str; N]) -> [Node; N] {
         node.start();
     }
     nodes
-}
-
-fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = found() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "waited {} s for {what}", PATIENCE.as_secs());
-        thread::sleep(Duration::from_millis(10));
-    }
 }
 
 fn verify(args: &[&str]) -> Output {

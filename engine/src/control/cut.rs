@@ -136,8 +136,8 @@ impl<H: Host> ControlLoop<H> {
         from_wire(self.notes.durable.forgotten)
     }
 
-    /// Whether every configured peer is, or was, a member: one that never was may bring what this node would have to remember for.
-    fn has_met_all(&self) -> bool {
+    /// Whether every configured peer is, or was, a member: for one that never was everything is kept.
+    pub(super) fn has_met_all(&self) -> bool {
         let others = self.mesh.peers.iter().filter(|peer| **peer != self.mesh.discovery).count();
         let regions = self.members.iter().filter(|member| member.region != self.region).map(|member| &member.region);
         regions.collect::<std::collections::BTreeSet<_>>().len() >= others

@@ -145,7 +145,6 @@ impl<H: Host> ControlLoop<H> {
     /// Whether every other region follows this node and holds all of the run: every configured peer has been a member, and of each
     /// region that has one still, one follows. For a region whose members were removed nothing is kept.
     fn is_held_by_all(&self, incarnation: Incarnation) -> bool {
-        let others = self.mesh.peers.iter().filter(|peer| **peer != self.mesh.discovery).count();
         let mut regions: BTreeMap<&RegionName, Vec<NodeId>> = BTreeMap::new();
         for member in self.members.iter().filter(|member| member.region != self.region) {
             let joined = regions.entry(&member.region).or_default();
@@ -153,7 +152,7 @@ impl<H: Host> ControlLoop<H> {
         }
         let followers = self.present_followers();
         let is_served = |joined: &Vec<NodeId>| joined.is_empty() || joined.iter().any(|node| followers.contains(node));
-        regions.len() >= others && regions.values().all(is_served) && self.is_held_by_present(incarnation)
+        self.has_met_all() && regions.values().all(is_served) && self.is_held_by_present(incarnation)
     }
 
     /// Whether all those hold the run who follow this node now.

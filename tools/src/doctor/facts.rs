@@ -2,12 +2,10 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use engine::monitor::http::StatusReply;
 
-/// A node that lives answers within this.
-const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+use crate::members;
 
 /// The three numbers of `tcp_rmem` and `tcp_wmem`: least, at first, most; in bytes.
 pub type Buffer = [u64; 3];
@@ -72,7 +70,7 @@ impl Facts {
     /// Reads everything. Nothing is changed.
     #[must_use]
     pub fn gather(admin: SocketAddr) -> Facts {
-        let reply = status(admin);
+        let reply = members::status(admin).map_err(|error| error.to_string());
         // The node's own limits if it is a process of this host, else those that it would inherit from here.
         let limits = reply.as_ref().ok().and_then(|reply| limits_of_node(reply.pid));
         let limits = limits.or_else(|| fs::read_to_string("/proc/self/limits").ok());
@@ -128,16 +126,6 @@ fn limits_of_node(pid: u32) -> Option<String> {
         return None;
     }
     fs::read_to_string(format!("/proc/{pid}/limits")).ok()
-}
-
-fn status(admin: SocketAddr) -> Result<StatusReply, String> {
-    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(ANSWER_WITHIN)).build().into();
-    let answer = agent.get(format!("http://{admin}/api/status")).call();
-    let text = answer.and_then(|answer| answer.into_body().read_to_string());
-    let reply = text
-        .map_err(|error| error.to_string())
-        .and_then(|text| serde_json::from_str(&text).map_err(|error| error.to_string()));
-    reply.map_err(|reason| format!("no node answers at {admin} ({reason}); start it, or give its --admin"))
 }
 
 fn node(reply: StatusReply) -> Node {
