@@ -10,7 +10,7 @@ use net::wire::body::{
 use net::wire::header::{FIELDS, HEADER_BYTES};
 use net::wire::limits;
 use net::wire::opcode::RETIRED;
-use net::wire::samples::{packed_records, samples};
+use net::wire::samples::{packed_more, packed_records, samples};
 
 const DOCUMENT: &str = include_str!("../../docs/WIRE_PROTOCOL.md");
 
@@ -67,6 +67,7 @@ fn the_limits_table_has_the_values_of_the_source() {
     let actual = [
         ("CONTROL_BODY_BYTES_MAX", limits::CONTROL_BODY_BYTES_MAX),
         ("RECORDS_PAYLOAD_BYTES_MAX", limits::RECORDS_PAYLOAD_BYTES_MAX),
+        ("MORE_RAW_BYTES_MAX", limits::MORE_RAW_BYTES_MAX),
         ("MEMBERS_MAX", limits::MEMBERS_MAX),
         ("WATERMARKS_MAX", limits::WATERMARKS_MAX),
         ("LOGS_MAX", limits::LOGS_MAX),
@@ -108,11 +109,13 @@ fn every_message_has_a_section_and_its_golden_sample() {
 }
 
 #[test]
-fn the_packed_sample_of_records_is_documented() {
-    let fence = "```golden packed Records\n";
-    let start = DOCUMENT.find(fence).expect("the packed sample") + fence.len();
-    let documented: String = DOCUMENT[start..].lines().take_while(|line| *line != "```").collect();
-    assert_eq!(documented, packed_records().0.frame_hex);
+fn the_packed_samples_are_documented() {
+    for (name, sample) in [("Records", packed_records().0), ("More", packed_more().0)] {
+        let fence = format!("```golden packed {name}\n");
+        let start = DOCUMENT.find(&fence).expect("the packed sample") + fence.len();
+        let documented: String = DOCUMENT[start..].lines().take_while(|line| *line != "```").collect();
+        assert_eq!(documented, sample.frame_hex, "{name}");
+    }
 }
 
 #[test]

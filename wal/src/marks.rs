@@ -192,6 +192,8 @@ named! {
         CatchUpPaced = "catch-up-paced",
         /// A batch went out packed.
         BatchPacked = "batch-packed",
+        /// A small batch went out in the short form.
+        BatchShortened = "batch-shortened",
         /// A follower's credit was used up.
         CreditExhausted = "credit-exhausted",
         /// A follower asked for a log of an earlier run.

@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use net::ids::{Class, LogId, RequestId};
 use net::wire::body::{
     Credit, Follow, FollowLog, LogEntry, LogState, Logs, Refuse, RefuseCode, Watermark, Watermarks as WatermarksBody,
-    records,
+    more, records,
 };
 use net::wire::header::HEADER_BYTES;
 use net::wire::message::Message;
@@ -22,12 +22,44 @@ use crate::shard::Covered;
 
 impl<H: Host> ControlLoop<H> {
     pub(super) fn handle_as_follower(&mut self, key: LinkKey, message: Message) {
+        let Some(link) = self.links.get_mut(key.index) else { return };
+        match &message {
+            Message::Records(batch) => {
+                link.received.records += (HEADER_BYTES + records::HEAD_BYTES + batch.payload.len()) as u64;
+                link.brevity.records(&batch.head);
+            }
+            Message::Claim(claim) => link.brevity.claim(claim),
+            Message::More(more) => {
+                link.received.records += (HEADER_BYTES + more::HEAD_BYTES + more.payload.len()) as u64;
+                let Role::Following { receiver, .. } = &link.role else { return };
+                match link.brevity.lengthen(more, receiver.received()) {
+                    Ok((batch, claim)) => {
+                        self.follow(key, Message::Records(batch));
+                        if let Some(claim) = claim.filter(|_| self.link(key).is_some_and(|link| link.is_up())) {
+                            self.follow(key, Message::Claim(claim));
+                        }
+                    }
+                    Err(error) => {
+                        reach(Mark::BatchDamaged);
+                        let text = format!(
+                            "a short batch cannot be read ({error}); the link is reset and the batch fetched again"
+                        );
+                        self.refuse(key, &Refuse::new(RefuseCode::Unexpected, &text));
+                    }
+                }
+                return;
+            }
+            _ => {}
+        }
+        self.follow(key, message);
+    }
+
+    fn follow(&mut self, key: LinkKey, message: Message) {
         match message {
             Message::Logs(logs) => self.follow_logs(key, &logs),
             Message::Records(batch) => {
                 let Some(link) = self.links.get_mut(key.index) else { return };
                 let Some(node) = link.hello().map(|hello| hello.node) else { return };
-                link.received.records += (HEADER_BYTES + records::HEAD_BYTES + batch.payload.len()) as u64;
                 link.received.raw_records += u64::from(batch.head.raw_bytes);
                 if batch.head.log.node != node {
                     let text = "a source may only stream its own logs in this version";

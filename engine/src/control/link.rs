@@ -6,12 +6,16 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use net::ids::RequestId;
 use net::reactor::{Mono, Socket, Tag};
-use net::wire::body::{Heartbeat, Hello, Stable};
+use net::wire::EncodeError;
+use net::wire::body::{Claim, Compression, Heartbeat, Hello, RecordsHead, Stable, more};
 use net::wire::frame::FrameReader;
+use net::wire::header::HEADER_BYTES;
 use net::wire::message::Message;
-use net::wire::packing::Packing;
+use net::wire::packing::{Packer, Packing};
+use wal::marks::{Mark, reach};
 
 use super::DialTarget;
+use crate::replication::brevity::Brevity;
 use crate::replication::pace::Pace;
 use crate::replication::receive::Receiver;
 use crate::replication::send::{ReadRequest, Sender};
@@ -112,6 +116,10 @@ pub(crate) struct Link {
     pub(crate) delay_ns: u64,
     /// Whether packing gains on what is sent here.
     pub(crate) packing: Packing,
+    /// What makes small batches short.
+    pub(crate) brevity: Brevity,
+    /// A small batch went out just before: what comes behind it waits until then, and goes together.
+    pub(crate) serves_at: Option<Mono>,
     /// The bulk read that its sender waits for.
     pub(crate) reading: Option<ReadRequest>,
     /// That read's time has not come: it begins then.
@@ -155,6 +163,8 @@ impl Link {
             received: Traffic::default(),
             delay_ns,
             packing: Packing::default(),
+            brevity: Brevity::default(),
+            serves_at: None,
             reading: None,
             reads_at: None,
             pace: Pace::default(),
@@ -203,14 +213,52 @@ impl Link {
         self.out.push(bytes.into());
     }
 
-    /// Queues a message whose payload is not copied. Unpacked it has `raw_bytes`.
-    pub(crate) fn push_records(&mut self, head: Vec<u8>, runs: Vec<Bytes>, raw_bytes: u32) {
-        let len = head.len() + runs.iter().map(Bytes::len).sum::<usize>();
-        self.sent.records += len as u64;
-        self.sent.raw_records += u64::from(raw_bytes);
-        self.out_bytes += len;
-        self.out.push(head.into());
-        self.out.extend(runs);
+    /// Queues a batch and the claim behind it, in as few bytes as there is a form for; with a `packer`, packed where that gains.
+    /// Whether it was a small one.
+    pub(crate) fn push_batch(
+        &mut self,
+        mut head: RecordsHead,
+        mut runs: Vec<Bytes>,
+        mut claim: Option<Claim>,
+        mut packer: Option<&mut Packer>,
+    ) -> Result<bool, EncodeError> {
+        self.sent.raw_records += u64::from(head.raw_bytes);
+        let more = self.brevity.shorten(&head, &runs, &mut claim, packer.as_deref_mut());
+        let is_small = more.is_some();
+        if let Some(more) = more {
+            reach(Mark::BatchShortened);
+            let mut bytes = Vec::with_capacity(HEADER_BYTES + more::HEAD_BYTES + more.payload.len());
+            Message::More(more).encode(RequestId(0), &mut bytes)?;
+            self.push_records([bytes.into()]);
+        } else {
+            self.brevity.records(&head);
+            if let Some(block) = packer.and_then(|packer| packer.pack(&mut self.packing, &runs)) {
+                reach(Mark::BatchPacked);
+                head.compression = Compression::Lz4;
+                runs = vec![block];
+            }
+            let bytes = runs.iter().map(Bytes::len).sum();
+            let head = head.encode_frame_head(RequestId(0), bytes)?;
+            self.push_records(std::iter::once(head.into()).chain(runs));
+        }
+        if let Some(claim) = claim {
+            self.push_claim(claim);
+        }
+        Ok(is_small)
+    }
+
+    fn push_records(&mut self, runs: impl IntoIterator<Item = Bytes>) {
+        for run in runs {
+            self.sent.records += run.len() as u64;
+            self.out_bytes += run.len();
+            self.out.push(run);
+        }
+    }
+
+    /// Queues a claim.
+    pub(crate) fn push_claim(&mut self, claim: Claim) {
+        self.brevity.claim(&claim);
+        self.push(&Message::Claim(claim), RequestId(0));
     }
 
     /// Queues a heartbeat if it is time.

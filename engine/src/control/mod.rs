@@ -523,8 +523,10 @@ impl<H: Host> ControlLoop<H> {
         if let Some(at) = self.cut_deadline() {
             until = until.min(at);
         }
-        for (_, link) in &self.links {
-            for at in [link.next_release(), link.reads_at].into_iter().flatten() {
+        for (index, link) in &self.links {
+            let is_served = self.serve.contains(&LinkKey { index, generation: link.generation }) && !link.sending;
+            let serves_at = link.serves_at.filter(|_| is_served);
+            for at in [link.next_release(), link.reads_at, serves_at].into_iter().flatten() {
                 until = until.min(at);
             }
         }

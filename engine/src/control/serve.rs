@@ -2,7 +2,7 @@
 
 use net::ids::{LogId, RequestId, Version};
 use net::reactor::{Completion, FileJob, Op, Outcome};
-use net::wire::body::{Compression, Logs, Refuse, RefuseCode};
+use net::wire::body::{Logs, Refuse, RefuseCode};
 use net::wire::limits::LOGS_MAX;
 use net::wire::message::Message;
 use wal::marks::{Mark, reach};
@@ -16,6 +16,9 @@ use crate::replication::from_wire;
 use crate::replication::logs::{OwnLog, SegmentRef};
 use crate::replication::send::{Held, ReadRequest, Step};
 use crate::shard::SegmentId;
+
+/// What comes behind a small batch waits for so long, and goes together, unless that one is acknowledged first.
+const GATHER_MS: u64 = 1;
 
 /// Open segment files kept for catch-up reads.
 const SEGMENT_FILES_MAX: usize = 64;
@@ -49,6 +52,11 @@ impl<H: Host> ControlLoop<H> {
                 let Some(link) = self.link(key) else { return };
                 if let Role::Serving { sender, .. } = &mut link.role {
                     sender.told(&told);
+                    // Nothing is in flight any more.
+                    let is_all = |log, held| sender.claimed(log).is_some_and(|claimed| claimed <= from_wire(held));
+                    if told.entries.iter().any(|entry| is_all(entry.log, entry.version)) {
+                        link.serves_at = None;
+                    }
                 }
                 let Some(node) = link.hello().map(|hello| hello.node) else { return };
                 for entry in told.entries {
@@ -139,6 +147,10 @@ impl<H: Host> ControlLoop<H> {
             if link.sending || !link.is_up() || link.out_bytes > OUT_BYTES_MAX {
                 return;
             }
+            if link.serves_at.is_some_and(|at| at > self.time.mono) {
+                return;
+            }
+            link.serves_at = None;
             let follower = link.hello().map(|hello| LogId { node: hello.node, incarnation: hello.incarnation });
             let Role::Serving { sender, .. } = &mut link.role else {
                 self.serve.remove(&key);
@@ -155,17 +167,11 @@ impl<H: Host> ControlLoop<H> {
                 step => step,
             };
             match step {
-                Step::Records { mut head, mut runs } => {
-                    let block = if self.mesh.packs { self.packer.pack(&mut link.packing, &runs) } else { None };
-                    if let Some(block) = block {
-                        reach(Mark::BatchPacked);
-                        head.compression = Compression::Lz4;
-                        runs = vec![block];
-                    }
-                    let raw_bytes = head.raw_bytes;
-                    let bytes = runs.iter().map(bytes::Bytes::len).sum();
-                    match head.encode_frame_head(RequestId(0), bytes) {
-                        Ok(head) => link.push_records(head, runs, raw_bytes),
+                Step::Records { head, runs } => {
+                    let claim = sender.claim_behind(&self.logs);
+                    match link.push_batch(head, runs, claim, self.mesh.packs.then_some(&mut self.packer)) {
+                        Ok(true) => link.serves_at = Some(self.time.mono.plus_ms(GATHER_MS)),
+                        Ok(false) => {}
                         Err(error) => {
                             tracing::error!(%error, "a batch could not be encoded");
                             link.broken = true;
@@ -176,7 +182,7 @@ impl<H: Host> ControlLoop<H> {
                         return;
                     }
                 }
-                Step::Claim(claim) => link.push(&Message::Claim(claim), RequestId(0)),
+                Step::Claim(claim) => link.push_claim(claim),
                 Step::Read(request) => {
                     let now = self.time.mono;
                     let at = link.pace.next(self.mesh.catch_up_rate, request.len, now);

@@ -7,6 +7,7 @@
 //! A node streams its own logs, current and retired, and only it does. What it holds of other nodes' logs, which it [knows](known),
 //! it hands on in a [`pass`] to a follower that cannot reach them. What two nodes have is compared by a [`survey`].
 
+pub mod brevity;
 pub mod cut;
 pub mod holders;
 pub mod known;

@@ -422,6 +422,12 @@ impl Receiver {
         Ok(raised)
     }
 
+    /// Payload bytes that have come so far, before packing.
+    #[must_use]
+    pub fn received(&self) -> StreamOffset {
+        StreamOffset(self.received)
+    }
+
     /// What has become visible since the last call: origins, each with the oldest version that it had not shown before.
     pub fn take_visible(&mut self) -> Vec<(NodeId, wal::Version)> {
         std::mem::take(&mut self.visible)

@@ -324,9 +324,7 @@ impl Sender {
 
     /// The next thing to send or read.
     pub fn step(&mut self, logs: &OwnLogs) -> Step {
-        if let Some(index) = self.claim_due.take()
-            && let Some(claim) = self.claim(logs, index)
-        {
+        if let Some(claim) = self.claim_behind(logs) {
             return Step::Claim(claim);
         }
         let count = self.streams.len();
@@ -357,6 +355,12 @@ impl Sender {
             }
         }
         Step::Idle
+    }
+
+    /// The claim that the batch before it allows.
+    pub fn claim_behind(&mut self, logs: &OwnLogs) -> Option<Claim> {
+        let index = self.claim_due.take()?;
+        self.claim(logs, index)
     }
 
     /// Takes frames that are in hand; skips to the end of the log when there is none.

@@ -21,6 +21,8 @@ pub const RECORDS_BATCH_BYTES: usize = 1024 * 1024;
 pub const RECORD_BYTES_MAX: usize = 8 * 1024 * 1024 + 64 * 1024;
 /// Payload of one `Records` body.
 pub const RECORDS_PAYLOAD_BYTES_MAX: usize = RECORDS_BATCH_BYTES + RECORD_BYTES_MAX;
+/// Payload of one `More` body, before packing.
+pub const MORE_RAW_BYTES_MAX: usize = 16 * 1024;
 /// Records are padded to this, on disk and here.
 pub const RECORD_ALIGN_BYTES: usize = 8;
 
@@ -75,6 +77,7 @@ pub const PROOF_BYTES_MAX: usize = 64;
 pub const FEED_BYTES_MAX: usize = 1024 * 1024;
 
 const _: () = assert!(RECORDS_PAYLOAD_BYTES_MAX.is_multiple_of(RECORD_ALIGN_BYTES));
+const _: () = assert!(MORE_RAW_BYTES_MAX / RECORD_ALIGN_BYTES <= 0xffff && MORE_RAW_BYTES_MAX < CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(WATERMARKS_MAX * 30 + 4 <= CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(LOGS_MAX * 31 + 2 <= CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(WATERMARKS_MAX * 28 + 48 <= CONTROL_BODY_BYTES_MAX);

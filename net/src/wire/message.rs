@@ -64,6 +64,7 @@ messages! {
     Records(body::Records),
     Claim(body::Claim),
     Credit(body::Credit),
+    More(body::More),
     ClientHello(body::ClientHello),
     ClientHelloAck(body::ClientHelloAck),
     Get(body::Get),

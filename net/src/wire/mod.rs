@@ -6,6 +6,7 @@
 pub mod body;
 mod client_samples;
 pub mod codec;
+pub mod continuation;
 pub mod error;
 pub mod frame;
 pub mod header;

@@ -70,6 +70,8 @@ codes! {
         Claim = 0x0205,
         /// How far the source may send.
         Credit = 0x0206,
+        /// A small batch behind others of the same log, and the claim behind it.
+        More = 0x0207,
         /// First frame of a native client.
         ClientHello = 0x0301,
         /// The node's answer.

@@ -9,7 +9,7 @@ use super::body::federated_register::SnapshotPart;
 use super::body::{
     Claim, Compression, Credit, Deregister, Done, EntryState, Failed, FederatedAck, FederatedEntry, FederatedRegister,
     Follow, FollowLog, Heartbeat, Hello, InstanceKey, List, ListEntry, ListLocal, ListReply, LogEntry, LogState, Logs,
-    Member, MemberState, Members, Proof, Purpose, Records, RecordsHead, Refuse, RefuseCode, Refused, RefusedCode,
+    Member, MemberState, Members, More, Proof, Purpose, Records, RecordsHead, Refuse, RefuseCode, Refused, RefusedCode,
     Register, RemoveMember, Stable, Watermark, Watermarks,
 };
 use super::message::Message;
@@ -172,6 +172,22 @@ fn records_head() -> RecordsHead {
     }
 }
 
+/// What stands for a record in its brief form.
+const BRIEF_LIKE: &[u8] = b"bytes that stand for one brief record";
+
+fn more() -> More {
+    let payload = Bytes::from_static(BRIEF_LIKE);
+    More { claim_by: 0x0040_0001, raw_bytes: 64, core: CoreIndex(1), packed: false, payload }
+}
+
+/// One more record behind one that was like it, packed, and the brief form of both.
+#[must_use]
+pub fn packed_more() -> (Sample, Bytes) {
+    let block = [&[0x0f, 37, 0, 13, 0x50], &BRIEF_LIKE[32..]].concat();
+    let more = More { claim_by: 0, packed: true, payload: block.into(), ..more() };
+    (sample(0, Message::More(more), PACKED_MORE), Bytes::from_static(BRIEF_LIKE))
+}
+
 fn replication() -> Vec<Sample> {
     let log = LOG;
     let (from, to) = (Version(0x0100_0000), Version(0x0200_0000));
@@ -191,6 +207,7 @@ fn replication() -> Vec<Sample> {
         sample(0, Message::Records(Records { head, payload }), RECORDS),
         sample(0, Message::Claim(Claim { log, from, to, flags: 0, class: Class(0) }), CLAIM),
         sample(0, Message::Credit(Credit { upto: StreamOffset(8 * 1024 * 1024) }), CREDIT),
+        sample(0, Message::More(more()), MORE),
     ]
 }
 
@@ -267,6 +284,12 @@ const PACKED_RECORDS: &str = "\
 const CLAIM: &str = "\
     c7010502000000002000000000000000a17ce19d000000000000000069e823b4\
     0100000a88776655443322110000000100000000000000020000000000000000";
+const MORE: &str = "\
+    c7010702000000002d000000000000006c95c7910000000000000000038277b1\
+    010040000800010062797465732074686174207374616e6420666f72206f6e65206272696566207265636f7264";
+const PACKED_MORE: &str = "\
+    c70107020000000012000000000000000f8c8aca0000000000000000602911f1\
+    00000000080001010f25000d5065636f7264";
 const CREDIT: &str = "\
     c70106020000000008000000000000005c05209000000000000000009b60e7c5\
     0000800000000000";

@@ -66,6 +66,7 @@ pub const EXPECTED: &[Mark] = &[
     Mark::DeadNotCopied,
     Mark::CoveredLeftOut,
     Mark::BatchPacked,
+    Mark::BatchShortened,
     Mark::CatchUpPaced,
     Mark::GuestCommandStalled,
     Mark::FollowStalled,

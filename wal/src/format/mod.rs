@@ -2,12 +2,14 @@
 //!
 //! All integers are little-endian. Structures are read and written through zerocopy, which refuses hidden padding.
 
+mod brief;
 mod control;
 mod frame;
 mod record;
 mod seal;
 mod segment;
 
+pub use brief::{Brief, BriefError};
 pub use control::{ControlError, ControlKind, ControlRecord, MemberState, REGION_NAME_BYTES_MAX};
 pub use frame::{
     FRAME_FIELDS, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameError, FrameFlags, FrameHeader, FrameKind, frame_bytes,

@@ -17,7 +17,7 @@ use crate::version::Version;
 pub const RECORD_HEADER_BYTES: usize = size_of::<RawRecordHeader>();
 
 /// Bytes of the expiry, where there is one.
-const EXPIRY_BYTES: usize = 8;
+pub(super) const EXPIRY_BYTES: usize = 8;
 
 /// Bytes of a stub's value: the crc of the record whose place it takes.
 const STUB_VALUE_BYTES: usize = 4;
@@ -386,6 +386,36 @@ impl RecordDraft<'_> {
         self.encode_into(&mut bytes);
         bytes
     }
+}
+
+/// Appends the record that has these fields, with its padding; `body` is what follows its header.
+#[expect(clippy::too_many_arguments, reason = "they are the header's fields")]
+pub(super) fn put_together(
+    out: &mut Vec<u8>,
+    crc: u32,
+    version: Version,
+    key_hash: u64,
+    origin: NodeId,
+    op: u8,
+    flags: RecordFlags,
+    key_len: u16,
+    body: &[u8],
+) {
+    let start = out.len();
+    let len = RECORD_HEADER_BYTES + body.len();
+    let raw = RawRecordHeader {
+        len: U32::new(u32::try_from(len).unwrap_or(u32::MAX)),
+        crc: U32::new(crc),
+        version: U64::new(version.0),
+        key_hash: U64::new(key_hash),
+        origin: U32::new(origin.0),
+        op,
+        flags: flags.0,
+        key_len: U16::new(key_len),
+    };
+    out.extend_from_slice(raw.as_bytes());
+    out.extend_from_slice(body);
+    out.resize(start + padded_record_bytes(len), 0);
 }
 
 /// The hash of a key that travels in its records: XXH3-64 with seed 0.

@@ -1,12 +1,25 @@
 //! A reader of lz4 blocks from the format's description: the checkers' own, beside the one of the product.
 
+/// More than any batch has.
+const BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// What the block holds, which is `wanted` bytes.
 ///
 /// # Errors
 /// When it is no such block.
 pub fn unpacked(block: &[u8], wanted: usize) -> Result<Vec<u8>, String> {
+    let out = unpacked_behind(block, &[])?;
+    let found = out.len();
+    if found == wanted { Ok(out) } else { Err(format!("an lz4 block of {found} bytes, not {wanted}")) }
+}
+
+/// What the block holds, which may refer to what lies before it.
+///
+/// # Errors
+/// When it is no such block.
+pub fn unpacked_behind(block: &[u8], before: &[u8]) -> Result<Vec<u8>, String> {
     let mut input = block.iter().copied();
-    let mut out: Vec<u8> = Vec::new();
+    let mut out = before.to_vec();
     let ended = || "an lz4 block ends in the middle".to_string();
     loop {
         let token = input.next().ok_or_else(ended)?;
@@ -15,13 +28,12 @@ pub fn unpacked(block: &[u8], wanted: usize) -> Result<Vec<u8>, String> {
             out.push(input.next().ok_or_else(ended)?);
         }
         if input.len() == 0 {
-            let found = out.len();
-            return if found == wanted { Ok(out) } else { Err(format!("an lz4 block of {found} bytes, not {wanted}")) };
+            return Ok(out.split_off(before.len()));
         }
         let distance =
             usize::from(input.next().ok_or_else(ended)?) + 256 * usize::from(input.next().ok_or_else(ended)?);
         let copied = 4 + length(token & 15, &mut input).ok_or_else(ended)?;
-        if distance == 0 || distance > out.len() || out.len() + copied > wanted {
+        if distance == 0 || distance > out.len() || out.len() + copied > BYTES_MAX {
             return Err(format!("an lz4 block copies {copied} bytes from {distance} before {}", out.len()));
         }
         for _ in 0..copied {

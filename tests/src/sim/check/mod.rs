@@ -57,6 +57,7 @@ pub mod ledger;
 pub mod linear;
 pub mod losses;
 pub mod lz4;
+pub mod more;
 pub mod positions;
 pub mod privates;
 pub mod recovery;

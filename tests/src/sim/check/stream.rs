@@ -9,8 +9,8 @@ use net::wire::header::{HEADER_BYTES, Header};
 use net::wire::opcode::Opcode;
 use wal::Version;
 
-use super::Violation;
-use super::lz4;
+use super::more::Before;
+use super::{Violation, lz4};
 
 /// Messages are what the protocol says.
 pub const WIRE: &str = "streams carry messages";
@@ -74,13 +74,14 @@ enum Part {
 pub struct Decoder {
     part: Part,
     gathered: Vec<u8>,
+    before: Before,
     /// Bytes that nobody looks at, before `part`.
     skip: usize,
 }
 
 impl Default for Decoder {
     fn default() -> Decoder {
-        Decoder { part: Part::Header, gathered: Vec::new(), skip: 0 }
+        Decoder { part: Part::Header, gathered: Vec::new(), before: Before::default(), skip: 0 }
     }
 }
 
@@ -125,6 +126,13 @@ impl Decoder {
                 self.take(&records, hear)?;
                 continue;
             }
+            if let Part::Body { opcode: Opcode::More, .. } = self.part {
+                let carried = self.before.more(&self.gathered).map_err(|text| Violation::new(WIRE, text))?;
+                self.gathered.clear();
+                self.part = Part::Header;
+                carried.into_iter().try_for_each(&mut *hear)?;
+                continue;
+            }
             let carried = self.understand().map_err(|text| Violation::new(WIRE, text))?;
             self.gathered.clear();
             if let Some(carried) = carried {
@@ -145,7 +153,7 @@ impl Decoder {
                     Opcode::Records if len >= records::HEAD_BYTES => {
                         self.part = Part::RecordsHead { payload: len - records::HEAD_BYTES };
                     }
-                    Opcode::Claim | Opcode::Watermarks | Opcode::Follow | Opcode::Credit => {
+                    Opcode::Claim | Opcode::More | Opcode::Watermarks | Opcode::Follow | Opcode::Credit => {
                         self.part = Part::Body { opcode: header.opcode, len };
                     }
                     _ => self.skip = len,
@@ -168,7 +176,9 @@ impl Decoder {
                 if raw == 0 {
                     return Err("a batch without records".into());
                 }
-                Ok(Some(Carried::Records { log, offset: u64_at(head, 16), bytes: raw as u64 }))
+                let (flags, offset) = (u16::from_le_bytes([head[14], head[15]]), u64_at(head, 16));
+                self.before.records(log, flags, offset, raw as u64);
+                Ok(Some(Carried::Records { log, offset, bytes: raw as u64 }))
             }
             Part::Record { left } => {
                 let record = &self.gathered;
@@ -186,7 +196,10 @@ impl Decoder {
                 self.part = Part::Header;
                 let body = Bytes::copy_from_slice(&self.gathered);
                 let carried = match opcode {
-                    Opcode::Claim => Claim::decode(&body).map(Carried::Claim),
+                    Opcode::Claim => Claim::decode(&body).map(|claim| {
+                        self.before.claim(&claim);
+                        Carried::Claim(claim)
+                    }),
                     Opcode::Watermarks => Watermarks::decode(&body).map(Carried::Watermarks),
                     Opcode::Follow => Follow::decode(&body).map(Carried::Follow),
                     _ => Credit::decode(&body).map(Carried::Credit),
