@@ -14,6 +14,7 @@ pub mod link;
 mod members;
 mod old_runs;
 mod relay;
+mod retained;
 mod serve;
 pub mod status;
 mod survey;
@@ -282,6 +283,8 @@ pub struct ControlLoop<H: Host> {
     segment_files: HashMap<SegmentRef, H::File>,
     /// Segments that their cores would give up, by core.
     removable: Vec<(u16, Removable)>,
+    /// It was said that much is kept for followers alone.
+    is_retention_alarmed: bool,
     old_runs: OldRuns,
     /// Listeners that accept nothing until `rest_until`.
     resting: Vec<(Listener, Port)>,
@@ -359,6 +362,7 @@ impl<H: Host> ControlLoop<H> {
             packer: Packer::default(),
             segment_files: HashMap::new(),
             removable: Vec::new(),
+            is_retention_alarmed: false,
             resting: Vec::new(),
             rest_until: Mono(0),
             serve: BTreeSet::new(),
@@ -613,6 +617,7 @@ impl<H: Host> ControlLoop<H> {
         let serving = self.logs.logs.last().is_some_and(|log| log.cores.iter().all(|core| !core.segments.is_empty()));
         let (stepped, held_back_ms) = (self.physical.is_stepped(), self.skews.held_back_ms());
         let (stable_cut, uncollected_ms) = (self.cut.cut().0, self.uncollected_ms());
+        let retained_bytes = self.retained_bytes();
         let (failed, refused, last_refusal) = (self.failed.clone(), self.refused, self.last_refusal.clone());
         self.status.write(|status| {
             status.ready = complete > 0 && serving && failed.is_none() && !removed;
@@ -622,6 +627,7 @@ impl<H: Host> ControlLoop<H> {
             status.clock_stepped = stepped;
             status.stable_cut = stable_cut;
             status.uncollected_ms = uncollected_ms;
+            status.retained_bytes = retained_bytes;
             status.clock_held_back_ms = held_back_ms;
             status.peers = peers;
             status.members = members;

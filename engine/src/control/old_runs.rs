@@ -93,6 +93,18 @@ impl OldRuns {
         self.emptied.get(&segment).is_some_and(|emptied| emptied.cores.len() == self.copied_upto.len())
     }
 
+    /// Bytes of files that could go as far as the cores are concerned.
+    pub(super) fn kept_bytes(&self, logs: &OwnLogs) -> u64 {
+        let kept = self.runs.iter().flat_map(|run| run.segments.iter().map(|segment| (run.incarnation, *segment)));
+        let bytes = |(run, segment): (Incarnation, SegmentId)| {
+            let log = logs.logs.iter().find(|log| log.id.incarnation.0 == run.0)?;
+            let core = log.cores.get(usize::from(segment.core.0))?;
+            let found = core.segments.iter().find(|held| held.number == segment.number)?;
+            Some(found.end.unwrap_or(core.durable).0.saturating_sub(found.base.0))
+        };
+        kept.filter(|(_, segment)| self.is_empty(*segment)).filter_map(bytes).sum()
+    }
+
     /// Segments that could go as far as the cores are concerned, each with its run, from the oldest on.
     fn candidates(&self) -> impl Iterator<Item = (Incarnation, SegmentId)> {
         self.runs.iter().flat_map(move |run| {
@@ -160,7 +172,7 @@ impl<H: Host> ControlLoop<H> {
         self.present_followers().into_iter().all(|node| self.holds_run(node, incarnation))
     }
 
-    fn present_followers(&self) -> BTreeSet<NodeId> {
+    pub(super) fn present_followers(&self) -> BTreeSet<NodeId> {
         let serving = self.links.iter().filter(|(_, link)| matches!(link.role, Role::Serving { .. }) && link.is_up());
         serving.filter_map(|(_, link)| link.hello().map(|hello| hello.node)).collect()
     }

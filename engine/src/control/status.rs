@@ -112,6 +112,9 @@ pub struct Status {
     /// For how long, in milliseconds, something that was deleted or has expired has been remembered because some member may not
     /// hold that; 0 if nothing is.
     pub uncollected_ms: u64,
+    /// Bytes of log files in which nothing counts any more, kept because some member may lack what is in them.
+    #[serde(default)]
+    pub retained_bytes: u64,
     /// By how much this node lowers what it takes for the time, because its clock is ahead of the others', in milliseconds.
     pub clock_held_back_ms: u64,
     /// Whether this node was removed from the mesh.

@@ -215,6 +215,11 @@ pub const NODE_METRICS: &[Metric<Status>] = &[
         |status| status.uncollected_ms,
     ),
     gauge(
+        "retained_bytes",
+        "Bytes of log files in which nothing counts any more, kept because some member may lack what is in them.",
+        |status| status.retained_bytes,
+    ),
+    gauge(
         "clock_held_back_milliseconds",
         "By how much this node takes the time for lower, because its clock is ahead of the median of the others'.",
         |status| status.clock_held_back_ms,
