@@ -32,6 +32,7 @@ use crate::mailbox::{Mailbox, Outbox, Receiver};
 use crate::messages::{MAILBOX_MESSAGES, ToControl, ToCore};
 use crate::monitor::http::{self, Monitor};
 use crate::node::{CoreGauges, NodeFacts};
+use crate::replication::residency::Residency;
 use crate::startup::{self, StartError, StartSettings, Started};
 use crate::storage::index::TABLE_BITS;
 
@@ -200,6 +201,7 @@ fn run_on<I: OsIo>(config: &Config, stop: &StopFlag, name: &str, backend: Backen
         value_bytes_max: config.value_bytes_max,
         commit_path: config.commit_path,
         index_table_bits: TABLE_BITS,
+        may_hold: config.residency.of(&config.region),
     };
     let began = std::time::Instant::now();
     let time = Time { mono: Mono(0), unix_ms: unix_ms() };
@@ -277,6 +279,7 @@ impl<I: OsIo> Node<I> {
             slow_log: Default::default(),
             lost: Default::default(),
             holders: Default::default(),
+            residency: Residency::new(config.residency.clone(), &config.region),
         });
         let status = StatusBoard::default();
         monitor.run(Arc::clone(&facts), status.clone());

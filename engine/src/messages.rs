@@ -1,5 +1,7 @@
 //! What loop threads say to each other.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use wal::{ControlRecord, Cookie, Lsn, SegmentNumber, Version};
 
@@ -7,6 +9,7 @@ use crate::checkpoint::OldRunFacts;
 use crate::frontend::native::request::Request;
 use crate::frontend::resp::script::{FoundBySlot, Piece, PieceReply, Script};
 use crate::frontend::resp::transaction::Watched;
+use crate::replication::residency::Allowed;
 use crate::replication::survey::{SurveyFound, SurveyTask};
 use crate::shard::{Covered, DurableFrame, Removable, SegmentId, WriteError};
 
@@ -203,6 +206,8 @@ pub enum ToCore {
         ticket: u64,
         /// What is asked.
         task: SurveyTask,
+        /// Keys that whoever asks may be shown.
+        shown: Arc<Allowed>,
     },
     /// The node was removed from the mesh: take no writes of clients any more.
     RefuseWrites,

@@ -8,6 +8,7 @@ use wal::{Incarnation, NodeId};
 use crate::core::stages::StageLatencies;
 use crate::frontend::resp::slow_log::SlowLog;
 use crate::replication::holders::Holders;
+use crate::replication::residency::Residency;
 use crate::shard::LostBoard;
 
 /// The Redis version whose behaviour the RESP front end follows; what INFO and HELLO tell clients.
@@ -129,6 +130,8 @@ pub struct NodeFacts {
     pub lost: LostBoard,
     /// Which other nodes hold how much of what is written here.
     pub holders: Holders,
+    /// Which keys may be where.
+    pub residency: Residency,
 }
 
 impl NodeFacts {

@@ -7,6 +7,7 @@
 mod checkpoint;
 mod identity;
 mod index;
+mod noted;
 mod retired;
 mod walk;
 
@@ -31,6 +32,7 @@ use crate::host::{Host, map_segment, segment_path};
 use crate::replication::known::KnownLogs;
 use crate::replication::logs::{OwnLog, OwnLogs, SegmentRef};
 use crate::replication::members::{Members, to_record};
+use crate::replication::residency::Allowed;
 use crate::replication::watermarks::Watermarks;
 use crate::replication::{log_id, to_wire};
 use crate::shard::{Copies, HeldKey, Shard, ShardIdentity, ShardSettings, WriteError};
@@ -64,6 +66,8 @@ pub struct StartSettings {
     pub commit_path: CommitPath,
     /// Tables of each index, as a power of two.
     pub index_table_bits: u32,
+    /// The keys that this node may hold.
+    pub may_hold: Allowed,
 }
 
 /// Why a node does not start.
@@ -91,6 +95,20 @@ pub enum StartError {
     /// The identity does not verify.
     #[error("{} is damaged; restore it from a backup, or move the directory away to start empty", .0.display())]
     IdentityDamaged(PathBuf),
+    /// The note of residency does not verify.
+    #[error("{} is damaged; restore it from a backup, or move the directory away to start empty", .0.display())]
+    NoteDamaged(PathBuf),
+    /// The logs have records of keys that this region may not hold any more.
+    #[error(
+        "{} holds keys under \"{prefix}\", which RESIDENCY does not let this region hold; once the other regions have what was written here, \
+         stop this node and empty its DATA_DIR", .directory.display()
+    )]
+    Residency {
+        /// Which directory.
+        directory: PathBuf,
+        /// What such keys begin with.
+        prefix: String,
+    },
     /// The logs must not be used as they are.
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
@@ -214,9 +232,16 @@ pub fn start<H: Host, D: Disk<File = H::File>>(
     })?;
     let names = disk.list(directory).map_err(io_error(directory, "cannot be listed"))?;
     let (node, secret) = identity(disk, directory, &names, random)?;
+    let noted = noted::noted(disk, directory, &names)?;
+    let may_hold_less = match &noted {
+        Some(noted) => !settings.may_hold.covers(&noted.allowed),
+        None => !settings.may_hold.is_everything(),
+    };
     let mut recovery = Recovering::<H, D>::new(disk, settings, node, secret, time);
+    recovery.may_hold_less = may_hold_less;
     recovery.read(&names, progress)?;
     recovery.begin();
+    recovery.keep_residency(noted)?;
     let incarnation = match planted::is(Fault::IncarnationCounted) {
         true => Incarnation((u64::from(node.0) << 32) + recovery.order.len() as u64),
         false => Incarnation(random()),
@@ -259,13 +284,18 @@ struct Recovering<'a, H: Host, D: Disk<File = H::File>> {
     held: BTreeMap<(usize, HeldKey), Location>,
     runs: BTreeMap<u64, Run>,
     order: Vec<u64>,
-    watermarks: Vec<HeldWatermark>,
+    /// By the run in which they stand.
+    watermarks: Vec<(Incarnation, HeldWatermark)>,
     /// Every row that the logs have of a member.
     members: Vec<Member>,
     /// Logs of other nodes: first versions and cores.
     known: BTreeMap<(NodeId, Incarnation), (Version, u16)>,
-    /// Up to where what died may have been forgotten, and up to where everything was held.
-    forgotten: (Version, Version),
+    /// Up to where what died may have been forgotten.
+    forgotten: Version,
+    /// Up to where everything was held, by the run that said so.
+    held_upto: BTreeMap<Incarnation, Version>,
+    /// There may be records that this node may not hold any more.
+    may_hold_less: bool,
     ends: BTreeMap<(Incarnation, CoreId), Lsn>,
     /// Highest segment number by core.
     numbers: BTreeMap<u16, u64>,
@@ -295,7 +325,9 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             watermarks: Vec::new(),
             members: Vec::new(),
             known: BTreeMap::new(),
-            forgotten: (Version::ZERO, Version::ZERO),
+            forgotten: Version::ZERO,
+            held_upto: BTreeMap::new(),
+            may_hold_less: false,
             ends: BTreeMap::new(),
             numbers: BTreeMap::new(),
             floor: Version::ZERO,
@@ -313,7 +345,8 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
     /// Takes in what the directory holds: from the checkpoint of the last stop, or by reading the logs.
     fn read(&mut self, names: &[String], progress: &(dyn Fn(Progress) + Sync)) -> Result<(), StartError> {
         let files = self.open_segments(names)?;
-        if !self.read_checkpoint(names, &files, progress)? {
+        // A checkpoint tells no keys.
+        if self.may_hold_less || !self.read_checkpoint(names, &files, progress)? {
             self.read_logs(&files, progress)?;
         }
         self.remove_checkpoints(names)
@@ -450,8 +483,9 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         for member in members.iter() {
             shard.append_local(&to_record(member)).map_err(StartError::Open)?;
         }
-        if self.forgotten.1 > Version::ZERO {
-            let (version, held) = self.forgotten;
+        let forgotten = (self.forgotten, self.held_upto.values().copied().max().unwrap_or_default());
+        if forgotten != (Version::ZERO, Version::ZERO) {
+            let (version, held) = forgotten;
             let control = ControlRecord::Forgotten { version, held };
             shard.append_local(&control).map_err(StartError::Open)?;
         }
@@ -497,7 +531,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
                     (log_id(*node, *incarnation), to_wire(*first), *cores)
                 }),
             ),
-            forgotten: self.forgotten,
+            forgotten,
             report: self.report,
             records: self.records,
             begins_unix_ms: self.time.unix_ms,
@@ -585,7 +619,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
     fn recovered_watermarks(&mut self) -> (Watermarks, BTreeMap<(NodeId, Incarnation), Version>) {
         let ends = &self.ends;
         let mut discarded = 0;
-        let genuine = self.watermarks.iter().filter(|(_, _, _, rests_on)| {
+        let genuine = self.watermarks.iter().map(|(_, held)| held).filter(|(_, _, _, rests_on)| {
             let rests = rests_on
                 .iter()
                 .all(|(incarnation, core, lsn)| ends.get(&(*incarnation, *core)).is_some_and(|end| end >= lsn));

@@ -53,6 +53,7 @@ fn a_start_is_alive_and_says_how_far_it_is_until_the_node_runs() {
         slow_log: Default::default(),
         lost: Default::default(),
         holders: Default::default(),
+        residency: Default::default(),
     };
     monitor.run(Arc::new(facts), status.clone());
     assert_eq!(get(addr, "/readyz"), (503, "the log is not open yet\n".to_owned()));

@@ -36,6 +36,7 @@ impl Node {
             value_bytes_max: 1 << 18,
             commit_path: CommitPath::Mmap,
             index_table_bits: 4,
+            may_hold: engine::replication::residency::Allowed::everything(),
         };
         Node { settings, drawn: 77, unix_ms: EPOCH_2020_UNIX_MS + 10_000_000, _directory: directory }
     }

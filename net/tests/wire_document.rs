@@ -74,6 +74,7 @@ fn the_limits_table_has_the_values_of_the_source() {
         ("LEAVES", limits::LEAVES),
         ("SUMS_MAX", limits::SUMS_MAX),
         ("INSPECT_LEAVES_MAX", limits::INSPECT_LEAVES_MAX),
+        ("REGIONS_MAX", limits::REGIONS_MAX),
         ("ENTRIES_MAX", limits::ENTRIES_MAX),
         ("REFUSED_MAX", limits::REFUSED_MAX),
         ("TEXT_BYTES_MAX", limits::TEXT_BYTES_MAX),

@@ -20,6 +20,7 @@ pub mod attack;
 pub mod mesh;
 pub mod model;
 pub mod redis;
+pub mod wiretap;
 
 pub use net::resp::{BlockingClient as Client, Value};
 

@@ -77,6 +77,8 @@ const CAUGHT: &[(Fault, Run)] = &[
     (Fault::NoOriginFilter, Seed(2)),
     (Fault::ClaimBeforeSlowestCore, Seed(1)),
     (Fault::HaveItBeforeSync, Seed(1)),
+    (Fault::ResidencyIgnored, Seed(1)),
+    (Fault::PassWithoutCover, Seed(1)),
     (Fault::WatchIgnored, Seed(54)),
     (Fault::CoresNotHeld, Seed(31)),
     (Fault::BatchInSeveralFrames, Seed(323)),
@@ -88,6 +90,7 @@ const CAUGHT: &[(Fault, Run)] = &[
 const BY_SCENARIO: &[(Fault, &str)] = &[
     (Fault::CutAtFirstBadFrame, "damage_to_what_was_durable_is_refused_until_it_is_repaired"),
     (Fault::EntriesNeverExpire, "a_region_that_stays_away_is_gone_from_the_lists"),
+    (Fault::WideningKeepsClaims, "a_region_that_is_let_in_gets_what_was_written_before"),
 ];
 
 /// What no checker can see yet, and why not.

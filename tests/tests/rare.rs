@@ -402,6 +402,7 @@ fn receives_go_on_after_the_buffers_ran_out() {
         think_us_max: 1,
         teams: 1,
         team_percent: 0,
+        shuns_cold: false,
         native: false,
     };
     // Up to eight buffers a connection and turn: these connections want more than the 256 that a loop has. A turn also ends after
@@ -563,17 +564,55 @@ fn a_batch_or_a_claim_that_does_not_connect_ends_the_stream() {
     assert_eq!(watermarks.version(LOG), Version(0), "nothing is claimed");
 }
 
+/// What others wrote under a prefix before a region may hold it comes when it may; what it has already does not come into the way.
+#[test]
+fn a_region_that_is_let_in_gets_what_was_written_before() {
+    let mut mesh = Mesh::down(21, [2, 1, 2]);
+    mesh.set_residency("kept:=sfo,nyc");
+    mesh.start_all();
+    mesh.run_ms(3_000);
+    let names = |name: &str| (0..60).map(|number| format!("{name}:{number}")).collect::<Vec<_>>();
+    for region in ["sfo", "nyc"] {
+        mesh.region(region).set_many(names("kept"), 1_500);
+        mesh.region(region).set_many(names("free"), 1_500);
+        mesh.run_ms(1_000);
+    }
+    assert_eq!(mesh.region("nyc").del("kept:7"), Outcome::Deleted(true));
+    mesh.run_ms(3_000);
+    mesh.converged();
+    assert_eq!(mesh.region("ams").entries(), 60);
+    mesh.set_residency("kept:=sfo,nyc,ams");
+    let _ = marks::take();
+    // It dies once more before it has much of what it lacks.
+    for times in 1..=2 {
+        for region in ["sfo", "nyc", "ams"] {
+            if times == 1 || region == "ams" {
+                mesh.region(region).lose_power();
+                mesh.region(region).start();
+            }
+        }
+        mesh.run_ms(times * 1_200);
+    }
+    mesh.converged();
+    assert!(marks::take().contains(Mark::ResidencyWidened));
+    assert_eq!(mesh.region("ams").entries(), 120);
+    assert_eq!(mesh.region("ams").get("kept:7"), Outcome::Read(None));
+    assert!(matches!(mesh.region("ams").get("kept:8"), Outcome::Read(Some(_))));
+    mesh.sound();
+}
+
 #[cfg(planted)]
 #[test]
 fn each_scenario_fails_with_the_fault_it_is_there_for() {
     use wal::planted::{Fault, set};
 
-    let table: [(Fault, fn()); 6] = [
+    let table: [(Fault, fn()); 7] = [
         (Fault::CutAtFirstBadFrame, damage_to_what_was_durable_is_refused_until_it_is_repaired),
         (Fault::CutAtFirstBadFrame, a_missing_segment_is_refused_until_it_is_back),
         (Fault::FarFutureBelieved, a_write_from_the_far_future_is_held_back_and_then_shown),
         (Fault::EntriesNeverExpire, a_region_that_stays_away_is_gone_from_the_lists),
         (Fault::LaterArrivalWinsTie, equal_versions_are_decided_by_bytes_whichever_comes_first),
+        (Fault::WideningKeepsClaims, a_region_that_is_let_in_gets_what_was_written_before),
         (Fault::EqualVersionIsSame, equal_versions_are_decided_by_bytes_whichever_comes_first),
     ];
     for (number, (fault, scenario)) in table.into_iter().enumerate() {

@@ -23,6 +23,7 @@ struct Node {
     region: &'static str,
     host: Ipv4Addr,
     peers: Vec<Ipv4Addr>,
+    residency: &'static str,
     directory: TempDir,
     child: Option<Child>,
 }
@@ -32,7 +33,8 @@ impl Node {
         static NEXT: AtomicU8 = AtomicU8::new(1);
         let [.., network] = std::process::id().to_be_bytes();
         let host = Ipv4Addr::new(127, 23, network, NEXT.fetch_add(1, Ordering::Relaxed));
-        Node { region, host, peers: Vec::new(), directory: tempfile::tempdir().unwrap(), child: None }
+        let directory = tempfile::tempdir().unwrap();
+        Node { region, host, peers: Vec::new(), residency: "", directory, child: None }
     }
 
     fn start(&mut self) {
@@ -44,7 +46,7 @@ impl Node {
         let log = fs::File::options().create(true).append(true).open(self.directory.path().join("log")).unwrap();
         command.env("REGION", self.region).env("BIND_HOST", self.host.to_string()).env("CORES", "2").stderr(log);
         command.env("DISCOVERY_PEERS", peers.join(",")).env("LAB_LINK_DELAYS", delays.join(","));
-        command.env("DATA_DIR", self.data_dir());
+        command.env("DATA_DIR", self.data_dir()).env("RESIDENCY", self.residency);
         self.child = Some(command.spawn().expect("the daemon"));
         wait_for("the daemon to listen", || self.connect());
     }
@@ -84,10 +86,15 @@ impl Drop for Node {
 
 /// Nodes, each the peer of all others.
 fn mesh<const N: usize>(regions: [&'static str; N]) -> [Node; N] {
+    mesh_with("", regions)
+}
+
+fn mesh_with<const N: usize>(residency: &'static str, regions: [&'static str; N]) -> [Node; N] {
     let mut nodes = regions.map(Node::new);
     let hosts: Vec<Ipv4Addr> = nodes.iter().map(|node| node.host).collect();
     for node in &mut nodes {
         node.peers = hosts.iter().copied().filter(|host| *host != node.host).collect();
+        node.residency = residency;
         node.start();
     }
     nodes
@@ -290,4 +297,17 @@ fn replace_in_segment(bytes: &mut [u8], key: &[u8], other: &[u8]) -> usize {
         frame += 64 + (payload.end - payload.start).next_multiple_of(64);
     }
     replaced
+}
+
+#[test]
+fn only_what_all_compared_regions_may_hold_is_compared() {
+    let [ams, fra, nyc] = mesh_with("eu/=ams,fra;us/=nyc", ["ams", "fra", "nyc"]);
+    for number in 0..20 {
+        for (node, name, value) in [(&ams, "free/1", "x"), (&fra, "eu/1", "x"), (&nyc, "us/1", "x")] {
+            node.client().call(&["SET", &format!("{name}{number}"), value]).unwrap();
+        }
+    }
+    wait_until_equal(&[&ams, &fra, &nyc], 20);
+    wait_until_equal(&[&ams, &fra], 40);
+    wait_until_equal(&[&nyc, &fra], 20);
 }

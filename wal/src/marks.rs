@@ -82,6 +82,10 @@ named! {
         CoveredLeftOut = "covered-left-out",
         /// A follower lacked what this node may have forgotten.
         FollowerBelowForgotten = "follower-below-forgotten",
+        /// A batch was sent without what its follower may not hold.
+        RecordsWithheld = "records-withheld",
+        /// A node may hold more than before, and asked for everything again.
+        ResidencyWidened = "residency-widened",
         /// A node began to hand on what it holds of another node's log.
         PassOpened = "pass-opened",
         /// It handed everything on.

@@ -104,6 +104,14 @@ named! {
         /// Recovery believes a watermark although the positions it rests on were not recovered.
         WatermarkRestsOnNothing = "watermark-rests-on-nothing",
 
+        // ---- residency
+        /// A source sends what its follower may not hold, and the follower takes it.
+        ResidencyIgnored = "residency-ignored",
+        /// A node hands on other nodes' logs to one that may hold more than it does, and is believed.
+        PassWithoutCover = "pass-without-cover",
+        /// A node that may hold more than before goes on from where it stood.
+        WideningKeepsClaims = "widening-keeps-claims",
+
         // ---- transactions
         /// A transaction takes place although a watched key changed.
         WatchIgnored = "watch-ignored",

@@ -36,6 +36,7 @@ use self::interfaces::{Interfaces, Machine, Routes};
 use self::origin::Given;
 use self::settings::{SETTINGS, Setting};
 use crate::node::Durability;
+use crate::replication::residency::Policy;
 
 pub use self::command::{command, wants_check};
 pub use self::origin::Origin;
@@ -179,6 +180,8 @@ pub struct Config {
     pub compression: Compression,
     /// Bytes a second that a peer is brought up to date with; 0: no bound.
     pub catch_up_rate: u64,
+    /// Which regions may hold which keys.
+    pub residency: Policy,
     /// The least important messages that are logged.
     pub log_level: Level,
     /// One-way delay of what arrives from each address; empty outside the lab.
@@ -262,6 +265,9 @@ impl Config {
                 .parsed(Setting::Compression, |text| values::choice(text, COMPRESSIONS))?
                 .unwrap_or(Compression::Lz4),
             catch_up_rate: given.parsed(Setting::CatchUpRate, values::rate)?.unwrap_or(0),
+            residency: given
+                .parsed(Setting::Residency, |text| Policy::parse(text).map_err(|error| error.to_string()))?
+                .unwrap_or_default(),
             log_level: given.parsed(Setting::LogLevel, |text| values::choice(text, LOG_LEVELS))?.unwrap_or(Level::INFO),
             lab_link_delays: lab_link_delays.unwrap_or_default(),
             origins: given.into_origins(),
@@ -306,6 +312,7 @@ impl Config {
             Setting::Tombstones => word(TOMBSTONES, self.collects_tombstones),
             Setting::Compression => word(COMPRESSIONS, self.compression),
             Setting::CatchUpRate => self.catch_up_rate.to_string(),
+            Setting::Residency => self.residency.to_string(),
             Setting::LogLevel => word(LOG_LEVELS, self.log_level),
             Setting::LabLinkDelays => {
                 let delay = |(ip, delay): &(IpAddr, Duration)| format!("{ip}={}", delay.as_secs_f64() * 1000.0);

@@ -26,6 +26,7 @@ pub enum Setting {
     Tombstones,
     Compression,
     CatchUpRate,
+    Residency,
     LogLevel,
     LabLinkDelays,
 }
@@ -48,7 +49,7 @@ pub struct Row {
 }
 
 /// All settings, in the order of [`Setting`].
-pub const SETTINGS: [Row; 24] = [
+pub const SETTINGS: [Row; 25] = [
     Row {
         setting: Setting::Region,
         key: "REGION",
@@ -224,6 +225,14 @@ pub const SETTINGS: [Row; 24] = [
         form: "BYTES",
         default: "0",
         help: "Bytes of its log a second that the node reads to bring one peer up to date; 0: as many as the link takes",
+    },
+    Row {
+        setting: Setting::Residency,
+        key: "RESIDENCY",
+        flag: "residency",
+        form: "PREFIX=REGION,…;…",
+        default: "none",
+        help: "Which regions may hold keys that begin with a prefix; other keys may be anywhere. The same on all nodes",
     },
     Row {
         setting: Setting::LogLevel,

@@ -98,6 +98,11 @@ impl<H: Host> ControlLoop<H> {
                 let Some(link) = self.links.get_mut(key.index) else { return };
                 link.received.claims += 1;
                 if link.hello().is_some_and(|hello| hello.node != claim.log.node) {
+                    if !link.covers_own && !planted::is(Fault::PassWithoutCover) {
+                        let text = "a claim over another node's log by a node that may hold less than this one says nothing here";
+                        self.refuse(key, &Refuse::new(RefuseCode::Unexpected, text));
+                        return;
+                    }
                     self.relays.heard(key, true, self.time.mono);
                 }
                 let Role::Following { receiver, .. } = &mut link.role else { return };

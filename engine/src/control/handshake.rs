@@ -20,7 +20,7 @@ impl<H: Host> ControlLoop<H> {
             purpose,
             record_format: wal::FORMAT_VERSION,
             value_bytes_max: self.mesh.value_bytes_max,
-            residency: 0,
+            residency: self.facts.residency.policy().fingerprint(),
             physical_ms: self.physical.clock_unix_ms(),
             advertised: self.mesh.discovery,
             region: self.region.clone(),
@@ -102,7 +102,10 @@ impl<H: Host> ControlLoop<H> {
         // It was merged, and may be long.
         theirs.members = Vec::new();
         let (region, node) = (theirs.region.clone(), theirs.node);
+        let (allowed, own) = (self.facts.residency.policy().of(&region), self.facts.residency.here().clone());
         let Some(link) = self.link(key) else { return };
+        (link.covers_own, link.is_covered) = (allowed.covers(&own), own.covers(&allowed));
+        link.allowed = allowed;
         tracing::info!(%region, %node, remote = %link.remote, purpose = ?theirs.purpose, "link up");
         link.introduction = Introduction::Done(Box::new(theirs));
         link.reader.admit_records();

@@ -31,6 +31,7 @@ impl<H: Host> ControlLoop<H> {
             node: member.node,
             region: member.region.clone(),
             upto: self.acknowledged.get(&(member.node, log)).copied(),
+            classes: self.facts.residency.classes_of(&member.region),
         });
         for core in self.facts.holders.update(holders.collect(), own) {
             self.cores[usize::from(core)].send(ToCore::Acknowledged);

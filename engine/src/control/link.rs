@@ -18,6 +18,7 @@ use super::DialTarget;
 use crate::replication::brevity::Brevity;
 use crate::replication::pace::Pace;
 use crate::replication::receive::Receiver;
+use crate::replication::residency::Allowed;
 use crate::replication::send::{ReadRequest, Sender};
 
 /// Room for a claim, a heartbeat or some watermarks.
@@ -106,6 +107,12 @@ pub(crate) struct Link {
     /// The peer's last heartbeat: its clock, and when it came.
     pub(crate) echo: Option<(u64, Mono)>,
     pub(crate) rtt_ns: Option<u64>,
+    /// What the peer may hold.
+    pub(crate) allowed: Allowed,
+    /// Whether that is everything that this node may hold: then its claims over others' logs are true here.
+    pub(crate) covers_own: bool,
+    /// Whether this node may hold all that: then its claims over others' logs are true there.
+    pub(crate) is_covered: bool,
     /// The revision of the member table that the peer was told.
     pub(crate) told_members: u64,
     /// What the peer was told last of what this node holds.
@@ -157,6 +164,9 @@ impl Link {
             beat_at: now,
             echo: None,
             rtt_ns: None,
+            allowed: Allowed::nothing(),
+            covers_own: false,
+            is_covered: false,
             told_members: 0,
             told_stable: None,
             sent: Traffic::default(),

@@ -326,7 +326,8 @@ impl<H: Host> ControlLoop<H> {
             peer_links: vec![None; parts.mesh.peers.len()],
             registered_at: None,
             sources: Vec::new(),
-            core_state: Cores::new(parts.facts.cores, parts.secret, parts.mesh.value_bytes_max as usize),
+            core_state: Cores::new(parts.facts.cores, parts.secret, parts.mesh.value_bytes_max as usize)
+                .that_may_hold(parts.facts.residency.here().clone()),
             raised: vec![Version::ZERO; usize::from(parts.facts.cores)],
             old_runs: OldRuns::new(parts.old_runs, parts.facts.cores),
             facts: parts.facts,

@@ -8,6 +8,7 @@ use net::reactor::Mono;
 use net::wire::body::{Follow, FollowLog, Refuse, RefuseCode, Watermarks as WatermarksBody};
 use net::wire::message::Message;
 use wal::marks::{Mark, reach};
+use wal::planted::{self, Fault};
 
 use super::link::Role;
 use super::{ControlLoop, LinkKey};
@@ -103,7 +104,11 @@ impl<H: Host> ControlLoop<H> {
         if missed.is_empty() || self.relays.asked.values().any(is_waiting) {
             return;
         }
-        if let Some((key, _)) = followed.iter().find(|(key, _)| !self.relays.asked.contains_key(key)) {
+        // What a node claims of another one's log is what it may hold itself.
+        let covers = |key: &LinkKey| {
+            self.links.get(key.index).is_some_and(|link| link.covers_own) || planted::is(Fault::PassWithoutCover)
+        };
+        if let Some((key, _)) = followed.iter().find(|(key, _)| !self.relays.asked.contains_key(key) && covers(key)) {
             reach(Mark::RelayAsked);
             self.ask_relay(*key, &missed);
         }

@@ -6,6 +6,7 @@ use net::wire::body::{Logs, Refuse, RefuseCode};
 use net::wire::limits::LOGS_MAX;
 use net::wire::message::Message;
 use wal::marks::{Mark, reach};
+use wal::planted::{self, Fault};
 use wal::retention::{Retention, Verdict};
 
 use super::link::{OUT_BYTES_MAX, Role};
@@ -14,6 +15,7 @@ use crate::host::{Host, segment_path};
 use crate::messages::ToCore;
 use crate::replication::from_wire;
 use crate::replication::logs::{OwnLog, SegmentRef};
+use crate::replication::residency::withhold;
 use crate::replication::send::{Held, ReadRequest, Step};
 use crate::shard::SegmentId;
 
@@ -156,8 +158,10 @@ impl<H: Host> ControlLoop<H> {
                 self.serve.remove(&key);
                 return;
             };
+            // A claim of a pass means what this node may hold: it says nothing of what else the follower may hold.
+            let may_pass = link.is_covered || planted::is(Fault::PassWithoutCover);
             let step = match sender.step(&self.logs) {
-                Step::Idle => sender.pass_step(&Held {
+                Step::Idle if may_pass => sender.pass_step(&Held {
                     logs: &self.logs,
                     old_runs: self.old_runs.left(),
                     known: &self.known,
@@ -167,7 +171,22 @@ impl<H: Host> ControlLoop<H> {
                 step => step,
             };
             match step {
-                Step::Records { head, runs } => {
+                Step::Records { mut head, mut runs } => {
+                    match withhold(&link.allowed, &mut head, &mut runs) {
+                        Ok(0) => {}
+                        Ok(left_out) => {
+                            reach(Mark::RecordsWithheld);
+                            sender.withheld(left_out);
+                        }
+                        Err(error) => {
+                            tracing::error!(%error, "a batch cannot be read");
+                            link.broken = true;
+                            return;
+                        }
+                    }
+                    if runs.is_empty() {
+                        continue;
+                    }
                     let claim = sender.claim_behind(&self.logs);
                     match link.push_batch(head, runs, claim, self.mesh.packs.then_some(&mut self.packer)) {
                         Ok(true) => link.serves_at = Some(self.time.mono.plus_ms(GATHER_MS)),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use net::ids::{NodeId, RequestId};
+use net::ids::{NodeId, RegionName, RequestId};
 use net::wire::body::{Coverage, Covered, Entries, Entry, ErrorCode, Failed, Inspect, Sums};
 use net::wire::limits::{CONTROL_BODY_BYTES_MAX, SUMS_MAX, WATERMARKS_MAX};
 use net::wire::message::Message;
@@ -12,6 +12,7 @@ use net::wire::message::Message;
 use super::{ControlLoop, LinkKey};
 use crate::host::Host;
 use crate::messages::ToCore;
+use crate::replication::residency::Allowed;
 use crate::replication::survey::{Counting, Digest, LeafSet, SurveyFound, SurveyTask};
 use crate::replication::{from_wire, to_wire};
 use crate::storage::index::ScanPosition;
@@ -78,11 +79,12 @@ impl<H: Host> ControlLoop<H> {
         match message {
             Message::Survey(survey) => {
                 self.say_coverage(key, request);
+                let shown = self.shown_to(key, &survey.regions);
                 let counting = Counting { upto: from_wire(survey.upto), expiry_above: survey.expiry_above };
                 let tasks = (0..self.facts.cores).map(|core| (core, SurveyTask::Sum(counting))).collect();
-                self.ask_cores(key, request, Gathered::Sums(Digest::default()), tasks);
+                self.ask_cores(key, request, Gathered::Sums(Digest::default()), &shown, tasks);
             }
-            Message::Inspect(Inspect { cursor, leaves }) => {
+            Message::Inspect(Inspect { cursor, leaves, regions }) => {
                 let core = u16::try_from(cursor >> POSITION_BITS).unwrap_or(u16::MAX);
                 if core >= self.facts.cores {
                     return self.answer(key, request, failed(ErrorCode::Invalid, "no such cursor; begin with 0"));
@@ -92,23 +94,57 @@ impl<H: Host> ControlLoop<H> {
                 }
                 let from = ScanPosition(cursor & ((1 << POSITION_BITS) - 1));
                 let leaves = Arc::new(LeafSet::new(&leaves));
-                self.ask_cores(key, request, Gathered::Piece(core), vec![(core, SurveyTask::Inspect { leaves, from })]);
+                let shown = self.shown_to(key, &regions);
+                let tasks = vec![(core, SurveyTask::Inspect { leaves, from })];
+                self.ask_cores(key, request, Gathered::Piece(core), &shown, tasks);
             }
             Message::Lookup(lookup) => {
                 self.say_coverage(key, request);
+                let shown = self.shown_to(key, &lookup.regions);
                 let mut by_core: BTreeMap<u16, Vec<Bytes>> = BTreeMap::new();
-                for wanted in lookup.keys {
+                for wanted in lookup.keys.into_iter().filter(|wanted| shown.may_hold(wanted)) {
                     let core = self.core_state.core_of(&wanted);
                     by_core.entry(core).or_default().push(wanted);
                 }
                 let tasks = by_core.into_iter().map(|(core, keys)| (core, SurveyTask::Lookup { keys })).collect();
-                self.ask_cores(key, request, Gathered::Entries(Vec::new()), tasks);
+                self.ask_cores(key, request, Gathered::Entries(Vec::new()), &shown, tasks);
             }
             _ => {}
         }
     }
 
-    fn ask_cores(&mut self, link: LinkKey, request: RequestId, gathered: Gathered, tasks: Vec<(u16, SurveyTask)>) {
+    /// What may be shown over a link to whoever compares these regions: what each of them may hold, and the region that the link leads to.
+    /// Of a host whose node has not introduced itself that is what any region may hold.
+    fn shown_to(&mut self, key: LinkKey, regions: &[RegionName]) -> Arc<Allowed> {
+        let policy = self.facts.residency.policy();
+        if policy.is_none() {
+            return Arc::new(Allowed::everything());
+        }
+        let remote = self.links.get(key.index).map(|link| link.remote.ip());
+        let there = match remote {
+            Some(ip) if ip == self.mesh.advertise || ip == self.mesh.local => Some(&self.region),
+            ip => {
+                let introduced = self.links.iter().filter_map(|(_, link)| link.hello());
+                let peer =
+                    introduced.filter(|hello| Some(hello.advertised.ip()) == ip).map(|hello| &hello.region).next();
+                // The lab and its like, where every node has a loopback address and tools have another one.
+                peer.or(Some(&self.region).filter(|_| ip.is_some_and(|ip| ip.is_loopback())))
+            }
+        };
+        Arc::new(match there {
+            Some(there) if !regions.is_empty() => policy.of_all(regions.iter().chain([there, &self.region])),
+            _ => policy.of_any(),
+        })
+    }
+
+    fn ask_cores(
+        &mut self,
+        link: LinkKey,
+        request: RequestId,
+        gathered: Gathered,
+        shown: &Arc<Allowed>,
+        tasks: Vec<(u16, SurveyTask)>,
+    ) {
         let asked = Asked { link, request, waits_for: tasks.len(), gathered };
         if tasks.is_empty() {
             return self.say_found(asked, None);
@@ -117,7 +153,7 @@ impl<H: Host> ControlLoop<H> {
         let ticket = self.surveys.tickets;
         self.surveys.asked.insert(ticket, asked);
         for (core, task) in tasks {
-            self.cores[usize::from(core)].send(ToCore::Survey { ticket, task });
+            self.cores[usize::from(core)].send(ToCore::Survey { ticket, task, shown: Arc::clone(shown) });
         }
     }
 

@@ -3,6 +3,7 @@
 mod held_by_others;
 mod known;
 mod native;
+mod residency;
 mod slow_readers;
 
 use bytes::{Bytes, BytesMut};
@@ -463,8 +464,7 @@ impl<H: Host> CoreLoop<H> {
             }
         };
         connection.session.command = Some(command);
-        if connection.multi.queues(command) {
-            self.queue(index, command, args);
+        if self.keeps_out(index, command, args) || self.queues(index, command, args) {
             return Ok(());
         }
         match command.kind {

@@ -446,7 +446,7 @@ impl<H: Host> CoreLoop<H> {
             },
             ToCore::Forget(upto) => self.shard.may_forget(upto),
             ToCore::HoldBack(ms) => self.physical.hold_back(self.now(), ms),
-            ToCore::Survey { ticket, task } => self.begin_survey(ticket, task),
+            ToCore::Survey { ticket, task, shown } => self.begin_survey(ticket, task, shown),
             ToCore::RefuseWrites => self.shard.refuse_writes(),
             ToCore::RemoveSegment(number) => self.remove_segment(number),
             ToCore::ForgetOldSegment(segment) => {

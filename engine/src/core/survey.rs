@@ -15,6 +15,7 @@ use wal::Lsn;
 use super::CoreLoop;
 use crate::host::Host;
 use crate::messages::CoreEvent;
+use crate::replication::residency::Allowed;
 use crate::replication::survey::{Counting, Digest, LeafSet, SurveyFound, SurveyTask, entry};
 use crate::shard::WriteError;
 use crate::storage::index::ScanPosition;
@@ -41,6 +42,8 @@ const ENTRY_BYTES: usize = 40;
 struct Running {
     ticket: u64,
     work: Work,
+    /// Keys that whoever asks may be shown.
+    shown: Arc<Allowed>,
 }
 
 #[derive(Debug)]
@@ -95,13 +98,13 @@ impl Surveys {
 }
 
 impl<H: Host> CoreLoop<H> {
-    pub(super) fn begin_survey(&mut self, ticket: u64, task: SurveyTask) {
+    pub(super) fn begin_survey(&mut self, ticket: u64, task: SurveyTask, shown: Arc<Allowed>) {
         let work = match task {
             SurveyTask::Sum(counting) => Work::Sum { counting, from: ScanPosition(0), digest: Digest::default() },
             SurveyTask::Inspect { leaves, from } => Work::Inspect { leaves, from, visited: 0, found: Found::default() },
             SurveyTask::Lookup { keys } => Work::Lookup { keys, found: Found::default() },
         };
-        self.surveys.running.push_back(Running { ticket, work });
+        self.surveys.running.push_back(Running { ticket, work, shown });
     }
 
     /// Goes on with one survey, as far as one tick may, and answers those that are done.
@@ -111,7 +114,7 @@ impl<H: Host> CoreLoop<H> {
         if !self.holds.is_held()
             && let Some(mut running) = self.surveys.begin_slice(self.time.mono)
         {
-            match self.survey_slice(&mut running.work) {
+            match self.survey_slice(&mut running.work, &running.shown) {
                 Ok(Some(found)) => {
                     let staged = self.shard.log().staged();
                     self.surveys.found.push_back((staged, running.ticket, found));
@@ -133,11 +136,11 @@ impl<H: Host> CoreLoop<H> {
     ///
     /// # Errors
     /// Transient ones: nothing was done, run it again later.
-    fn survey_slice(&mut self, work: &mut Work) -> Result<Option<SurveyFound>, WriteError> {
+    fn survey_slice(&mut self, work: &mut Work, shown: &Allowed) -> Result<Option<SurveyFound>, WriteError> {
         match work {
             Work::Sum { counting, from, digest } => {
                 let next = self.shard.scan_all(*from, ENTRIES_PER_TICK, |record| {
-                    if counting.counts(record) {
+                    if counting.counts(record) && shown.may_hold(record.key) {
                         digest.add(record);
                     }
                 })?;
@@ -147,7 +150,7 @@ impl<H: Host> CoreLoop<H> {
             Work::Inspect { leaves, from, visited, found } => {
                 let next = self.shard.scan_all(*from, ENTRIES_PER_TICK, |record| {
                     *visited += 1;
-                    if leaves.contains(record.key_hash) {
+                    if leaves.contains(record.key_hash) && shown.may_hold(record.key) {
                         found.push(entry(record));
                     }
                 })?;

@@ -119,8 +119,17 @@ impl<H: Host> CoreLoop<H> {
         Ok(())
     }
 
+    /// Whether a command was queued for the connection's transaction instead of being run now.
+    pub(super) fn queues(&mut self, index: u32, command: &'static Command, args: Args<'_>) -> bool {
+        let is_queued = self.clients.connections[index as usize].multi.queues(command);
+        if is_queued {
+            self.queue(index, command, args);
+        }
+        is_queued
+    }
+
     /// Queues a command between `MULTI` and `EXEC`.
-    pub(super) fn queue(&mut self, index: u32, command: &'static Command, args: Args<'_>) {
+    fn queue(&mut self, index: u32, command: &'static Command, args: Args<'_>) {
         let total = self.clients.queued_bytes;
         let multi = &mut self.clients.connections[index as usize].multi;
         let answer = if !transaction::is_allowed(command) {

@@ -379,6 +379,7 @@ mod tests {
             slow_log: Default::default(),
             lost: Default::default(),
             holders: Default::default(),
+            residency: Default::default(),
         };
         facts.gauges[1].commands.store(7, Ordering::Relaxed);
         let status = StatusBoard::default();

@@ -18,6 +18,8 @@ pub struct Holder {
     pub region: RegionName,
     /// It durably holds every version of this node's running log up to this; `None` if it has said nothing in this run.
     pub upto: Option<Version>,
+    /// The bits of the prefixes whose keys it may hold ([`Residency`](super::residency::Residency)).
+    pub classes: u64,
 }
 
 /// Who has to hold a write.
@@ -38,6 +40,8 @@ pub struct Wanted {
     pub others: Others,
     /// This node's own claim, too: where replies do not wait for the disk anyway.
     pub own: bool,
+    /// The bits of the prefixes of what was written: who may not hold all of them holds it not.
+    pub classes: u64,
 }
 
 /// What cores of this node wait for.
@@ -93,10 +97,10 @@ impl Holders {
     pub fn covered(&self, wanted: Wanted) -> Option<Version> {
         let board = self.lock();
         let others = match wanted.others {
-            Others::Nodes(count) => nth_highest(board.holders.iter().map(|holder| holder.upto), count),
-            Others::Regions(count) => nth_highest(board.by_region().into_values(), count),
+            Others::Nodes(count) => nth_highest(board.that_may(wanted.classes).map(|holder| holder.upto), count),
+            Others::Regions(count) => nth_highest(board.by_region(wanted.classes).into_values(), count),
             Others::AllRegions => {
-                let regions = board.by_region();
+                let regions = board.by_region(wanted.classes);
                 let count = regions.len();
                 nth_highest(regions.into_values(), count)
             }
@@ -104,16 +108,16 @@ impl Holders {
         if wanted.own { others.map(|others| others.min(board.own)) } else { others }
     }
 
-    /// Those that durably hold everything up to `version`.
+    /// Those that durably hold everything up to `version`, keys of these prefixes included.
     #[must_use]
-    pub fn of(&self, version: Version) -> Vec<Holder> {
-        self.lock().holders.iter().filter(|holder| holder.holds(version)).cloned().collect()
+    pub fn of(&self, version: Version, classes: u64) -> Vec<Holder> {
+        self.lock().that_may(classes).filter(|holder| holder.holds(version)).cloned().collect()
     }
 
     /// How many nodes those are.
     #[must_use]
-    pub fn count(&self, version: Version) -> usize {
-        self.lock().holders.iter().filter(|holder| holder.holds(version)).count()
+    pub fn count(&self, version: Version, classes: u64) -> usize {
+        self.lock().that_may(classes).filter(|holder| holder.holds(version)).count()
     }
 
     /// Whether this node's own claim reaches `version`.
@@ -124,10 +128,15 @@ impl Holders {
 }
 
 impl Board {
-    /// What at least one node of each region holds.
-    fn by_region(&self) -> BTreeMap<&RegionName, Option<Version>> {
+    /// Those that may hold keys of all these prefixes.
+    fn that_may(&self, classes: u64) -> impl Iterator<Item = &Holder> {
+        self.holders.iter().filter(move |holder| holder.classes & classes == classes)
+    }
+
+    /// What at least one node of each region holds that may hold keys of all these prefixes.
+    fn by_region(&self, classes: u64) -> BTreeMap<&RegionName, Option<Version>> {
         let mut regions = BTreeMap::new();
-        for holder in &self.holders {
+        for holder in self.that_may(classes) {
             let upto = regions.entry(&holder.region).or_insert(None);
             *upto = holder.upto.max(*upto);
         }
@@ -154,11 +163,11 @@ mod tests {
     use super::*;
 
     fn holder(node: u32, region: &str, upto: Option<u64>) -> Holder {
-        Holder { node: NodeId(node), region: RegionName::parse(region).unwrap(), upto: upto.map(Version) }
+        Holder { node: NodeId(node), region: RegionName::parse(region).unwrap(), upto: upto.map(Version), classes: 0 }
     }
 
     fn covered(board: &Holders, others: Others) -> Option<u64> {
-        board.covered(Wanted { others, own: false }).map(|version| version.0)
+        board.covered(Wanted { others, own: false, classes: 0 }).map(|version| version.0)
     }
 
     #[test]
@@ -174,10 +183,25 @@ mod tests {
         let regions = [1, 2, 3].map(|count| covered(&board, Others::Regions(count)));
         assert_eq!(regions, [Some(30), Some(10), None], "two nodes of one region are one region");
         assert_eq!(covered(&board, Others::AllRegions), None, "sfo has said nothing");
-        assert_eq!((board.count(Version(20)), board.count(Version(0)), board.count(Version(31))), (2, 3, 0));
-        let own = Wanted { others: Others::Regions(1), own: true };
+        assert_eq!((board.count(Version(20), 0), board.count(Version(0), 0), board.count(Version(31), 0)), (2, 3, 0));
+        let own = Wanted { others: Others::Regions(1), own: true, classes: 0 };
         assert_eq!(board.covered(own), Some(Version(25)));
         assert!(board.is_own(Version(25)) && !board.is_own(Version(26)));
+    }
+
+    #[test]
+    fn who_may_not_hold_a_key_does_not_count_for_it() {
+        let board = Holders::default();
+        let may = |classes, holder: Holder| Holder { classes, ..holder };
+        board.update(vec![may(1, holder(1, "ams", Some(20))), may(0, holder(2, "nyc", Some(30)))], Version(30));
+        let upto = |others, classes| board.covered(Wanted { others, own: false, classes }).map(|version| version.0);
+        assert_eq!((upto(Others::Nodes(1), 0), upto(Others::Nodes(1), 1)), (Some(30), Some(20)));
+        assert_eq!((upto(Others::Regions(2), 0), upto(Others::Regions(2), 1)), (Some(20), None));
+        assert_eq!(upto(Others::AllRegions, 1), Some(20), "all regions that may hold it");
+        assert_eq!(
+            (board.count(Version(10), 0), board.count(Version(10), 1), board.of(Version(10), 2).len()),
+            (2, 1, 0)
+        );
     }
 
     #[test]

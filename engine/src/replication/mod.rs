@@ -17,6 +17,7 @@ pub mod members;
 pub mod pace;
 pub mod pass;
 pub mod receive;
+pub mod residency;
 pub mod send;
 pub mod survey;
 pub mod visibility;

@@ -16,6 +16,7 @@ use wal::planted::{self, Fault};
 use wal::{ControlRecord, Lsn, RecordOp, RecordView};
 
 use super::WINDOW_BYTES;
+use super::residency::Allowed;
 use super::watermarks::Watermarks;
 use crate::storage::NodeSecret;
 
@@ -130,13 +131,21 @@ pub struct Cores {
     tracks: Vec<CoreTrack>,
     secret: NodeSecret,
     value_bytes_max: usize,
+    may_hold: Allowed,
 }
 
 impl Cores {
-    /// `count` idle cores that accept values of up to `value_bytes_max` bytes.
+    /// `count` idle cores that accept values of up to `value_bytes_max` bytes, of all keys.
     #[must_use]
     pub fn new(count: u16, secret: NodeSecret, value_bytes_max: usize) -> Self {
-        Cores { tracks: vec![CoreTrack::default(); usize::from(count)], secret, value_bytes_max }
+        let tracks = vec![CoreTrack::default(); usize::from(count)];
+        Cores { tracks, secret, value_bytes_max, may_hold: Allowed::everything() }
+    }
+
+    /// They accept these keys only.
+    #[must_use]
+    pub fn that_may_hold(self, may_hold: Allowed) -> Self {
+        Cores { may_hold, ..self }
     }
 
     /// The core that owns a key.
@@ -159,6 +168,12 @@ impl Cores {
         if record.value.len() > self.value_bytes_max {
             let (len, max) = (record.value.len(), self.value_bytes_max);
             return refuse(format!("its value has {len} bytes; raise VALUE_BYTES_MAX here, which is {max}"));
+        }
+        if !self.may_hold.may_have(record) && !planted::is(Fault::ResidencyIgnored) {
+            let prefix = self.may_hold.refused_prefix(record.key);
+            return refuse(format!(
+                "RESIDENCY does not let this region hold keys under \"{prefix}\"; set the same RESIDENCY on all nodes, and restart the one that sent it"
+            ));
         }
         if record.op != RecordOp::Control {
             return Ok(());

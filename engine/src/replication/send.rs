@@ -282,6 +282,11 @@ impl Sender {
         self.sent
     }
 
+    /// So many bytes of the last batch were left out before it was sent: the follower counts only what it gets.
+    pub fn withheld(&mut self, bytes: u32) {
+        self.sent = self.sent.saturating_sub(bytes.into());
+    }
+
     /// How far the claims over a log went.
     #[must_use]
     pub fn claimed(&self, log: LogId) -> Option<Version> {

@@ -75,7 +75,9 @@ impl<H: Host, D: Disk<File = H::File>> Recovering<'_, H, D> {
     ) -> Result<Pass<H::Map>, StartError> {
         let (node, table_bits) = (self.node, self.settings.index_table_bits);
         let (part_bits, group_bits) = (PART_BITS.min(table_bits), GROUP_BITS.min(table_bits));
-        let walker = Walker { node, secret: self.secret, cores: self.settings.cores, time: self.time, group_bits };
+        let may_hold = self.may_hold_less.then(|| (self.settings.data_dir.clone(), self.settings.may_hold.clone()));
+        let (secret, cores, time) = (self.secret, self.settings.cores, self.time);
+        let walker = Walker { node, secret, cores, time, group_bits, may_hold };
         let parts = || (0..1 << part_bits).map(|part| Store::part(table_bits, node, part_bits, part)).collect();
         let stores = (0..self.settings.cores).map(|_| parts()).collect();
         let (scans, indexed) = (Vec::new(), Vec::new());
@@ -228,6 +230,7 @@ impl<H: Host, D: Disk<File = H::File>> Recovering<'_, H, D> {
 
     /// A control record of this node's own: each kind counts only in the frames where it belongs.
     pub(super) fn take_control(&mut self, incarnation: Incarnation, kind: FrameKind, control: ControlRecord) {
+        let run = incarnation;
         match (kind, control) {
             // A local one repeats it, for a log whose first segment is gone.
             (
@@ -246,14 +249,16 @@ impl<H: Host, D: Disk<File = H::File>> Recovering<'_, H, D> {
                 run.highest = run.highest.max(version);
             }
             (FrameKind::Local, ControlRecord::Watermark { node, incarnation, version, rests_on, .. }) => {
-                self.watermarks.push((node, incarnation, version, rests_on));
+                self.watermarks.push((run, (node, incarnation, version, rests_on)));
             }
             (FrameKind::Local, record @ ControlRecord::Membership { .. }) => {
                 // A name that is none was never accepted from anyone.
                 self.members.extend(from_record(&record));
             }
             (FrameKind::Local, ControlRecord::Forgotten { version, held }) => {
-                self.forgotten = (self.forgotten.0.max(version), self.forgotten.1.max(held));
+                self.forgotten = self.forgotten.max(version);
+                let upto = self.held_upto.entry(run).or_default();
+                *upto = held.max(*upto);
             }
             (FrameKind::Local, ControlRecord::ClockCeiling { .. }) if planted::is(Fault::ClockBelowCeiling) => {}
             (FrameKind::Local, ControlRecord::ClockCeiling { version }) => {

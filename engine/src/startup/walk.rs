@@ -2,6 +2,8 @@
 //! each key. Segments may be walked at the same time, for a walk changes nothing: what it found is put together afterwards, in
 //! the segments' order.
 
+use std::path::PathBuf;
+
 use wal::planted::{self, Fault};
 use wal::recovery::{SegmentScan, Visit, scan_and_visit};
 use wal::{ControlRecord, FrameKind, FrameView, Lsn, Mapping, NodeId, RecordOp, RecordView, Version};
@@ -9,6 +11,7 @@ use wal::{ControlRecord, FrameKind, FrameView, Lsn, Mapping, NodeId, RecordOp, R
 use super::StartError;
 use crate::clock::{Time, is_far_future};
 use crate::replication::logs::MARK_EVERY_BYTES;
+use crate::replication::residency::Allowed;
 use crate::shard::HeldKey;
 use crate::storage::index::{Index, Location, SegmentSlot};
 use crate::storage::store::{Facts, Store};
@@ -21,7 +24,7 @@ const _: () = assert!(size_of::<Entry>() == 40);
 const ROOM_AT_A_TIME: usize = 1000;
 
 /// What a walk has to know of the node.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Walker {
     pub(super) node: NodeId,
     pub(super) secret: NodeSecret,
@@ -32,6 +35,8 @@ pub(super) struct Walker {
     /// Groups of tables of each index, as a power of two: those of a group are filled together, so that they stay in the processor's
     /// caches meanwhile.
     pub(super) group_bits: u32,
+    /// The directory, and what must be all that is in it, where that is not certain.
+    pub(super) may_hold: Option<(PathBuf, Allowed)>,
 }
 
 /// A record that a store is to judge. One of them for each record is in memory until its segment is indexed.
@@ -173,6 +178,14 @@ impl Visit for Walk<'_> {
                 }
             }
             return;
+        }
+        if let Some((directory, may_hold)) = &walker.may_hold
+            && !may_hold.may_hold(record.key)
+        {
+            let key = record.key.to_vec();
+            let refused =
+                || StartError::Residency { directory: directory.clone(), prefix: may_hold.refused_prefix(&key) };
+            walked.unusable.get_or_insert_with(refused);
         }
         if record.op == RecordOp::Delete && planted::is(Fault::TombstonesForgotten) {
             return;

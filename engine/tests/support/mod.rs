@@ -67,6 +67,7 @@ impl Node {
             value_bytes_max: 16 * 1024,
             commit_path: CommitPath::Mmap,
             index_table_bits: 4,
+            may_hold: engine::replication::residency::Allowed::everything(),
         };
         Node { settings, drawn: 77, unix_ms: EPOCH_2020_UNIX_MS + 10_000_000, _directory: Some(directory) }
     }

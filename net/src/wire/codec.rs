@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use bytes::{BufMut, Bytes};
 
 use super::error::{DecodeError, EncodeError};
-use super::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use super::limits::{KEY_BYTES_MAX, REGIONS_MAX, VALUE_BYTES_MAX};
 use crate::ids::{LogId, RegionName, ServiceName};
 
 /// Smallest encoded address: family, IPv4, port.
@@ -189,6 +189,15 @@ impl<'a> Reader<'a> {
         Ok(RegionName::parse(self.text("region", crate::ids::REGION_NAME_BYTES_MAX)?)?)
     }
 
+    /// Region names.
+    ///
+    /// # Errors
+    /// As `count` and `region`.
+    pub fn regions(&mut self) -> Result<Vec<RegionName>, DecodeError> {
+        let count = self.count("regions", REGIONS_MAX, 3)?;
+        (0..count).map(|_| self.region()).collect()
+    }
+
     /// A service name.
     ///
     /// # Errors
@@ -322,6 +331,15 @@ pub fn put_value_len(out: &mut Vec<u8>, len: usize) -> Result<(), EncodeError> {
 /// None in practice; `TooLong` keeps the signature uniform.
 pub fn put_region(out: &mut Vec<u8>, region: &RegionName) -> Result<(), EncodeError> {
     put_bytes(out, "region", region.as_str().as_bytes(), crate::ids::REGION_NAME_BYTES_MAX)
+}
+
+/// The inverse of [`Reader::regions`].
+///
+/// # Errors
+/// [`EncodeError::TooMany`].
+pub fn put_regions(out: &mut Vec<u8>, regions: &[RegionName]) -> Result<(), EncodeError> {
+    put_count(out, "regions", regions.len(), REGIONS_MAX)?;
+    regions.iter().try_for_each(|region| put_region(out, region))
 }
 
 /// The inverse of [`Reader::service`]; a parsed name always fits.

@@ -40,6 +40,8 @@ pub const LEAVES: usize = 1 << 16;
 pub const SUMS_MAX: usize = 4096;
 /// Leaves that one `Inspect` names.
 pub const INSPECT_LEAVES_MAX: usize = 16 * 1024;
+/// Regions that take part in a comparison.
+pub const REGIONS_MAX: usize = 256;
 /// Registrations in one body; a longer list spans several frames.
 pub const ENTRIES_MAX: usize = 1024;
 /// Refused registrations that one acknowledgement names; the rest is counted.
@@ -82,7 +84,7 @@ const _: () = assert!(WATERMARKS_MAX * 30 + 4 <= CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(LOGS_MAX * 31 + 2 <= CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(WATERMARKS_MAX * 28 + 48 <= CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(SUMS_MAX * 8 + 14 <= CONTROL_BODY_BYTES_MAX && LEAVES.is_multiple_of(SUMS_MAX));
-const _: () = assert!(INSPECT_LEAVES_MAX * 2 + 10 <= CONTROL_BODY_BYTES_MAX);
+const _: () = assert!(INSPECT_LEAVES_MAX * 2 + 12 + REGIONS_MAX * 34 <= CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(MEMBERS_MAX * 47 + 1024 <= CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(REFUSED_MAX * (2 + 64 + 8 + 8 + 2 + 2 + TEXT_BYTES_MAX) + 15 <= CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(KEYS_MAX * 4 <= KEYS_BODY_BYTES_MAX);

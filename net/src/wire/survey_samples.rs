@@ -11,6 +11,7 @@ pub(super) fn samples() -> Result<Vec<Sample>, NameError> {
     let (node, incarnation) = (NodeId(0x0a00_0001), Incarnation(0x1122_3344_5566_7788));
     let covered = Covered { log: LogId { node, incarnation }, first: Version(0x0100_0000), upto: Version(0x0200_0000) };
     let region = RegionName::parse("sfo")?;
+    let regions = vec![region.clone(), RegionName::parse("ams")?];
     let coverage = Coverage { node, region, physical_ms: 1_767_225_600_000, logs: vec![covered] };
     let entry = Entry {
         version: Version(0x0180_0000),
@@ -21,11 +22,13 @@ pub(super) fn samples() -> Result<Vec<Sample>, NameError> {
         key_hash: 0x0102_0304_0506_0708,
         key: Bytes::from_static(b"user:1"),
     };
-    let survey = Survey { upto: Version(0x0200_0000), expiry_above: 1_767_225_600_000 };
+    let survey = Survey { upto: Version(0x0200_0000), expiry_above: 1_767_225_600_000, regions: regions.clone() };
+    let inspect = Inspect { cursor: 0, leaves: vec![0x0102, 0x0304], regions };
+    let lookup = Lookup { keys: vec![Bytes::from_static(b"user:1")], regions: Vec::new() };
     Ok(vec![
         sample(1, Message::Survey(survey), SURVEY),
-        sample(2, Message::Inspect(Inspect { cursor: 0, leaves: vec![0x0102, 0x0304] }), INSPECT),
-        sample(3, Message::Lookup(Lookup { keys: vec![Bytes::from_static(b"user:1")] }), LOOKUP),
+        sample(2, Message::Inspect(inspect), INSPECT),
+        sample(3, Message::Lookup(lookup), LOOKUP),
         sample(1, Message::Coverage(coverage), COVERAGE),
         sample(1, Message::Sums(Sums { more: true, keys: 2, first: 0x0102, sums: vec![3, 0, 4] }), SUMS),
         sample(2, Message::Entries(Entries { more: false, cursor: 0, entries: vec![entry] }), ENTRIES),
@@ -34,14 +37,14 @@ pub(super) fn samples() -> Result<Vec<Sample>, NameError> {
 
 // Golden frames, in order of the opcodes: the header on the first line, then the body.
 const SURVEY: &str = "\
-    c701100100000000100000000100000084211975000000000000000077dbf7c2\
-    000000020000000000a8da769b010000";
+    c7011001000000001c00000001000000c755e6ab000000000000000006573134\
+    000000020000000000a8da769b0100000200030073666f0300616d73";
 const INSPECT: &str = "\
-    c7011101000000000e00000002000000e5b41bea00000000000000006374c7a9\
-    0000000000000000020002010403";
+    c7011101000000001a000000020000007b04f0880000000000000000226d1167\
+    00000000000000000200020104030200030073666f0300616d73";
 const LOOKUP: &str = "\
-    c7011201000000000a000000030000000f73a09d000000000000000027a8c183\
-    01000600757365723a31";
+    c7011201000000000c000000030000007647d07400000000000000008ce1e40f\
+    01000600757365723a310000";
 const COVERAGE: &str = "\
     c7011301000000002f000000010000001a81ce940000000000000000887a207c\
     0100000a030073666f00a8da769b01000001000100000a887766554433221100000001000000000000000200000000";

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
+use engine::replication::residency::Policy;
 use engine::startup::StartError;
 use net::reactor::Mono;
 use net::reactor::sim::{DiskImage, LoopId, NodeIndex, World};
@@ -120,6 +121,16 @@ impl Mesh {
         mesh
     }
 
+    /// All nodes have this policy from their next start on.
+    ///
+    /// # Panics
+    /// If it is none.
+    pub fn set_residency(&mut self, policy: &str) {
+        for state in &mut self.nodes {
+            state.settings.policy = Policy::parse(policy).expect("a policy");
+        }
+    }
+
     /// Three regions whose nodes are not started yet.
     #[must_use]
     pub fn down(seed: u64, cores: [u16; 3]) -> Mesh {
@@ -135,6 +146,7 @@ impl Mesh {
             let segment_bytes = u64::from(state.settings.segment_bytes);
             state.settings.wal_retain_bytes = plan.retain_segments * segment_bytes;
             state.settings.collects_tombstones = plan.collects;
+            state.settings.policy = Policy::parse(&plan.residency).expect("a plan is sound");
             (state.settings.packs, state.settings.catch_up_rate) = (plan.packs, plan.catch_up_rate);
             state.settings.memory_bytes_max = plan.memory_segments.map(|segments| segments * segment_bytes);
         }
@@ -189,6 +201,7 @@ impl Mesh {
                         // Scenarios measure what goes over links, and all that is written here can be packed.
                         packs: false,
                         catch_up_rate: 0,
+                        policy: Policy::default(),
                         memory_bytes_max: None,
                     },
                     node: None,

@@ -14,9 +14,11 @@ use engine::host::{Host, segment_path};
 use engine::mailbox::{Mailbox, Outbox};
 use engine::messages::{MAILBOX_MESSAGES, ToControl, ToCore};
 use engine::node::{CoreGauges, Durability, NodeFacts};
+use engine::replication::residency::{Policy, Residency};
 use engine::shard::ImmutableSegment;
 use engine::startup::{self, StartError, StartSettings};
 use engine::storage::NodeSecret;
+use net::ids::RegionName;
 use net::reactor::disk::Disk;
 use net::reactor::sim::{LoopId, NodeIndex, SimDisk, SimFile, SimIo, SimLock, World};
 use net::reactor::{FileJob, Io, Wait};
@@ -85,6 +87,8 @@ pub struct NodeSettings {
     pub packs: bool,
     /// Bytes a second that a follower is brought up to date with; 0: no bound.
     pub catch_up_rate: u64,
+    /// Which regions may hold which keys.
+    pub policy: Policy,
     /// Bytes of memory for each core, where there is a bound.
     pub memory_bytes_max: Option<u64>,
 }
@@ -132,6 +136,8 @@ impl Node {
     /// If a listener cannot be bound, which on a simulated machine is a bug of the harness.
     pub fn start(world: &World, settings: &NodeSettings, cores: u16) -> Result<Node, StartError> {
         let control_io = SimIo::new(world, settings.machine);
+        let region = RegionName::parse(&settings.region).expect("the regions have names");
+        let residency = Residency::new(settings.policy.clone(), &region);
         let start = StartSettings {
             data_dir: data_dir().to_owned(),
             cores,
@@ -139,6 +145,7 @@ impl Node {
             value_bytes_max: VALUE_BYTES_MAX,
             commit_path: settings.commit_path,
             index_table_bits: 2,
+            may_hold: residency.here().clone(),
         };
         let time = Time { mono: world.node_now(settings.machine), unix_ms: control_io.wall_unix_ms() };
         let disk = world.startup_disk(settings.machine);
@@ -158,6 +165,7 @@ impl Node {
             slow_log: Default::default(),
             lost: Default::default(),
             holders: Default::default(),
+            residency,
         });
         let core_ios: Vec<SimIo> = (0..cores).map(|_| SimIo::new(world, settings.machine)).collect();
         let core_boxes: Vec<Mailbox<ToCore>> = (0..cores).map(|_| Mailbox::new(MAILBOX_MESSAGES)).collect();

@@ -5,6 +5,7 @@
 //! strike, how bad its links and disks are and what its clients do is drawn per seed (swarm testing: Groce and others, "Swarm
 //! Testing", ISSTA 2012): a fault that is switched off lets others go deeper, and quiet and brutal worlds both occur.
 
+mod residency;
 use std::fmt;
 
 use net::reactor::sim::{Random, SyncDelay};
@@ -308,6 +309,8 @@ pub struct Plan {
     pub packs: bool,
     /// Bytes a second that a follower is brought up to date with, 0 for no bound (`CATCH_UP_RATE`).
     pub catch_up_rate: u64,
+    /// Which regions may hold which keys (`RESIDENCY`).
+    pub residency: String,
     /// The clients.
     pub clients: Vec<ClientPlan>,
     /// What goes wrong, in order.
@@ -336,6 +339,7 @@ impl Plan {
             collects: false,
             packs: Random::new(seed ^ 0x7AC4_0000_0000_0001).below(4) > 0,
             catch_up_rate: draw_rate(seed),
+            residency: String::new(),
             clients: draw_clients(random, nodes.len(), safety_ms),
             faults: Vec::new(),
             safety_ms,
@@ -344,6 +348,7 @@ impl Plan {
         widen_skews(seed, &mut plan.nodes);
         draw_teams(seed, plan.nodes.len(), &mut plan.clients);
         draw_native(seed, &mut plan.clients);
+        residency::draw(&mut plan);
         if let Some(gap_ms) = GAPS_MS[random.index(GAPS_MS.len())] {
             let mut at_ms = 50 + random.below(2 * gap_ms);
             while at_ms < plan.safety_ms {

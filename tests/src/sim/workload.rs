@@ -465,6 +465,8 @@ pub struct Mix {
     pub teams: u64,
     /// Of 100 operations, how many are transactions on teams.
     pub team_percent: u64,
+    /// Whether all shared keys are hot: the cold ones may not be in its region.
+    pub shuns_cold: bool,
     /// Whether it is asked in Godwit's own protocol, with what that has requests for.
     pub native: bool,
 }
@@ -495,6 +497,7 @@ impl Mix {
             think_us_max: 2 * 1_000 * millis * burst / operations.max(1),
             teams: 0,
             team_percent: 0,
+            shuns_cold: false,
             native: false,
         };
         if below(3) > 0 {
@@ -571,7 +574,7 @@ impl Mix {
             let number = below(self.own_keys);
             return (Key::private(region, number), number % 4 == 3);
         }
-        let hot = below(100) < self.hot_percent;
+        let hot = below(100) < self.hot_percent || self.shuns_cold;
         let (name, number) = if hot { ("hot", below(self.hot_keys)) } else { ("cold", below(self.cold_keys)) };
         (format!("{name}:{number}").into(), number % 4 == 3)
     }

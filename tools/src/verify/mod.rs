@@ -149,13 +149,14 @@ impl Search {
     /// Meets all nodes that answer, each once.
     fn connect(addresses: &[SocketAddr]) -> Result<Search, VerifyError> {
         let mut search = Search { nodes: Vec::new(), unreachable: Vec::new() };
-        let mut ids = Vec::new();
+        let (mut ids, mut regions) = (Vec::new(), Vec::new());
         for addr in addresses {
             let mut node = Node::new(*addr);
             match node.ask_keys(&[]).and_then(|()| node.hear_keys(|_| ())) {
                 Ok(coverage) if ids.contains(&coverage.node) => {}
                 Ok(coverage) => {
                     ids.push(coverage.node);
+                    regions.push(coverage.region);
                     search.nodes.push(node);
                 }
                 Err(reason) => search.unreachable.push((*addr, reason)),
@@ -169,6 +170,7 @@ impl Search {
             let others = search.unreachable.iter().map(|(addr, reason)| format!("; {addr}: {reason}"));
             return Err(VerifyError::TooFew(found, others.collect()));
         }
+        search.nodes.iter_mut().for_each(|node| node.compare(&regions));
         Ok(search)
     }
 

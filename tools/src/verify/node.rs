@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use net::ids::{RequestId, Version};
+use net::ids::{RegionName, RequestId, Version};
 use net::wire::body::{Coverage, Entries, Entry, Inspect, Lookup, Survey};
 use net::wire::frame::FrameReader;
 use net::wire::limits::LEAVES;
@@ -34,11 +34,18 @@ pub(super) struct Node {
     connection: Option<(TcpStream, FrameReader)>,
     used_at: Instant,
     request: u32,
+    /// The regions that are compared.
+    regions: Vec<RegionName>,
 }
 
 impl Node {
     pub(super) fn new(addr: SocketAddr) -> Node {
-        Node { addr, connection: None, used_at: Instant::now(), request: 0 }
+        Node { addr, connection: None, used_at: Instant::now(), request: 0, regions: Vec::new() }
+    }
+
+    /// Keys that not all of these regions may hold are left out from now on.
+    pub(super) fn compare(&mut self, regions: &[RegionName]) {
+        self.regions = regions.to_vec();
     }
 
     pub(super) fn addr(&self) -> SocketAddr {
@@ -115,7 +122,7 @@ impl Node {
     }
 
     pub(super) fn ask_sums(&mut self, upto: Version, expiry_above: u64) -> Result<(), String> {
-        self.ask(&Message::Survey(Survey { upto, expiry_above }))
+        self.ask(&Message::Survey(Survey { upto, expiry_above, regions: self.regions.clone() }))
     }
 
     pub(super) fn hear_sums(&mut self) -> Result<Summed, String> {
@@ -139,7 +146,8 @@ impl Node {
     pub(super) fn inspect(&mut self, leaves: &[u16], mut take: impl FnMut(Entry)) -> Result<(), String> {
         let mut cursor = 0;
         loop {
-            self.ask(&Message::Inspect(Inspect { cursor, leaves: leaves.to_vec() }))?;
+            let (leaves, regions) = (leaves.to_vec(), self.regions.clone());
+            self.ask(&Message::Inspect(Inspect { cursor, leaves, regions }))?;
             if cursor == 0 {
                 self.hear_coverage()?;
             }
@@ -151,7 +159,7 @@ impl Node {
     }
 
     pub(super) fn ask_keys(&mut self, keys: &[Bytes]) -> Result<(), String> {
-        self.ask(&Message::Lookup(Lookup { keys: keys.to_vec() }))
+        self.ask(&Message::Lookup(Lookup { keys: keys.to_vec(), regions: self.regions.clone() }))
     }
 
     pub(super) fn hear_keys(&mut self, take: impl FnMut(Entry)) -> Result<Coverage, String> {

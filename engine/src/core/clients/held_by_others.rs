@@ -165,9 +165,10 @@ impl<H: Host> CoreLoop<H> {
 
     /// `WAIT` and `WAITAOF`: the connection runs nothing else before the answer.
     pub(super) fn run_wait(&mut self, index: u32, verb: SessionVerb, args: Args<'_>) {
-        let (key, _, replies) = self.clients.asker(index);
+        let (key, session, replies) = self.clients.asker(index);
+        let classes = session.classes;
         let wait = match Wait::parse(verb, args, self.facts.durability) {
-            Ok(wait) => wait,
+            Ok(wait) => wait.among(classes),
             Err(text) => {
                 replies.reply(Lsn(0), |out| reply::error(out, &text));
                 return;
@@ -198,12 +199,13 @@ impl<H: Host> CoreLoop<H> {
             net::wire::body::Wait::ALL_REGIONS => Others::AllRegions,
             regions => Others::Regions(regions.into()),
         };
+        let classes = request.keys().iter().fold(0, |classes, key| classes | self.facts.residency.class(key));
         let (connection, _, replies) = self.clients.asker(index);
         let waiting = Waiting {
             connection,
             hop: replies.hop(1, Merge::Concatenate),
             begin: gap.map_or(Begin::Known(written), Begin::After),
-            wanted: Wanted { others, own: false },
+            wanted: Wanted { others, own: false, classes },
             deadline: Some(self.time.mono.plus_ms(wait.deadline_ms.into())),
             answer: Answer::Native(request.id),
         };
@@ -299,7 +301,7 @@ impl<H: Host> CoreLoop<H> {
             Answer::Resp(wait) => wait.answer(version, &self.facts, &mut out),
             Answer::Native(id) => {
                 let reached = self.facts.holders.covered(waiting.wanted).is_some_and(|covered| covered >= version);
-                let holders = self.facts.holders.of(version);
+                let holders = self.facts.holders.of(version, waiting.wanted.classes);
                 let count = u16::try_from(holders.len()).unwrap_or(u16::MAX);
                 let named = holders.into_iter().take(HOLDERS_MAX);
                 let holders = named.map(|holder| HeldBy { node: holder.node, region: holder.region }).collect();

@@ -263,6 +263,9 @@ impl<H: Host> CoreLoop<H> {
     fn run_request(&mut self, index: u32, request: &Request, bytes: usize) -> Result<(), WriteError> {
         let session = &mut self.clients.connections[index as usize].session;
         (session.command, session.request_bytes) = (request.command(), bytes);
+        if self.keeps_out_request(index, request) {
+            return Ok(());
+        }
         self.may_run(request)?;
         if !request.wait().is_sound() {
             let text = "a wait for other regions needs a deadline, and a deadline needs regions; nothing was written";

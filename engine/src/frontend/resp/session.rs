@@ -48,6 +48,8 @@ pub struct Session {
     pub command: Option<&'static Command>,
     /// The highest version that its commands wrote, as far as cores have said.
     pub written: Version,
+    /// The bits of the prefixes of RESIDENCY that its commands named keys of.
+    pub classes: u64,
     /// Bytes of its last request.
     pub request_bytes: usize,
     /// `CLIENT NO-EVICT`.
@@ -104,9 +106,10 @@ impl Session {
             SessionVerb::Echo => reply::bulk(out, &args[1]),
             SessionVerb::Quit => reply::simple(out, "OK"),
             SessionVerb::Reset => {
-                let Session { id, addr, local_addr, since, active, command, written, request_bytes, .. } = *self;
+                let Session { id, addr, local_addr, since, active, command, written, classes, request_bytes, .. } =
+                    *self;
                 let kept = Session { id, addr, local_addr, since, active, command, written, ..Session::default() };
-                *self = Session { request_bytes, ..kept };
+                *self = Session { classes, request_bytes, ..kept };
                 reply::simple(out, "RESET");
             }
             SessionVerb::Select => match parse_integer(&args[1]) {
@@ -145,7 +148,7 @@ impl Session {
             }
             // In a transaction nobody waits: it says what is.
             SessionVerb::Wait | SessionVerb::WaitAof => {
-                Wait::parse(verb, args, node.durability)?.answer(self.written, node, out);
+                Wait::parse(verb, args, node.durability)?.among(self.classes).answer(self.written, node, out);
             }
             SessionVerb::Scan => unreachable!("the core loop runs SCAN on the core that the cursor names"),
         }

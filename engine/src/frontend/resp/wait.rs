@@ -46,12 +46,18 @@ impl Wait {
         };
         // With `DURABILITY=fsync` no reply leaves before what it shows is on the disk.
         let own = own && durability == Durability::Os;
-        Ok(Wait { wanted: Wanted { others: Others::Nodes(count), own }, timeout_ms, aof })
+        Ok(Wait { wanted: Wanted { others: Others::Nodes(count), own, classes: 0 }, timeout_ms, aof })
+    }
+
+    /// The same, where keys of these prefixes were written: only those count that may hold them.
+    #[must_use]
+    pub fn among(self, classes: u64) -> Wait {
+        Wait { wanted: Wanted { classes, ..self.wanted }, ..self }
     }
 
     /// Answers with what holds now for a connection that wrote up to `written`.
     pub fn answer(&self, written: wal::Version, node: &NodeFacts, out: &mut Vec<u8>) {
-        let count = i64::try_from(node.holders.count(written)).unwrap_or(i64::MAX);
+        let count = i64::try_from(node.holders.count(written, self.wanted.classes)).unwrap_or(i64::MAX);
         if self.aof {
             let own = node.durability == Durability::Fsync || node.holders.is_own(written);
             reply::array_header(out, 2);

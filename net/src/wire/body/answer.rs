@@ -35,6 +35,8 @@ codes! {
         CannotWrite = 9,
         /// What is there cannot be read from the node's disk.
         Unreadable = 10,
+        /// The node's region may not hold the key; the text says which may.
+        Residency = 11,
     }
 }
 

@@ -111,7 +111,7 @@ impl Hello {
         let agreements = [
             (RefuseCode::RecordFormat, "record format", ours.record_format.into(), theirs.record_format.into()),
             (RefuseCode::MeshLimits, "VALUE_BYTES_MAX", ours.value_bytes_max.into(), theirs.value_bytes_max.into()),
-            (RefuseCode::Residency, "residency policy", ours.residency, theirs.residency),
+            (RefuseCode::Residency, "RESIDENCY: the residency policy", ours.residency, theirs.residency),
             (RefuseCode::Proof, "mesh proof kind", ours.proof.kind.into(), theirs.proof.kind.into()),
         ];
         for (code, what, mine, yours) in agreements {

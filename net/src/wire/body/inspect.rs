@@ -8,13 +8,13 @@
 //! - A piece may be empty before the end, and ends after a while, so that no answer keeps the node from its other work. `Lookup`
 //!   is answered in one piece, in any order; a key of which the node has nothing is left out.
 //! - A long piece spans several frames with the same request id; all but the last carry `MORE`, and all the same cursor.
-//! - Who may ask: as with `Survey`.
+//! - Who may ask, and what is left out: as with `Survey`.
 
 use bytes::{BufMut, Bytes};
 
 use super::Body;
-use crate::ids::{NodeId, Version};
-use crate::wire::codec::{Reader, put_count, put_key};
+use crate::ids::{NodeId, RegionName, Version};
+use crate::wire::codec::{Reader, put_count, put_key, put_regions};
 use crate::wire::error::{DecodeError, EncodeError};
 use crate::wire::limits::{INSPECT_LEAVES_MAX, KEYS_MAX};
 use crate::wire::opcode::Opcode;
@@ -32,6 +32,8 @@ pub struct Inspect {
     pub cursor: u64,
     /// Which; at most [`INSPECT_LEAVES_MAX`].
     pub leaves: Vec<u16>,
+    /// The regions that are compared.
+    pub regions: Vec<RegionName>,
 }
 
 impl Body for Inspect {
@@ -41,13 +43,14 @@ impl Body for Inspect {
         out.put_u64_le(self.cursor);
         put_count(out, "leaves", self.leaves.len(), INSPECT_LEAVES_MAX)?;
         self.leaves.iter().for_each(|leaf| out.put_u16_le(*leaf));
-        Ok(())
+        put_regions(out, &self.regions)
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Inspect, DecodeError> {
         let cursor = reader.u64()?;
         let count = reader.count("leaves", INSPECT_LEAVES_MAX, 2)?;
-        Ok(Inspect { cursor, leaves: (0..count).map(|_| reader.u16()).collect::<Result<_, _>>()? })
+        let leaves = (0..count).map(|_| reader.u16()).collect::<Result<_, _>>()?;
+        Ok(Inspect { cursor, leaves, regions: reader.regions()? })
     }
 }
 
@@ -56,6 +59,8 @@ impl Body for Inspect {
 pub struct Lookup {
     /// Which; at most [`KEYS_MAX`]. With none the answer says what is covered.
     pub keys: Vec<Bytes>,
+    /// The regions that are compared.
+    pub regions: Vec<RegionName>,
 }
 
 impl Body for Lookup {
@@ -63,12 +68,14 @@ impl Body for Lookup {
 
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         put_count(out, "keys", self.keys.len(), KEYS_MAX)?;
-        self.keys.iter().try_for_each(|key| put_key(out, key))
+        self.keys.iter().try_for_each(|key| put_key(out, key))?;
+        put_regions(out, &self.regions)
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Lookup, DecodeError> {
         let count = reader.count("keys", KEYS_MAX, 2)?;
-        Ok(Lookup { keys: (0..count).map(|_| reader.key()).collect::<Result<_, _>>()? })
+        let keys = (0..count).map(|_| reader.key()).collect::<Result<_, _>>()?;
+        Ok(Lookup { keys, regions: reader.regions()? })
     }
 }
 

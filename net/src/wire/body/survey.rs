@@ -9,13 +9,15 @@
 //! - `Coverage` is taken before anything is looked at: what it covers was there, or something newer for the same key.
 //!   What came later may be in the sums or not. It names the logs of each node, disjoint intervals of versions, by what they begin with.
 //! - `Sums` come in frames, each with the leaves behind those of the frame before it; all but the last carry `MORE`.
+//! - Keys that a region among `regions`, or that of the host that asks, may not hold are left out; without any region, all that some region
+//!   may not hold.
 //! - Accepted from processes of the node's own host and of the hosts of its peers. A node that has enough to do answers `Error` full.
 
 use bytes::BufMut;
 
 use super::Body;
 use crate::ids::{LogId, NodeId, RegionName, Version};
-use crate::wire::codec::{Reader, put_count, put_log, put_region};
+use crate::wire::codec::{Reader, put_count, put_log, put_region, put_regions};
 use crate::wire::error::{DecodeError, EncodeError};
 use crate::wire::limits::{LEAVES, SUMS_MAX, WATERMARKS_MAX};
 use crate::wire::opcode::Opcode;
@@ -24,12 +26,14 @@ use crate::wire::opcode::Opcode;
 pub const MORE: u16 = 1;
 
 /// Sum up the values you have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survey {
     /// Versions above it do not count.
     pub upto: Version,
     /// Milliseconds since 1970. Values that expire at this time or earlier do not count.
     pub expiry_above: u64,
+    /// The regions that are compared.
+    pub regions: Vec<RegionName>,
 }
 
 impl Body for Survey {
@@ -38,11 +42,11 @@ impl Body for Survey {
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         out.put_u64_le(self.upto.0);
         out.put_u64_le(self.expiry_above);
-        Ok(())
+        put_regions(out, &self.regions)
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Survey, DecodeError> {
-        Ok(Survey { upto: Version(reader.u64()?), expiry_above: reader.u64()? })
+        Ok(Survey { upto: Version(reader.u64()?), expiry_above: reader.u64()?, regions: reader.regions()? })
     }
 }
 

@@ -24,9 +24,10 @@ pub const L1: &str = "L1 progress after healing";
 pub fn equal<'a>(history: &History, nodes: impl Iterator<Item = &'a mut Node>) -> bool {
     for node in nodes {
         let stored = stored(node);
+        let here = node.facts.residency.here();
         let same = |(key, record): (&Vec<u8>, &super::device::Record)| match stored.get(key) {
             Some(stored) => stored == record,
-            None => history.is_forgotten(record),
+            None => history.is_forgotten(record) || !here.may_hold(key),
         };
         if !history.winners().iter().all(same) || !stored.keys().all(|key| history.winners().contains_key(key)) {
             return false;
@@ -41,8 +42,12 @@ pub fn equal<'a>(history: &History, nodes: impl Iterator<Item = &'a mut Node>) -
 /// [`D2`], [`C3`], [`C1`].
 pub fn check(history: &History, ledger: &Ledger, region: &str, node: &mut Node, unix_ms: u64) -> Result<(), Violation> {
     let stored = stored(node);
+    let here = node.facts.residency.here().clone();
     for (key, acknowledged) in ledger.acknowledged() {
         let found = stored.get(key);
+        if !here.may_hold(key) {
+            continue;
+        }
         if found.is_none() && history.is_rank_forgotten(key, acknowledged.rank) {
             continue;
         }
@@ -52,7 +57,7 @@ pub fn check(history: &History, ledger: &Ledger, region: &str, node: &mut Node, 
             return Err(Violation::new(checker, format!("{region} has {found:?} for acknowledged {acknowledged:?}")));
         }
     }
-    for (key, winner) in history.winners() {
+    for (key, winner) in history.winners().iter().filter(|(key, _)| here.may_hold(key)) {
         let found = stored.get(key);
         let is_forgotten = found.is_none() && history.is_forgotten(winner);
         if found != Some(winner) && !is_forgotten {
@@ -73,7 +78,7 @@ pub fn check(history: &History, ledger: &Ledger, region: &str, node: &mut Node, 
             return Err(Violation::new(C1, format!("{region} reads {read:?} where the model has {winner:?}")));
         }
     }
-    if let Some(extra) = stored.keys().find(|key| !history.winners().contains_key(*key)) {
+    if let Some(extra) = stored.keys().find(|key| !history.winners().contains_key(*key) || !here.may_hold(key)) {
         return Err(Violation::new(C1, format!("{region} holds {extra:?}, which no device ever held")));
     }
     Ok(())

@@ -13,6 +13,7 @@ use wal::Version;
 
 use super::Violation;
 use super::positions::Positions;
+use super::residency::Kept;
 use super::stream::{Carried, Decoder};
 use super::view::View;
 
@@ -28,6 +29,8 @@ pub struct Sender<'a> {
     pub view: &'a View,
     /// Logs of which nobody can judge what is said.
     pub excused: &'a BTreeSet<LogId>,
+    /// What stays where, and to which place it sends.
+    pub kept: Option<(&'a Kept, usize)>,
     /// It died in the turn in which it sent this: its claims were not looked at after that.
     pub is_dying: bool,
 }
@@ -66,7 +69,7 @@ impl Leaves {
     /// `sender` sent this.
     ///
     /// # Errors
-    /// [`D8`], [`super::positions::C5`], [`super::positions::CREDIT`], [`super::stream::WIRE`].
+    /// [`D8`], [`super::residency::R1`], [`super::positions::C5`], [`super::positions::CREDIT`], [`super::stream::WIRE`].
     pub fn sent(&mut self, sent: &Sent, sender: &Sender<'_>) -> Result<(), Violation> {
         let Conn { ends, positions } = self.conns.entry(sent.conn).or_default();
         let (records, claims) = (&mut self.records, &mut self.claims);
@@ -95,6 +98,9 @@ impl Leaves {
 
 impl Sender<'_> {
     fn sends(&self, version: Version, crc: u32) -> Result<(), Violation> {
+        if let Some((kept, to)) = self.kept {
+            kept.sent(self.name, to, version, crc)?;
+        }
         if self.view.lay_here(version, crc) {
             return Ok(());
         }

@@ -110,7 +110,7 @@ impl Wire {
     /// The checker's name for what is wrong with `bytes`, which the network carries in pieces.
     fn send(&mut self, side: usize, bytes: &[u8], piece: usize) -> Result<(), &'static str> {
         let from = IpAddr::from([10, 0, 0, if side == FOLLOWER { 1 } else { 2 }]);
-        let sender = Sender { name: "here", view: &self.view, excused: &self.excused, is_dying: false };
+        let sender = Sender { name: "here", view: &self.view, excused: &self.excused, kept: None, is_dying: false };
         for piece in bytes.chunks(piece) {
             let bytes = Bytes::copy_from_slice(piece);
             let sent = Sent { from, to: SocketAddr::from(([10, 0, 0, 9], 10_400)), conn: 3, side, bytes };

@@ -156,7 +156,8 @@ impl Losses {
             // What it was given back after its disk was rolled back stands in none of its logs.
             let ships = |record: &&Record| !views[*at].given_back.contains(&record.rank());
             for record in originated.values().filter(|record| record.origin == *id).filter(ships) {
-                for (_, target, _, held) in all.iter().filter(|(index, ..)| !self.may_lack(*index)) {
+                let judged = |index: usize| !self.may_lack(index) && views[index].may_hold(&record.key);
+                for (_, target, _, held) in all.iter().filter(|(index, ..)| judged(*index)) {
                     let found = held.get(&record.key);
                     if found.is_none_or(|found| found.rank() < record.rank()) {
                         let text = format!("{target} has {found:?}, but {source} still holds its own {record:?}");

@@ -25,6 +25,7 @@
 //! | S1 sessions | `sessions` | at every answer, by region: there are no tokens yet that could move |
 //! | S2 per-key linearizability | `privates` with `linear`, `string_key` | at the end, for keys that one region uses; W is 1 |
 //! | S3 transactions | `teams` | at every answer: a transaction's keys as one, after a crash those of a core; EXEC replaces what was read after WATCH |
+//! | R1 keys stay in their regions | `residency` | every record on a device; every record on a mesh stream, when it is sent |
 //! | K1 staleness | `staleness` | at every read while nothing is broken (of the store: there is no cache yet) |
 //! | F1, F2 discovery | `services` | every virtual second |
 //! | B1 slow peers cost bounded memory | `backlog`, `positions` | at every turn of a control loop; every batch lies within its credit |
@@ -38,8 +39,6 @@
 //!
 //! - **K1, K2 (cache)**: answers of the cache port go through [`Checks::heard`] as those of the store do; `staleness` gets a bound by
 //!   mode, and fills a file of their own that holds each to the invalidations and versions before it.
-//! - **R1 (residency)**: a file beside `leaves`, over the same taps: tagged bytes in what a node sends, and on the devices of nodes
-//!   outside their regions, both read by the checkers themselves.
 //! - **S1, S2 (tokens, several nodes in a region)**: `sessions` follows a token from region to region; `linear` takes keys of a whole
 //!   region with W > 1; views and promises of epochs get a file beside `claims`.
 //! - **Relays and passes**: `view` and `leaves` tell originated from relayed records already; `positions` gets one state by pass.
@@ -61,6 +60,7 @@ pub mod more;
 pub mod positions;
 pub mod privates;
 pub mod recovery;
+pub mod residency;
 pub mod room;
 pub mod services;
 pub mod sessions;
@@ -89,6 +89,7 @@ use self::history::History;
 use self::leaves::{Leaves, Sender};
 use self::ledger::{D1, Ledger, PROTOCOL};
 use self::losses::{Damage, Losses};
+use self::residency::Kept;
 use self::room::Room;
 use self::sync_failure::SyncFailures;
 use self::view::View;
@@ -131,6 +132,8 @@ pub struct Checks {
     pub losses: Losses,
     /// What they send.
     pub leaves: Leaves,
+    /// What stays where.
+    pub kept: Kept,
     /// What slow peers make them hold.
     pub backlog: Backlog,
     /// Their full disks.
@@ -150,6 +153,7 @@ impl Checks {
     pub fn new(regions: &[&str], homes: Vec<IpAddr>) -> Checks {
         Checks {
             leaves: Leaves::new(homes),
+            kept: Kept::new(regions),
             room: Room::new(regions.len()),
             sync_failures: SyncFailures::new(regions.len()),
             losses: Losses::new(regions.len()),
@@ -171,7 +175,9 @@ impl Checks {
             // Somebody copied its disk: neither can know what the other does.
             self.history.versions.forget(node.id);
         }
-        self.views[region] = View::default();
+        let allowed = node.facts.residency.here();
+        self.kept.started(region, allowed);
+        self.views[region] = View::of(allowed.clone());
         let mut segments = device::segments(disk).map_err(|text| Violation::new(recovery::D3, text))?;
         // The new run's records come after all that were found.
         segments.sort_by_key(|segment| segment.header.incarnation == node.incarnation);
@@ -288,6 +294,7 @@ impl Checks {
         let node = self.regions[region].1;
         let rolled_back = self.rolled_back.iter().any(|log| log.node.0 == node.0);
         self.views[region].take(node, kind, record, rolled_back)?;
+        self.kept.durable(region, record)?;
         if kind == FrameKind::Originated && self.history.originated(log, core, record)? {
             if !self.rolled_back.contains(&log) {
                 let views = self.regions.iter().map(|(name, _)| name.as_str()).zip(&self.views).enumerate();
@@ -350,7 +357,8 @@ impl Checks {
             let Some(region) = self.leaves.home(sent.from) else { continue };
             let (name, _) = &self.regions[region];
             let (view, excused) = (&self.views[region], &self.rolled_back);
-            self.leaves.sent(sent, &Sender { name, view, excused, is_dying: dying == Some(region) })?;
+            let kept = self.leaves.home(sent.to.ip()).map(|to| (&self.kept, to));
+            self.leaves.sent(sent, &Sender { name, view, excused, kept, is_dying: dying == Some(region) })?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use engine::replication::residency::Allowed;
 use net::ids::LogId;
 use wal::{FrameKind, NodeId, Version};
 
@@ -15,6 +16,8 @@ pub const C4: &str = "C4 no echo";
 /// A node as the checkers know it.
 #[derive(Debug, Default)]
 pub struct View {
+    /// What it may hold, where that is not everything.
+    may_hold: Option<Allowed>,
     /// By key, the newest durable record.
     pub newest: Newest,
     /// By log, how far the node claims to hold it.
@@ -33,6 +36,18 @@ pub struct View {
 }
 
 impl View {
+    /// Of a node that may hold this.
+    #[must_use]
+    pub fn of(may_hold: Allowed) -> View {
+        View { may_hold: Some(may_hold).filter(|may_hold| !may_hold.is_everything()), ..View::default() }
+    }
+
+    /// Whether the node may hold a key.
+    #[must_use]
+    pub fn may_hold(&self, key: &[u8]) -> bool {
+        self.may_hold.as_ref().is_none_or(|may_hold| may_hold.may_hold(key))
+    }
+
     /// A record lies on the device of `node`, which may have been given back what its disk lost if it was `rolled_back`.
     ///
     /// # Errors
@@ -72,9 +87,9 @@ impl View {
         self.appended.contains_key(&(version, crc))
     }
 
-    /// Whether this record, or a newer one of its key, is durable here.
+    /// Whether this record, or a newer one of its key, is durable here, if it may be.
     #[must_use]
     pub fn holds(&self, record: &Record) -> bool {
-        self.newest.get(&record.key).is_some_and(|newest| newest.rank() >= record.rank())
+        !self.may_hold(&record.key) || self.newest.get(&record.key).is_some_and(|newest| newest.rank() >= record.rank())
     }
 }
