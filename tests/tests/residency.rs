@@ -60,7 +60,7 @@ fn in_files(directory: &Path) -> usize {
 #[test]
 fn a_region_outside_never_gets_a_kept_key_live_in_catch_up_or_from_a_third() {
     let tap = Wiretap::default();
-    let ([ams, fra, mut nyc], [ams_at, fra_at, nyc_at]) = regions(&tap, "eu/=ams,fra");
+    let ([ams, fra, mut nyc], [ams_at, fra_at, nyc_at]) = regions(&tap, "eu/=ams,fra;us/=nyc");
 
     write(&ams, "live", 50, 100);
     wait_for_keys(&fra, &format!("eu/{CANARY}/live"), 50);

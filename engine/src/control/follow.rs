@@ -98,13 +98,15 @@ impl<H: Host> ControlLoop<H> {
                 let Some(link) = self.links.get_mut(key.index) else { return };
                 link.received.claims += 1;
                 if link.hello().is_some_and(|hello| hello.node != claim.log.node) {
-                    if !link.covers_own && !planted::is(Fault::PassWithoutCover) {
+                    let allowed = link.allowed.clone();
+                    if !self.can_hand_on(&allowed, self.facts.residency.here(), claim.log.node) {
                         let text = "a claim over another node's log by a node that may hold less than this one says nothing here";
                         self.refuse(key, &Refuse::new(RefuseCode::Unexpected, text));
                         return;
                     }
                     self.relays.heard(key, true, self.time.mono);
                 }
+                let Some(link) = self.links.get_mut(key.index) else { return };
                 let Role::Following { receiver, .. } = &mut link.role else { return };
                 if let Err(error) = receiver.claim(claim, &self.core_state) {
                     self.refuse(key, &Refuse::new(RefuseCode::Unexpected, &error.to_string()));

@@ -102,9 +102,8 @@ impl<H: Host> ControlLoop<H> {
         // It was merged, and may be long.
         theirs.members = Vec::new();
         let (region, node) = (theirs.region.clone(), theirs.node);
-        let (allowed, own) = (self.facts.residency.policy().of(&region), self.facts.residency.here().clone());
+        let allowed = self.facts.residency.policy().of(&region);
         let Some(link) = self.link(key) else { return };
-        (link.covers_own, link.is_covered) = (allowed.covers(&own), own.covers(&allowed));
         link.allowed = allowed;
         tracing::info!(%region, %node, remote = %link.remote, purpose = ?theirs.purpose, "link up");
         link.introduction = Introduction::Done(Box::new(theirs));

@@ -109,10 +109,6 @@ pub(crate) struct Link {
     pub(crate) rtt_ns: Option<u64>,
     /// What the peer may hold.
     pub(crate) allowed: Allowed,
-    /// Whether that is everything that this node may hold: then its claims over others' logs are true here.
-    pub(crate) covers_own: bool,
-    /// Whether this node may hold all that: then its claims over others' logs are true there.
-    pub(crate) is_covered: bool,
     /// The revision of the member table that the peer was told.
     pub(crate) told_members: u64,
     /// What the peer was told last of what this node holds.
@@ -165,8 +161,6 @@ impl Link {
             echo: None,
             rtt_ns: None,
             allowed: Allowed::nothing(),
-            covers_own: false,
-            is_covered: false,
             told_members: 0,
             told_stable: None,
             sent: Traffic::default(),

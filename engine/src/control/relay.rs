@@ -14,6 +14,7 @@ use super::link::Role;
 use super::{ControlLoop, LinkKey};
 use crate::host::Host;
 use crate::messages::ToCore;
+use crate::replication::residency::Allowed;
 
 /// A node that is not followed for this long is asked for elsewhere. Longer than a reconnect takes.
 const RELAY_AFTER_MS: u64 = 2_000;
@@ -92,26 +93,45 @@ impl<H: Host> ControlLoop<H> {
         let asked: Vec<LinkKey> = self.relays.asked.keys().copied().collect();
         for key in asked {
             let Some(asked) = self.relays.asked.get(&key) else { continue };
-            if missed.is_empty() {
+            let wanted = self.that_has(key, &missed);
+            if wanted.is_empty() {
                 // Nothing that it comes to hold is of use any more.
                 self.ask_relay(key, &[]);
                 self.relays.forget(key);
-            } else if asked.logs != missed || asked.is_answered && self.has_taken(key, &missed) {
-                self.ask_relay(key, &missed);
+            } else if asked.logs != wanted || asked.is_answered && self.has_taken(key, &wanted) {
+                self.ask_relay(key, &wanted);
             }
         }
-        let is_waiting = |asked: &Asked| asked.is_answered || now < asked.at.plus_ms(RELAY_PATIENCE_MS);
-        if missed.is_empty() || self.relays.asked.values().any(is_waiting) {
+        let is_waiting = |asked: &&Asked| asked.is_answered || now < asked.at.plus_ms(RELAY_PATIENCE_MS);
+        let awaited: Vec<LogId> =
+            self.relays.asked.values().filter(is_waiting).flat_map(|asked| &asked.logs).copied().collect();
+        let rest: Vec<LogId> = missed.iter().copied().filter(|log| !awaited.contains(log)).collect();
+        if rest.is_empty() {
             return;
         }
-        // What a node claims of another one's log is what it may hold itself.
-        let covers = |key: &LinkKey| {
-            self.links.get(key.index).is_some_and(|link| link.covers_own) || planted::is(Fault::PassWithoutCover)
-        };
-        if let Some((key, _)) = followed.iter().find(|(key, _)| !self.relays.asked.contains_key(key) && covers(key)) {
+        let mut unasked = followed.iter().map(|(key, _)| *key).filter(|key| !self.relays.asked.contains_key(key));
+        if let Some(key) = unasked.find(|key| !self.that_has(*key, &rest).is_empty()) {
             reach(Mark::RelayAsked);
-            self.ask_relay(*key, &missed);
+            let wanted = self.that_has(key, &missed);
+            self.ask_relay(key, &wanted);
         }
+    }
+
+    /// Those of these logs that the source of a link can hand on to this node.
+    fn that_has(&self, key: LinkKey, logs: &[LogId]) -> Vec<LogId> {
+        let Some(link) = self.links.get(key.index) else { return Vec::new() };
+        let here = self.facts.residency.here();
+        logs.iter().copied().filter(|log| self.can_hand_on(&link.allowed, here, log.node)).collect()
+    }
+
+    /// Whether who may hold `source` can claim a log of `origin` to who may hold `follower`: a claim means what its source may hold itself. Nothing
+    /// else has ever been in the log than what its origin may hold.
+    pub(super) fn can_hand_on(&self, source: &Allowed, follower: &Allowed, origin: NodeId) -> bool {
+        if source.is_everything() || planted::is(Fault::PassWithoutCover) {
+            return true;
+        }
+        let origin = self.members.get(origin).map(|member| self.facts.residency.policy().of(&member.region));
+        source.covers(&origin.map_or_else(|| follower.clone(), |origin| follower.and(&origin)))
     }
 
     /// Whether every claim over these logs that came over the link has taken effect.

@@ -6,7 +6,6 @@ use net::wire::body::{Logs, Refuse, RefuseCode};
 use net::wire::limits::LOGS_MAX;
 use net::wire::message::Message;
 use wal::marks::{Mark, reach};
-use wal::planted::{self, Fault};
 use wal::retention::{Retention, Verdict};
 
 use super::link::{OUT_BYTES_MAX, Role};
@@ -69,7 +68,7 @@ impl<H: Host> ControlLoop<H> {
                     }
                 }
             }
-            Message::Follow(follow) => {
+            Message::Follow(mut follow) => {
                 let follower =
                     self.link(key).and_then(|link| link.hello()).map(|hello| (hello.node, hello.incarnation));
                 // It may have said more meanwhile, on another connection.
@@ -81,6 +80,11 @@ impl<H: Host> ControlLoop<H> {
                     self.refuse(key, &Refuse::new(RefuseCode::Forgotten, text));
                     return;
                 }
+                let Some(allowed) = self.link(key).map(|link| link.allowed.clone()) else { return };
+                let here = self.facts.residency.here();
+                follow.logs.retain(|wanted| {
+                    self.logs.get(wanted.log).is_some() || self.can_hand_on(here, &allowed, wanted.log.node)
+                });
                 let Some(link) = self.links.get_mut(key.index) else { return };
                 let Role::Serving { sender, .. } = &mut link.role else { return };
                 sender.follow(&self.logs, &follow.logs, follow.credit);
@@ -158,10 +162,8 @@ impl<H: Host> ControlLoop<H> {
                 self.serve.remove(&key);
                 return;
             };
-            // A claim of a pass means what this node may hold: it says nothing of what else the follower may hold.
-            let may_pass = link.is_covered || planted::is(Fault::PassWithoutCover);
             let step = match sender.step(&self.logs) {
-                Step::Idle if may_pass => sender.pass_step(&Held {
+                Step::Idle => sender.pass_step(&Held {
                     logs: &self.logs,
                     old_runs: self.old_runs.left(),
                     known: &self.known,

@@ -173,6 +173,15 @@ impl Allowed {
         allowed
     }
 
+    /// What both have.
+    #[must_use]
+    pub fn and(&self, other: &Allowed) -> Allowed {
+        let prefixes = self.prefixes.iter().chain(&other.prefixes).map(|(prefix, _)| prefix.clone());
+        let both = |key: &[u8]| self.may_hold(key) && other.may_hold(key);
+        let prefixes: BTreeMap<Vec<u8>, bool> = prefixes.map(|prefix| (prefix.clone(), both(&prefix))).collect();
+        Allowed::new(self.others && other.others, prefixes)
+    }
+
     /// Whether that is all keys.
     #[must_use]
     pub fn is_everything(&self) -> bool {
@@ -523,6 +532,8 @@ mod tests {
             }
             let covers = keys.iter().all(|key| one.may_hold(key) || !other.may_hold(key));
             prop_assert_eq!(one.covers(&other), covers);
+            let and = one.and(&other);
+            prop_assert!(keys.iter().all(|key| and.may_hold(key) == (one.may_hold(key) && other.may_hold(key))));
             let lacks = one.lacks_of(&other);
             prop_assert!(lacks.is_none_or(|prefix| other.may_hold(&prefix) && !one.may_hold(&prefix)));
         }

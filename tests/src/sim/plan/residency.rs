@@ -6,7 +6,7 @@ use super::{Plan, REGIONS};
 use crate::sim::workload::Mix;
 
 /// In one world of six one region may not hold the cold keys, nor those that another one keeps to itself; its clients do not ask for them.
-/// In half of those nobody else may hold its own ones, so that no other region may hand anything on to it. From a stream of its own.
+/// In half of those nobody else may hold its own ones. It cannot hand on what the others wrote to each other. From a stream of its own.
 pub(super) fn draw(plan: &mut Plan) {
     let mut random = Random::new(plan.seed ^ 0x4E51_DE2C_0000_0001);
     if random.below(6) > 0 || plan.nodes.len() != REGIONS.len() {
