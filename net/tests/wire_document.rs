@@ -72,6 +72,8 @@ fn the_limits_table_has_the_values_of_the_source() {
         ("WATERMARKS_MAX", limits::WATERMARKS_MAX),
         ("LOGS_MAX", limits::LOGS_MAX),
         ("LEAVES", limits::LEAVES),
+        ("LEAVES_PER_PART", limits::LEAVES_PER_PART),
+        ("PARTS", limits::PARTS),
         ("SUMS_MAX", limits::SUMS_MAX),
         ("INSPECT_LEAVES_MAX", limits::INSPECT_LEAVES_MAX),
         ("REGIONS_MAX", limits::REGIONS_MAX),

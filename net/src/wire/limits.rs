@@ -36,6 +36,10 @@ pub const LOGS_MAX: usize = 2048;
 pub const HOLDERS_MAX: usize = 64;
 /// Into how many sums a `Survey` divides the keys: all values of the upper 16 bits of their hashes.
 pub const LEAVES: usize = 1 << 16;
+/// Leaves of which a `Compare` makes one sum, and how many sums there are then: 8 KiB.
+pub const LEAVES_PER_PART: usize = 64;
+/// See there.
+pub const PARTS: usize = LEAVES / LEAVES_PER_PART;
 /// Sums in one `Sums`.
 pub const SUMS_MAX: usize = 4096;
 /// Leaves that one `Inspect` names.
@@ -84,6 +88,7 @@ const _: () = assert!(WATERMARKS_MAX * 30 + 4 <= CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(LOGS_MAX * 31 + 2 <= CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(WATERMARKS_MAX * 28 + 48 <= CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(SUMS_MAX * 8 + 14 <= CONTROL_BODY_BYTES_MAX && LEAVES.is_multiple_of(SUMS_MAX));
+const _: () = assert!(PARTS * LEAVES_PER_PART == LEAVES && PARTS <= SUMS_MAX);
 const _: () = assert!(INSPECT_LEAVES_MAX * 2 + 12 + REGIONS_MAX * 34 <= CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(MEMBERS_MAX * 47 + 1024 <= CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(REFUSED_MAX * (2 + 64 + 8 + 8 + 2 + 2 + TEXT_BYTES_MAX) + 15 <= CONTROL_BODY_BYTES_MAX);

@@ -58,6 +58,14 @@ codes! {
         Sums = 0x0114,
         /// What it has.
         Entries = 0x0115,
+        /// Asks for the records of some keys.
+        Fetch = 0x0116,
+        /// Asks a node to sum up the values it has, in few sums.
+        Compare = 0x0117,
+        /// An operator asks a node to compare itself with its peers now.
+        Repair = 0x0118,
+        /// What came of it.
+        Repaired = 0x0119,
         /// What the follower holds durably.
         Watermarks = 0x0201,
         /// The follower asks for streams.
@@ -111,7 +119,7 @@ impl Opcode {
         match self {
             Opcode::Records => HEAD_BYTES + RECORDS_PAYLOAD_BYTES_MAX,
             Opcode::Get | Opcode::Increment | Opcode::Scan => KEYED_BODY_BYTES_MAX,
-            Opcode::GetMany | Opcode::Keys | Opcode::Entries => KEYS_BODY_BYTES_MAX,
+            Opcode::GetMany | Opcode::Keys | Opcode::Entries | Opcode::Fetch => KEYS_BODY_BYTES_MAX,
             Opcode::Put | Opcode::Delete => WRITE_BODY_BYTES_MAX,
             Opcode::Value | Opcode::Written => VALUE_BODY_BYTES_MAX,
             _ => CONTROL_BODY_BYTES_MAX,

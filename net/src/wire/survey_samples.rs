@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::body::{Coverage, Covered, Entries, Entry, Inspect, Lookup, Sums, Survey};
+use super::body::{Compare, Coverage, Covered, Entries, Entry, Fetch, Inspect, Lookup, Repair, Repaired, Sums, Survey};
 use super::message::Message;
 use super::samples::{Sample, sample};
 use crate::ids::{Incarnation, LogId, NameError, NodeId, RegionName, Version};
@@ -25,6 +25,7 @@ pub(super) fn samples() -> Result<Vec<Sample>, NameError> {
     let survey = Survey { upto: Version(0x0200_0000), expiry_above: 1_767_225_600_000, regions: regions.clone() };
     let inspect = Inspect { cursor: 0, leaves: vec![0x0102, 0x0304], regions };
     let lookup = Lookup { keys: vec![Bytes::from_static(b"user:1")], regions: Vec::new() };
+    let compare = Compare { upto: survey.upto, expiry_above: survey.expiry_above };
     Ok(vec![
         sample(1, Message::Survey(survey), SURVEY),
         sample(2, Message::Inspect(inspect), INSPECT),
@@ -32,6 +33,10 @@ pub(super) fn samples() -> Result<Vec<Sample>, NameError> {
         sample(1, Message::Coverage(coverage), COVERAGE),
         sample(1, Message::Sums(Sums { more: true, keys: 2, first: 0x0102, sums: vec![3, 0, 4] }), SUMS),
         sample(2, Message::Entries(Entries { more: false, cursor: 0, entries: vec![entry] }), ENTRIES),
+        sample(3, Message::Fetch(Fetch { keys: vec![Bytes::from_static(b"user:1")] }), FETCH),
+        sample(1, Message::Compare(compare), COMPARE),
+        sample(4, Message::Repair(Repair), REPAIR),
+        sample(4, Message::Repaired(Repaired { compared: 2, not_compared: 1, lacking: 3, repaired: 3 }), REPAIRED),
     ])
 }
 
@@ -55,3 +60,14 @@ const ENTRIES: &str = "\
     c7011501000000003500000002000000718899e500000000000000000c982ae8\
     00000000000000000000010000008001000000000100000a00eeffc00100000000000000000807060504030201060075\
     7365723a31";
+const FETCH: &str = "\
+    c7011601000000000a000000030000000f73a09d00000000000000001bb87b35\
+    01000600757365723a31";
+const COMPARE: &str = "\
+    c70117010000000010000000010000008421197500000000000000005a47be02\
+    000000020000000000a8da769b010000";
+const REPAIR: &str = "\
+    c7011801000000000000000004000000000000000000000000000000430ea3a0";
+const REPAIRED: &str = "\
+    c7011901000000001400000004000000f55c971500000000000000007924185f\
+    0200010003000000000000000300000000000000";

@@ -32,8 +32,10 @@ pub const PASS: u16 = 2;
 /// Copies that compaction made, of records that are gone where they stood: some are other nodes' records, which superseded one of
 /// this log.
 pub const COPIES: u16 = 4;
+/// What a `Fetch` asked for: no part of any stream, of any origin.
+pub const REPAIR: u16 = 8;
 /// Flags this version speaks.
-const KNOWN: u16 = PASS | COPIES;
+const KNOWN: u16 = PASS | COPIES | REPAIR;
 
 /// More bytes than one byte of an lz4 block can stand for: each that lengthens a copy stands for at most 255.
 pub const LZ4_RATIO_MAX: usize = 255;
@@ -55,7 +57,7 @@ pub struct RecordsHead {
     pub log: LogId,
     /// The source's core that holds them.
     pub core: CoreIndex,
-    /// [`COPIES`] or [`PASS`]; [`EAGER`] in later versions.
+    /// [`COPIES`], [`PASS`] or [`REPAIR`]; [`EAGER`] in later versions.
     pub flags: u16,
     /// Payload bytes before packing that were sent before.
     pub stream_offset: StreamOffset,
