@@ -582,5 +582,6 @@ fn mesh_settings(config: &Config) -> MeshSettings {
         collects_tombstones: config.collects_tombstones,
         packs: config.compression == Compression::Lz4,
         catch_up_rate: config.catch_up_rate,
+        anti_entropy_ms: Some(u64::from(config.anti_entropy_seconds) * 1_000).filter(|ms| *ms > 0),
     }
 }

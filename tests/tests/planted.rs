@@ -79,6 +79,7 @@ const CAUGHT: &[(Fault, Run)] = &[
     (Fault::HaveItBeforeSync, Seed(1)),
     (Fault::ResidencyIgnored, Seed(1)),
     (Fault::PassWithoutCover, Seed(1)),
+    (Fault::JudgeIgnoresCoverage, Seed(1)),
     (Fault::WatchIgnored, Seed(54)),
     (Fault::CoresNotHeld, Seed(31)),
     (Fault::BatchInSeveralFrames, Seed(323)),
@@ -91,6 +92,10 @@ const BY_SCENARIO: &[(Fault, &str)] = &[
     (Fault::CutAtFirstBadFrame, "damage_to_what_was_durable_is_refused_until_it_is_repaired"),
     (Fault::EntriesNeverExpire, "a_region_that_stays_away_is_gone_from_the_lists"),
     (Fault::WideningKeepsClaims, "a_region_that_is_let_in_gets_what_was_written_before"),
+    (
+        Fault::JudgeIgnoresFloor,
+        "what_was_deleted_and_forgotten_is_not_fetched_from_a_node_that_has_it_again, of repair.rs",
+    ),
 ];
 
 /// What no checker can see yet, and why not.

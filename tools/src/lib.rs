@@ -5,6 +5,7 @@ pub mod conflicts;
 pub mod doctor;
 pub mod lab;
 pub mod members;
+pub mod repair;
 pub mod verify;
 pub mod walbench;
 pub mod walinspect;

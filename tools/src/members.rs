@@ -162,11 +162,15 @@ pub fn change(command: &MemberCommand, out: &mut dyn io::Write) -> Result<(), Me
     }
 }
 
-/// One request and its answer.
 fn ask(addr: SocketAddr, message: &Message) -> Result<Message, String> {
+    ask_within(addr, message, ANSWER_WITHIN)
+}
+
+/// One request and its answer.
+pub(crate) fn ask_within(addr: SocketAddr, message: &Message, within: Duration) -> Result<Message, String> {
     let text = |error: io::Error| error.to_string();
     let mut stream = TcpStream::connect_timeout(&addr, ANSWER_WITHIN).map_err(text)?;
-    stream.set_read_timeout(Some(ANSWER_WITHIN)).map_err(text)?;
+    stream.set_read_timeout(Some(within.max(Duration::from_millis(1)))).map_err(text)?;
     let mut bytes = Vec::new();
     message.encode(RequestId(1), &mut bytes).map_err(|error| error.to_string())?;
     stream.write_all(&bytes).map_err(text)?;

@@ -80,6 +80,10 @@ named! {
         DeadNotCopied = "dead-not-copied",
         /// A record that came again, and that this node holds, was left out.
         CoveredLeftOut = "covered-left-out",
+        /// Two nodes had different sums, and were compared key by key.
+        ComparedByKey = "compared-by-key",
+        /// A node fetched a record that it had lost.
+        LostRecordRepaired = "lost-record-repaired",
         /// A follower lacked what this node may have forgotten.
         FollowerBelowForgotten = "follower-below-forgotten",
         /// A batch was sent without what its follower may not hold.

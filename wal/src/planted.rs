@@ -111,6 +111,10 @@ named! {
         PassWithoutCover = "pass-without-cover",
         /// A node that may hold more than before goes on from where it stood.
         WideningKeepsClaims = "widening-keeps-claims",
+        /// Anti-entropy takes whatever it does not have for lost, also what is on its way.
+        JudgeIgnoresCoverage = "judge-ignores-coverage",
+        /// Anti-entropy fetches what is absent because it was deleted, and that was forgotten.
+        JudgeIgnoresFloor = "judge-ignores-floor",
 
         // ---- transactions
         /// A transaction takes place although a watched key changed.

@@ -182,6 +182,8 @@ pub struct Config {
     pub catch_up_rate: u64,
     /// Which regions may hold which keys.
     pub residency: Policy,
+    /// Seconds between two comparisons with the same peer; 0: none but those that are asked for.
+    pub anti_entropy_seconds: u32,
     /// The least important messages that are logged.
     pub log_level: Level,
     /// One-way delay of what arrives from each address; empty outside the lab.
@@ -268,6 +270,9 @@ impl Config {
             residency: given
                 .parsed(Setting::Residency, |text| Policy::parse(text).map_err(|error| error.to_string()))?
                 .unwrap_or_default(),
+            anti_entropy_seconds: given
+                .parsed(Setting::AntiEntropyInterval, values::seconds)?
+                .unwrap_or(ANTI_ENTROPY_SECONDS),
             log_level: given.parsed(Setting::LogLevel, |text| values::choice(text, LOG_LEVELS))?.unwrap_or(Level::INFO),
             lab_link_delays: lab_link_delays.unwrap_or_default(),
             origins: given.into_origins(),
@@ -313,6 +318,7 @@ impl Config {
             Setting::Compression => word(COMPRESSIONS, self.compression),
             Setting::CatchUpRate => self.catch_up_rate.to_string(),
             Setting::Residency => self.residency.to_string(),
+            Setting::AntiEntropyInterval => self.anti_entropy_seconds.to_string(),
             Setting::LogLevel => word(LOG_LEVELS, self.log_level),
             Setting::LabLinkDelays => {
                 let delay = |(ip, delay): &(IpAddr, Duration)| format!("{ip}={}", delay.as_secs_f64() * 1000.0);
@@ -343,6 +349,9 @@ impl Config {
 
 /// Some seconds of a busy core, some days of a quiet one.
 const WAL_RETAIN_BYTES: u64 = 1 << 30;
+
+/// Equal nodes exchange some 9 KiB for a comparison, others 0.5 MiB: less than 1 kB/s.
+const ANTI_ENTROPY_SECONDS: u32 = 600;
 
 const IO_BACKENDS: &[(&str, IoBackend)] =
     &[("auto", IoBackend::Auto), ("uring", IoBackend::Uring), ("epoll", IoBackend::Epoll)];

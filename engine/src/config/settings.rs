@@ -27,6 +27,7 @@ pub enum Setting {
     Compression,
     CatchUpRate,
     Residency,
+    AntiEntropyInterval,
     LogLevel,
     LabLinkDelays,
 }
@@ -233,6 +234,14 @@ pub const SETTINGS: [Row; 25] = [
         form: "PREFIX=REGION,…;…",
         default: "none",
         help: "Which regions may hold keys that begin with a prefix; other keys may be anywhere. The same on all nodes",
+    },
+    Row {
+        setting: Setting::AntiEntropyInterval,
+        key: "ANTI_ENTROPY_INTERVAL",
+        flag: "anti-entropy-interval",
+        form: "SECONDS",
+        default: "600",
+        help: "How often the node compares itself with each peer and fetches what it lost; 0: only when it is asked",
     },
     Row {
         setting: Setting::LogLevel,

@@ -70,6 +70,15 @@ pub(super) fn rate(text: &str) -> Result<u64, Problem> {
     }
 }
 
+/// The longest interval that is accepted: a week.
+const SECONDS_MAX: u32 = 7 * 24 * 60 * 60;
+
+/// Seconds, 0 for never.
+pub(super) fn seconds(text: &str) -> Result<u32, Problem> {
+    let seconds = text.parse().ok().filter(|seconds| *seconds <= SECONDS_MAX);
+    seconds.ok_or_else(|| format!("write whole seconds such as 600, at most {SECONDS_MAX}, or 0 for never"))
+}
+
 /// A number of bytes below 4 GiB.
 pub(super) fn small_bytes(text: &str) -> Result<u32, Problem> {
     let too_large =

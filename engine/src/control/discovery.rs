@@ -160,6 +160,7 @@ impl<H: Host> ControlLoop<H> {
     pub(super) fn handle_discovery(&mut self, key: LinkKey, request: RequestId, message: Message) {
         let now = self.now();
         let Some(link) = self.link(key) else { return };
+        let is_peer = link.hello().is_some();
         let local = link.remote.ip().is_loopback() || link.remote.ip() == self.mesh.advertise;
         match message {
             Message::FederatedRegister(register) => {
@@ -197,7 +198,25 @@ impl<H: Host> ControlLoop<H> {
                 let text = format!("members are removed at the host of a node; use {}", self.mesh.local);
                 self.answer(key, request, Err(Failed::new(ErrorCode::Unsupported, &text)));
             }
-            Message::Survey(_) | Message::Inspect(_) | Message::Lookup(_) => self.survey(key, request, message),
+            Message::Repair(_) if !local => {
+                let text = format!("a node is repaired from its own host; use {}", self.mesh.local);
+                self.answer(key, request, Err(Failed::new(ErrorCode::Unsupported, &text)));
+            }
+            Message::Survey(_) | Message::Compare(_) | Message::Inspect(_) | Message::Lookup(_) => {
+                self.survey(key, request, message);
+            }
+            Message::Fetch(fetch) if is_peer => self.give_records(key, request, fetch.keys),
+            Message::Repair(_) => self.repair_now(key, request),
+            Message::Coverage(_)
+            | Message::Sums(_)
+            | Message::Entries(_)
+            | Message::Records(_)
+            | Message::Ok(_)
+            | Message::Error(_)
+                if is_peer =>
+            {
+                self.hear_comparison(key, request, message);
+            }
             Message::RemoveMember(remove) => self.remove_member(key, request, remove.node),
             Message::Register(register) => {
                 let outcome = self.federation.register_local(register, now).map_err(|error| error.to_failed());
@@ -245,6 +264,10 @@ impl<H: Host> ControlLoop<H> {
                 clock_offset_ms: offset.map(|offset| offset.ms),
                 clock_uncertainty_ms: offset.map(|offset| offset.uncertainty_ms),
                 clock_alarm: self.skews.is_alarmed(index),
+                comparisons: self.entropy.compared(index).comparisons,
+                keys_lacking: self.entropy.compared(index).lacking,
+                keys_repaired: self.entropy.compared(index).repaired,
+                compared_unix_ms: self.entropy.compared(index).ended_unix_ms,
                 ..PeerStatus::default()
             };
             let (mut sent, mut received) = self.past_traffic.get(&node).copied().unwrap_or_default();

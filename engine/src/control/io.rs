@@ -272,7 +272,7 @@ impl<H: Host> ControlLoop<H> {
                 }
                 Introduction::Pending(since) => {
                     let local_client = matches!(link.role, Role::DiscoveryIn) && link.remote.ip().is_loopback();
-                    let is_waiting = self.surveys.wait_on(key);
+                    let is_waiting = self.surveys.wait_on(key) || self.entropy.wait_on(key);
                     let allowed = HANDSHAKE_MS_MAX + 2 * link.delay_ns / 1_000_000;
                     // A local client of discovery may stay as long as it speaks from time to time.
                     let since = if local_client { link.heard_at.plus_ms(60_000) } else { *since };

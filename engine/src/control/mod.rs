@@ -6,6 +6,7 @@
 mod clocks;
 mod cut;
 mod discovery;
+pub mod entropy;
 mod follow;
 mod handshake;
 mod holders;
@@ -33,6 +34,7 @@ use slab::Slab;
 use wal::Version;
 
 use self::cut::Notes;
+use self::entropy::Entropy;
 use self::holders::BoardState;
 use self::link::{Link, Traffic};
 use self::members::Removal;
@@ -169,6 +171,8 @@ pub struct MeshSettings {
     pub packs: bool,
     /// Bytes of segments a second that are read for one follower; 0: no bound.
     pub catch_up_rate: u64,
+    /// How often the node compares itself with each peer and fetches what it lost, in milliseconds; `None`: only when it is asked.
+    pub anti_entropy_ms: Option<u64>,
 }
 
 /// What the control thread is made of.
@@ -265,6 +269,7 @@ pub struct ControlLoop<H: Host> {
     /// Operators who wait for a removal to be durable.
     removals: Vec<Removal>,
     surveys: Surveys,
+    entropy: Entropy,
     /// Whether this node was removed from the mesh, and the cores know.
     removed: bool,
     /// How far each follower said that it durably holds each own log; outlives its links.
@@ -319,6 +324,7 @@ impl<H: Host> ControlLoop<H> {
             physical,
             time: Time::default(),
             skews: Skews::new(parts.mesh.peers.len()),
+            entropy: Entropy::new(parts.mesh.peers.len()),
             held_back: false,
             ops: OpTable::default(),
             completions: Vec::new(),
@@ -500,6 +506,7 @@ impl<H: Host> ControlLoop<H> {
         self.persist_members();
         self.persist_watermarks();
         self.advance_cut();
+        self.compare_with_peers();
         self.keep_links();
         self.send_all();
         self.ops.resubmit(&mut self.io);

@@ -48,6 +48,18 @@ pub struct PeerStatus {
     pub acknowledged: u64,
     /// The highest version of the peer's logs that this node holds.
     pub held: u64,
+    /// Comparisons of this node with the peer that came to their end.
+    #[serde(default)]
+    pub comparisons: u64,
+    /// Keys that they showed this node had lost.
+    #[serde(default)]
+    pub keys_lacking: u64,
+    /// Those that it fetched from the peer.
+    #[serde(default)]
+    pub keys_repaired: u64,
+    /// When the last of them ended, in milliseconds since 1970; 0 before the first one.
+    #[serde(default)]
+    pub compared_unix_ms: u64,
     /// Bytes of records sent to the peer, as they went over the wire, with the heads of their messages.
     pub sent_records_bytes: u64,
     /// Bytes of the same records before they were packed, without those heads.

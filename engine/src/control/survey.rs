@@ -1,11 +1,14 @@
-//! Comparisons of this node with others, on behalf of an operator: the cores say what they have, this thread puts it together.
+//! Comparisons of this node with others, on behalf of an operator, of a peer, or of itself: the cores say what they have, this thread puts it
+//! together.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use net::ids::{NodeId, RegionName, RequestId};
-use net::wire::body::{Coverage, Covered, Entries, Entry, ErrorCode, Failed, Inspect, Sums};
+use net::ids::{CoreIndex, NodeId, RegionName, RequestId, StreamOffset};
+use net::wire::body::{
+    Compression, Coverage, Covered, Entries, Entry, ErrorCode, Failed, Inspect, RecordsHead, Sums, records,
+};
 use net::wire::limits::{CONTROL_BODY_BYTES_MAX, SUMS_MAX, WATERMARKS_MAX};
 use net::wire::message::Message;
 
@@ -23,22 +26,37 @@ const SURVEYS_MAX: usize = 4;
 /// The core's bits of a cursor stand above those of the position.
 const POSITION_BITS: u32 = 48;
 
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// The other end of a link.
+    Link(LinkKey, RequestId),
+    /// This node, for the comparison with this number.
+    Myself(u64),
+}
+
 /// A request that cores work on.
 #[derive(Debug)]
 struct Asked {
-    link: LinkKey,
-    request: RequestId,
+    asker: Asker,
     /// Cores that have not answered.
     waits_for: usize,
     gathered: Gathered,
 }
 
+/// What cores found so far.
 #[derive(Debug)]
-enum Gathered {
+pub(super) enum Gathered {
+    /// Sums of all cores.
     Sums(Digest),
+    /// The same; of parts is told.
+    Parts(Digest),
     /// Of this core, which is the only one that was asked.
     Piece(u16),
-    Entries(Vec<Entry>),
+    /// What is there, and of which keys that is unclear.
+    Entries(Vec<Entry>, Vec<Bytes>),
+    /// Records of this core.
+    Records(u16, Vec<Bytes>),
 }
 
 /// The requests that cores work on, by ticket.
@@ -48,10 +66,18 @@ pub(super) struct Surveys {
     asked: BTreeMap<u64, Asked>,
 }
 
+/// What who comes beyond them is told.
+const FULL: &str = "this node is compared with others as often as it can be at once; try again later";
+
 impl Surveys {
+    /// Whether others ask for as much as this node does at once.
+    fn are_full(&self) -> bool {
+        self.asked.values().filter(|asked| matches!(asked.asker, Asker::Link(..))).count() >= SURVEYS_MAX
+    }
+
     /// Whether somebody waits for an answer on this link.
     pub(super) fn wait_on(&self, link: LinkKey) -> bool {
-        self.asked.values().any(|asked| asked.link == link)
+        self.asked.values().any(|asked| matches!(asked.asker, Asker::Link(key, _) if key == link))
     }
 }
 
@@ -72,17 +98,22 @@ impl<H: Host> ControlLoop<H> {
         if self.stop.asked || self.failed.is_some() {
             return self.answer(key, request, failed(ErrorCode::NotReady, "this node stops"));
         }
-        if self.surveys.asked.len() >= SURVEYS_MAX {
-            let text = "this node is compared with others as often as it can be at once; try again later";
-            return self.answer(key, request, failed(ErrorCode::Full, text));
+        if self.surveys.are_full() {
+            return self.answer(key, request, failed(ErrorCode::Full, FULL));
         }
+        let asker = Asker::Link(key, request);
         match message {
             Message::Survey(survey) => {
                 self.say_coverage(key, request);
                 let shown = self.shown_to(key, &survey.regions);
                 let counting = Counting { upto: from_wire(survey.upto), expiry_above: survey.expiry_above };
-                let tasks = (0..self.facts.cores).map(|core| (core, SurveyTask::Sum(counting))).collect();
-                self.ask_cores(key, request, Gathered::Sums(Digest::default()), &shown, tasks);
+                self.sum_up(asker, Gathered::Sums(Digest::default()), &shown, counting);
+            }
+            Message::Compare(compare) => {
+                self.say_coverage(key, request);
+                let shown = self.shown_to_peer(key);
+                let counting = Counting { upto: from_wire(compare.upto), expiry_above: compare.expiry_above };
+                self.sum_up(asker, Gathered::Parts(Digest::default()), &shown, counting);
             }
             Message::Inspect(Inspect { cursor, leaves, regions }) => {
                 let core = u16::try_from(cursor >> POSITION_BITS).unwrap_or(u16::MAX);
@@ -92,22 +123,13 @@ impl<H: Host> ControlLoop<H> {
                 if cursor == 0 {
                     self.say_coverage(key, request);
                 }
-                let from = ScanPosition(cursor & ((1 << POSITION_BITS) - 1));
-                let leaves = Arc::new(LeafSet::new(&leaves));
                 let shown = self.shown_to(key, &regions);
-                let tasks = vec![(core, SurveyTask::Inspect { leaves, from })];
-                self.ask_cores(key, request, Gathered::Piece(core), &shown, tasks);
+                self.inspect(asker, cursor, &shown, Arc::new(LeafSet::new(&leaves)));
             }
             Message::Lookup(lookup) => {
                 self.say_coverage(key, request);
                 let shown = self.shown_to(key, &lookup.regions);
-                let mut by_core: BTreeMap<u16, Vec<Bytes>> = BTreeMap::new();
-                for wanted in lookup.keys.into_iter().filter(|wanted| shown.may_hold(wanted)) {
-                    let core = self.core_state.core_of(&wanted);
-                    by_core.entry(core).or_default().push(wanted);
-                }
-                let tasks = by_core.into_iter().map(|(core, keys)| (core, SurveyTask::Lookup { keys })).collect();
-                self.ask_cores(key, request, Gathered::Entries(Vec::new()), &shown, tasks);
+                self.look_up(asker, &shown, lookup.keys);
             }
             _ => {}
         }
@@ -137,15 +159,60 @@ impl<H: Host> ControlLoop<H> {
         })
     }
 
-    fn ask_cores(
-        &mut self,
-        link: LinkKey,
-        request: RequestId,
-        gathered: Gathered,
-        shown: &Arc<Allowed>,
-        tasks: Vec<(u16, SurveyTask)>,
-    ) {
-        let asked = Asked { link, request, waits_for: tasks.len(), gathered };
+    /// What this node and a peer may both hold.
+    pub(super) fn shown_to_peer(&mut self, key: LinkKey) -> Arc<Allowed> {
+        let region = self.link(key).and_then(|link| link.hello()).map(|hello| hello.region.clone());
+        let policy = self.facts.residency.policy();
+        Arc::new(region.map_or_else(|| policy.of_any(), |region| policy.of_all([&region, &self.region])))
+    }
+
+    /// A peer asks for records that it lost. Those of one core are given at a time; it asks again for the rest.
+    pub(super) fn give_records(&mut self, key: LinkKey, request: RequestId, keys: Vec<Bytes>) {
+        let Some(hello) = self.link(key).and_then(|link| link.hello()).cloned() else { return };
+        if !self.is_peer(key, &hello) {
+            let text = "records are given to peers only";
+            return self.answer(key, request, Err(Failed::new(ErrorCode::Unsupported, text)));
+        }
+        if self.stop.asked || self.failed.is_some() {
+            return self.answer(key, request, Err(Failed::new(ErrorCode::NotReady, "this node stops")));
+        }
+        if self.surveys.are_full() {
+            return self.answer(key, request, Err(Failed::new(ErrorCode::Full, FULL)));
+        }
+        let shown = self.shown_to_peer(key);
+        let keys: Vec<Bytes> = keys.into_iter().filter(|key| shown.may_hold(key)).collect();
+        let Some(core) = keys.first().map(|first| self.core_state.core_of(first)) else {
+            return self.answer(key, request, Ok(()));
+        };
+        let keys = keys.into_iter().filter(|key| self.core_state.core_of(key) == core).collect();
+        let gathered = Gathered::Records(core, Vec::new());
+        self.ask_cores(Asker::Link(key, request), gathered, &shown, vec![(core, SurveyTask::Fetch { keys })]);
+    }
+
+    pub(super) fn sum_up(&mut self, asker: Asker, gathered: Gathered, shown: &Arc<Allowed>, counting: Counting) {
+        let tasks = (0..self.facts.cores).map(|core| (core, SurveyTask::Sum(counting))).collect();
+        self.ask_cores(asker, gathered, shown, tasks);
+    }
+
+    /// Has one core look at leaves, from where the cursor says.
+    pub(super) fn inspect(&mut self, asker: Asker, cursor: u64, shown: &Arc<Allowed>, leaves: Arc<LeafSet>) {
+        let core = u16::try_from(cursor >> POSITION_BITS).unwrap_or(u16::MAX);
+        let from = ScanPosition(cursor & ((1 << POSITION_BITS) - 1));
+        self.ask_cores(asker, Gathered::Piece(core), shown, vec![(core, SurveyTask::Inspect { leaves, from })]);
+    }
+
+    pub(super) fn look_up(&mut self, asker: Asker, shown: &Arc<Allowed>, keys: Vec<Bytes>) {
+        let mut by_core: BTreeMap<u16, Vec<Bytes>> = BTreeMap::new();
+        for wanted in keys.into_iter().filter(|wanted| shown.may_hold(wanted)) {
+            let core = self.core_state.core_of(&wanted);
+            by_core.entry(core).or_default().push(wanted);
+        }
+        let tasks = by_core.into_iter().map(|(core, keys)| (core, SurveyTask::Lookup { keys })).collect();
+        self.ask_cores(asker, Gathered::Entries(Vec::new(), Vec::new()), shown, tasks);
+    }
+
+    fn ask_cores(&mut self, asker: Asker, gathered: Gathered, shown: &Arc<Allowed>, tasks: Vec<(u16, SurveyTask)>) {
+        let asked = Asked { asker, waits_for: tasks.len(), gathered };
         if tasks.is_empty() {
             return self.say_found(asked, None);
         }
@@ -162,16 +229,20 @@ impl<H: Host> ControlLoop<H> {
         let Some(asked) = self.surveys.asked.get_mut(&ticket) else { return };
         let mut next = None;
         match (&mut asked.gathered, found) {
-            (Gathered::Sums(digest), SurveyFound::Sums(found)) => digest.merge(&found),
-            (Gathered::Entries(entries), SurveyFound::Entries { entries: found, .. }) => entries.extend(found),
-            (Gathered::Piece(core), SurveyFound::Entries { entries, next: position }) => {
+            (Gathered::Sums(digest) | Gathered::Parts(digest), SurveyFound::Sums(found)) => digest.merge(&found),
+            (Gathered::Entries(entries, all_unclear), SurveyFound::Entries { entries: found, unclear, .. }) => {
+                entries.extend(found);
+                all_unclear.extend(unclear);
+            }
+            (Gathered::Records(_, records), SurveyFound::Records(found)) => records.extend(found),
+            (Gathered::Piece(core), SurveyFound::Entries { entries, next: position, .. }) => {
                 next = match position {
                     Some(position) => Some((u64::from(*core) << POSITION_BITS) | position.0),
                     None => Some(u64::from(*core) + 1)
                         .filter(|core| *core < u64::from(self.facts.cores))
                         .map(|core| core << POSITION_BITS),
                 };
-                asked.gathered = Gathered::Entries(entries);
+                asked.gathered = Gathered::Entries(entries, Vec::new());
             }
             _ => {}
         }
@@ -184,26 +255,59 @@ impl<H: Host> ControlLoop<H> {
     }
 
     fn say_found(&mut self, asked: Asked, next: Option<u64>) {
-        let Some(link) = self.link(asked.link) else { return };
+        let (key, request) = match asked.asker {
+            Asker::Link(key, request) => (key, request),
+            Asker::Myself(comparison) => return self.found_here(comparison, asked.gathered, next),
+        };
+        if let Gathered::Records(core, records) = asked.gathered {
+            return self.send_repair(key, request, core, records);
+        }
+        let Some(link) = self.link(key) else { return };
         match asked.gathered {
+            Gathered::Parts(digest) => {
+                let sums = Sums { more: false, keys: digest.keys(), first: 0, sums: digest.parts() };
+                link.push(&Message::Sums(sums), request);
+            }
             Gathered::Sums(digest) => {
                 let (parts, keys) = (digest.sums().chunks(SUMS_MAX), digest.keys());
                 let last = parts.len() - 1;
                 for (at, sums) in parts.enumerate() {
                     let first = u16::try_from(at * SUMS_MAX).unwrap_or(u16::MAX);
                     let sums = Sums { more: at < last, keys, first, sums: sums.to_vec() };
-                    link.push(&Message::Sums(sums), asked.request);
+                    link.push(&Message::Sums(sums), request);
                 }
             }
-            Gathered::Entries(entries) => {
+            Gathered::Entries(entries, _) => {
                 let mut parts = split(entries).into_iter().peekable();
                 while let Some(entries) = parts.next() {
                     let more = parts.peek().is_some();
                     let entries = Entries { more, cursor: next.unwrap_or(0), entries };
-                    link.push(&Message::Entries(entries), asked.request);
+                    link.push(&Message::Entries(entries), request);
                 }
             }
-            Gathered::Piece(_) => {}
+            Gathered::Piece(_) | Gathered::Records(..) => {}
+        }
+    }
+
+    /// Sends records as they lie here, by which nothing is claimed.
+    fn send_repair(&mut self, key: LinkKey, request: RequestId, core: u16, records: Vec<Bytes>) {
+        if records.is_empty() {
+            return self.answer(key, request, Ok(()));
+        }
+        let raw_bytes = records.iter().map(Bytes::len).sum::<usize>();
+        let head = RecordsHead {
+            log: self.logs.current().id,
+            core: CoreIndex(core),
+            flags: records::REPAIR,
+            stream_offset: StreamOffset(0),
+            count: u32::try_from(records.len()).unwrap_or(u32::MAX),
+            raw_bytes: u32::try_from(raw_bytes).unwrap_or(u32::MAX),
+            compression: Compression::None,
+        };
+        let Some(link) = self.link(key) else { return };
+        match head.encode_frame_head(request, raw_bytes) {
+            Ok(bytes) => link.push_records(bytes, records, head.raw_bytes),
+            Err(error) => tracing::error!(%error, "records that a peer lost could not be sent to it"),
         }
     }
 
@@ -214,19 +318,24 @@ impl<H: Host> ControlLoop<H> {
         }
     }
 
-    /// What this node holds of every log that it knows. A log for which there is no room counts as not held.
-    fn coverage(&self) -> Coverage {
+    /// What this node holds of every log that it knows.
+    pub(super) fn covered(&self) -> impl Iterator<Item = Covered> {
         let own = self.logs.logs.iter().rev().map(|log| Covered {
             log: log.id,
             first: to_wire(log.first),
             upto: to_wire(log.end.unwrap_or_else(|| log.complete())),
         });
         let others = self.known.firsts().map(|(log, first)| Covered { log, first, upto: self.watermarks.version(log) });
+        own.chain(others)
+    }
+
+    /// The same for others. A log for which there is no room counts as not held.
+    fn coverage(&self) -> Coverage {
         Coverage {
             node: NodeId(self.facts.node.0),
             region: self.region.clone(),
             physical_ms: self.time.unix_ms,
-            logs: own.chain(others).take(WATERMARKS_MAX).collect(),
+            logs: self.covered().take(WATERMARKS_MAX).collect(),
         }
     }
 }

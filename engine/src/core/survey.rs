@@ -10,7 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use net::reactor::Mono;
 use net::wire::body::Entry;
-use wal::Lsn;
+use net::wire::limits::RECORDS_BATCH_BYTES;
+use wal::{Lsn, RecordView};
 
 use super::CoreLoop;
 use crate::host::Host;
@@ -51,12 +52,14 @@ enum Work {
     Sum { counting: Counting, from: ScanPosition, digest: Digest },
     Inspect { leaves: Arc<LeafSet>, from: ScanPosition, visited: usize, found: Found },
     Lookup { keys: Vec<Bytes>, found: Found },
+    Fetch { keys: Vec<Bytes>, records: Vec<Bytes>, bytes: usize },
 }
 
 #[derive(Debug, Default)]
 struct Found {
     entries: Vec<Entry>,
     bytes: usize,
+    unclear: Vec<Bytes>,
 }
 
 impl Found {
@@ -103,6 +106,7 @@ impl<H: Host> CoreLoop<H> {
             SurveyTask::Sum(counting) => Work::Sum { counting, from: ScanPosition(0), digest: Digest::default() },
             SurveyTask::Inspect { leaves, from } => Work::Inspect { leaves, from, visited: 0, found: Found::default() },
             SurveyTask::Lookup { keys } => Work::Lookup { keys, found: Found::default() },
+            SurveyTask::Fetch { keys } => Work::Fetch { keys, records: Vec::new(), bytes: 0 },
         };
         self.surveys.running.push_back(Running { ticket, work, shown });
     }
@@ -156,22 +160,53 @@ impl<H: Host> CoreLoop<H> {
                 })?;
                 *from = next.unwrap_or(ScanPosition::END);
                 let ends = next.is_none() || found.bytes >= ANSWER_BYTES || *visited >= ANSWER_VISITS;
-                Ok(ends.then(|| SurveyFound::Entries { entries: std::mem::take(&mut found.entries), next }))
+                Ok(ends.then(|| {
+                    let entries = std::mem::take(&mut found.entries);
+                    SurveyFound::Entries { entries, next, unclear: Vec::new() }
+                }))
             }
             Work::Lookup { keys, found } => {
                 let secret = self.shard.identity().secret;
                 for _ in 0..KEYS_PER_TICK {
                     let Some(key) = keys.last() else { break };
-                    match self.shard.look_up(secret.hash(key), key, entry) {
-                        Ok(entry) => entry.into_iter().for_each(|entry| found.push(entry)),
-                        // As if it were not there, like in a walk.
-                        Err(WriteError::Unreadable) => {}
+                    let hash = secret.hash(key);
+                    let is_held_back = self.shard.holds_back(hash);
+                    match self.shard.look_up(hash, key, entry) {
+                        Ok(entry) => {
+                            entry.into_iter().for_each(|entry| found.push(entry));
+                            found.unclear.extend(is_held_back.then(|| key.clone()));
+                        }
+                        // For others as if it were not there, like in a walk.
+                        Err(WriteError::Unreadable) => found.unclear.push(key.clone()),
                         Err(error) => return Err(error),
                     }
                     keys.pop();
                 }
-                let ends = keys.is_empty();
-                Ok(ends.then(|| SurveyFound::Entries { entries: std::mem::take(&mut found.entries), next: None }))
+                Ok(keys.is_empty().then(|| {
+                    let Found { entries, unclear, .. } = std::mem::take(found);
+                    SurveyFound::Entries { entries, next: None, unclear }
+                }))
+            }
+            Work::Fetch { keys, records, bytes } => {
+                let secret = self.shard.identity().secret;
+                for _ in 0..KEYS_PER_TICK {
+                    let Some(key) = keys.last() else { break };
+                    let padded = |record: &RecordView<'_>| {
+                        let mut padded = record.bytes.to_vec();
+                        padded.resize(record.padded_len(), 0);
+                        Bytes::from(padded)
+                    };
+                    match self.shard.look_up(secret.hash(key), key, padded) {
+                        Ok(record) => records.extend(record.inspect(|record| *bytes += record.len())),
+                        Err(WriteError::Unreadable) => {}
+                        Err(error) => return Err(error),
+                    }
+                    keys.pop();
+                    if *bytes >= RECORDS_BATCH_BYTES {
+                        keys.clear();
+                    }
+                }
+                Ok(keys.is_empty().then(|| SurveyFound::Records(std::mem::take(records))))
             }
         }
     }

@@ -178,6 +178,20 @@ pub const PEER_METRICS: &[Metric<PeerStatus>] = &[
         |peer| peer.unacknowledged_bytes,
     ),
     gauge("peer_unacknowledged_records", "How many records those are.", |peer| peer.unacknowledged_records),
+    counter("anti_entropy_comparisons", "Comparisons of this node with the peer that came to their end.", |peer| {
+        peer.comparisons
+    }),
+    counter(
+        "anti_entropy_keys_lacking",
+        "Keys that the peer had and this node had lost, although it had said that it holds them.",
+        |peer| peer.keys_lacking,
+    ),
+    counter("anti_entropy_keys_repaired", "Those that it fetched from the peer.", |peer| peer.keys_repaired),
+    gauge(
+        "anti_entropy_ended_timestamp_seconds",
+        "When the last comparison with the peer ended, in seconds since 1970; 0 before the first one.",
+        |peer| peer.compared_unix_ms / 1_000,
+    ),
     counter(
         "peer_sent_records_bytes",
         "Bytes of records sent to the peer, as on the wire: packed where that gains, with the heads of their messages.",

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use net::ids::{LogId, NodeId, Version};
 use net::wire::body::{Coverage, Covered, Entry};
+use wal::planted::{self, Fault};
 
 /// What expires within this time of the latest clock counts as expired: it may be so at one node and not yet at another.
 const EXPIRY_SLACK_MS: u64 = 2_000;
@@ -16,6 +17,8 @@ const EXPIRY_SLACK_MS: u64 = 2_000;
 pub struct Held {
     /// By node, in order: where a log begins, and up to where it is held.
     logs: BTreeMap<NodeId, Vec<(Version, Version)>>,
+    /// Whose record was whole when its present run began, and where that is: this node, if it judges itself.
+    own: Option<(NodeId, Version)>,
     physical_ms: u64,
 }
 
@@ -23,12 +26,23 @@ impl Held {
     /// What `coverage` says.
     #[must_use]
     pub fn of(coverage: &Coverage) -> Held {
+        Held::of_logs(coverage.logs.iter().copied(), coverage.physical_ms)
+    }
+
+    fn of_logs(covered: impl Iterator<Item = Covered>, physical_ms: u64) -> Held {
         let mut logs: BTreeMap<NodeId, Vec<(Version, Version)>> = BTreeMap::new();
-        for covered in &coverage.logs {
+        for covered in covered {
             logs.entry(covered.log.node).or_default().push((covered.first, covered.upto));
         }
         logs.values_mut().for_each(|logs| logs.sort_unstable());
-        Held { logs, physical_ms: coverage.physical_ms }
+        Held { logs, own: None, physical_ms }
+    }
+
+    /// What the node `own`, whose present run began at `began`, holds of these logs by its own account. Whatever it wrote in earlier runs it
+    /// had: what is not here any more was lost with a part of its disk, also where its logs seem to end earlier by now.
+    #[must_use]
+    pub fn by(own: NodeId, began: Version, covered: impl Iterator<Item = Covered>, physical_ms: u64) -> Held {
+        Held { own: Some((own, began)), ..Held::of_logs(covered, physical_ms) }
     }
 
     /// Whether a record of `origin` is covered, and old enough not to be held back from readers.
@@ -36,9 +50,14 @@ impl Held {
     pub fn covers(&self, origin: NodeId, version: Version) -> bool {
         let Some(logs) = self.logs.get(&origin) else { return false };
         let after = logs.partition_point(|(first, _)| *first <= version);
-        // Logs are listed until everybody has them: below the first one everything is held.
-        let covered = after.checked_sub(1).is_none_or(|at| version <= logs[at].1);
-        covered && wal::Version(version.0).unix_ms() <= self.physical_ms
+        let covered = match after.checked_sub(1) {
+            Some(at) => version <= logs[at].1,
+            // A log that is not listed any more holds nothing that counts but what stands in later ones: the first claim over those
+            // waited for it.
+            None => logs.first().is_some_and(|(first, upto)| upto >= first),
+        };
+        let is_own = self.own.is_some_and(|(own, began)| own == origin && version < began);
+        (covered || is_own) && wal::Version(version.0).unix_ms() <= self.physical_ms
     }
 }
 
@@ -97,24 +116,58 @@ pub enum Outcome {
 #[must_use]
 pub fn settle(wanted: &Entry, held: &[Held], found: &[Option<Entry>]) -> Outcome {
     let now_ms = held.iter().map(|held| held.physical_ms).max().unwrap_or(0) + EXPIRY_SLACK_MS;
-    let is_value = |entry: &Entry| !entry.is_tombstone && (entry.expiry == 0 || entry.expiry > now_ms);
-    if !found.iter().flatten().any(is_value) {
+    if !found.iter().flatten().any(|entry| is_value(entry, now_ms)) {
         return Outcome::Settled;
     }
     let (mut lacking, mut waiting) = (BTreeSet::new(), BTreeSet::new());
     for (node, (held, entry)) in held.iter().zip(found).enumerate() {
-        let has_it = entry.as_ref().is_some_and(|entry| identity(entry) >= identity(wanted));
-        let nothing_either = !is_value(wanted) && !entry.as_ref().is_some_and(is_value);
-        if has_it || nothing_either {
-            continue;
+        match stands(wanted, held, entry.as_ref(), now_ms) {
+            Standing::HasIt => {}
+            Standing::Lacks => drop(lacking.insert(node)),
+            Standing::MayStillGetIt => drop(waiting.insert(node)),
         }
-        if held.covers(wanted.origin, wanted.version) { &mut lacking } else { &mut waiting }.insert(node);
     }
     match (lacking.is_empty(), waiting.is_empty()) {
         (false, _) => Outcome::Lacking(lacking),
         (true, false) => Outcome::OnItsWay(waiting),
         (true, true) => Outcome::Settled,
     }
+}
+
+/// How a node stands to a record that another one has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It has that, or something newer; or neither of them has a value.
+    HasIt,
+    /// It holds the log of the record up to there, and does not have it.
+    Lacks,
+    /// It may still get it.
+    MayStillGetIt,
+}
+
+fn is_value(entry: &Entry, now_ms: u64) -> bool {
+    !entry.is_tombstone && (entry.expiry == 0 || entry.expiry > now_ms)
+}
+
+fn stands(wanted: &Entry, held: &Held, found: Option<&Entry>, now_ms: u64) -> Standing {
+    let has_it = found.is_some_and(|entry| identity(entry) >= identity(wanted));
+    let nothing_either = !is_value(wanted, now_ms) && !found.is_some_and(|entry| is_value(entry, now_ms));
+    if has_it || nothing_either {
+        Standing::HasIt
+    } else if held.covers(wanted.origin, wanted.version) || planted::is(Fault::JudgeIgnoresCoverage) {
+        Standing::Lacks
+    } else {
+        Standing::MayStillGetIt
+    }
+}
+
+/// Whether a node lost `theirs`, which another one has: `held` is what it held before it looked and found `found`, `forgotten` up to
+/// where it may have forgotten by now what was deleted, or had expired. Nothing up to there is lacking: that it is absent means that it was
+/// deleted.
+#[must_use]
+pub fn is_lost(theirs: &Entry, held: &Held, found: Option<&Entry>, forgotten: Version) -> bool {
+    let may_be_deleted = theirs.version <= forgotten && !planted::is(Fault::JudgeIgnoresFloor);
+    !may_be_deleted && stands(theirs, held, found, held.physical_ms + EXPIRY_SLACK_MS) == Standing::Lacks
 }
 
 #[cfg(test)]
@@ -206,6 +259,36 @@ mod tests {
         assert_eq!(settle(tombstone(500), Some(entry(400, 1))), Outcome::Lacking(nodes(&[1])), "a value came back");
         assert_eq!(settle(expiring(NOW_MS), Some(entry(400, 1))), Outcome::Lacking(nodes(&[1])));
         assert_eq!(settle(tombstone(950), Some(entry(400, 1))), Outcome::OnItsWay(nodes(&[1])));
+    }
+
+    #[test]
+    fn what_a_node_lost_is_what_it_holds_by_its_own_account_and_has_not_unless_it_may_be_deleted() {
+        let held = held(&[(NYC, 100, 500)]);
+        let lost = |theirs: &Entry, found: Option<&Entry>, forgotten| is_lost(theirs, &held, found, at(forgotten));
+        let theirs = entry(400, 1);
+        assert!(lost(&theirs, None, 399) && lost(&theirs, Some(&entry(300, 1)), 0));
+        assert!(!lost(&theirs, None, 400), "deleted, and forgotten");
+        assert!(!lost(&theirs, Some(&entry(400, 1)), 0) && !lost(&theirs, Some(&tombstone(450)), 0));
+        assert!(lost(&theirs, Some(&entry(400, 0)), 0), "one version, two records: the order decides");
+        assert!(!lost(&entry(400, 0), Some(&entry(400, 1)), 0), "and it decides for one side only");
+        assert!(!lost(&entry(501, 1), None, 0), "on its way");
+        assert!(!lost(&tombstone(400), None, 0), "nothing either way");
+        assert!(lost(&tombstone(400), Some(&entry(300, 1)), 0), "a value that is deleted elsewhere");
+        assert!(!lost(&Entry { expiry: NOW_MS + 1_000, ..entry(400, 1) }, None, 0), "as good as expired");
+    }
+
+    #[test]
+    fn what_a_node_wrote_in_earlier_runs_it_had_and_what_nobody_claimed_is_not_covered() {
+        let logs = coverage(&[(NYC, 100, 300), (NYC, 500, 700)]).logs;
+        let own = Held::by(NYC, at(500), logs.iter().copied(), NOW_MS);
+        for (ms, covered) in [(50, true), (300, true), (400, true), (500, true), (701, false)] {
+            assert_eq!(own.covers(NYC, at(ms)), covered, "{ms}");
+        }
+        assert!(
+            !Held::by(SFO, at(500), logs.iter().copied(), NOW_MS).covers(NYC, at(400)),
+            "of others there may be more"
+        );
+        assert!(!held(&[(NYC, 100, 99)]).covers(NYC, at(50)), "the first claim has not come yet");
     }
 
     #[test]

@@ -5,10 +5,13 @@
 //! and [`cut`] up to where all of them hold everything.
 //!
 //! A node streams its own logs, current and retired, and only it does. What it holds of other nodes' logs, which it [knows](known),
-//! it hands on in a [`pass`] to a follower that cannot reach them. What two nodes have is compared by a [`survey`].
+//! it hands on in a [`pass`] to a follower that cannot reach them. What two nodes have is summed up by a [`survey`]
+//! and [compared](compare); [`entropy`] does that without being asked, and [`repair`] takes in what was lacking.
 
 pub mod brevity;
+pub mod compare;
 pub mod cut;
+pub mod entropy;
 pub mod holders;
 pub mod known;
 pub mod lag;
@@ -17,6 +20,7 @@ pub mod members;
 pub mod pace;
 pub mod pass;
 pub mod receive;
+mod repair;
 pub mod residency;
 pub mod send;
 pub mod survey;

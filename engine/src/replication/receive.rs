@@ -155,9 +155,9 @@ impl Cores {
     }
 
     /// Judges a record of `log` that verified. What is refused here would make every later start fail, or end the node.
-    fn accept(&self, head: &RecordsHead, index: u32, record: &RecordView<'_>) -> Result<(), StreamError> {
+    pub(super) fn accept(&self, head: &RecordsHead, index: u32, record: &RecordView<'_>) -> Result<(), StreamError> {
         let log = head.log;
-        let of_any_origin = head.flags & (records::COPIES | records::PASS) != 0;
+        let of_any_origin = head.flags & (records::COPIES | records::PASS | records::REPAIR) != 0;
         if record.origin.0 != log.node.0 && !of_any_origin && !planted::is(Fault::NoOriginFilter) {
             return Err(StreamError::ForeignOrigin { log, origin: record.origin.0 });
         }
@@ -186,6 +186,13 @@ impl Cores {
             }
             Ok(_) => Ok(()),
         }
+    }
+
+    /// The number of the next hand-over to a core.
+    pub(super) fn hand_over(&mut self, core: u16) -> u64 {
+        let track = &mut self.tracks[usize::from(core)];
+        track.sent += 1;
+        track.sent
     }
 
     /// A core answered a batch.
@@ -298,7 +305,7 @@ impl Receiver {
         if self.received >= self.granted {
             return Err(StreamError::Flooded);
         }
-        if !self.logs.contains_key(&head.log) {
+        if !self.logs.contains_key(&head.log) || head.flags & records::REPAIR != 0 {
             return Err(StreamError::NotAsked(head.log));
         }
         // Behind the checks above: nobody makes this node unpack more than it asked for.
@@ -343,11 +350,10 @@ impl Receiver {
             if records.is_empty() {
                 continue;
             }
-            let track = &mut cores.tracks[usize::from(core)];
-            track.sent += 1;
-            self.last[usize::from(core)] = Some(track.sent);
-            requirements.push(Requirement { core, sequence: track.sent, staged: None });
-            parts.push(Part { core, sequence: track.sent, records });
+            let sequence = cores.hand_over(core);
+            self.last[usize::from(core)] = Some(sequence);
+            requirements.push(Requirement { core, sequence, staged: None });
+            parts.push(Part { core, sequence, records });
         }
         self.waiting.push_back(Waiting::Batch { requirements, end: self.received });
         Ok(parts)

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use net::ids::NodeId;
 use net::wire::body::Entry;
-use net::wire::limits::LEAVES;
+use net::wire::limits::{LEAVES, LEAVES_PER_PART};
 use wal::{RecordOp, RecordView, Version};
 
 use super::to_wire;
@@ -35,6 +35,11 @@ pub enum SurveyTask {
         /// All of them are the core's.
         keys: Vec<Bytes>,
     },
+    /// The records of these keys, up to the size of a batch.
+    Fetch {
+        /// All of them are the core's.
+        keys: Vec<Bytes>,
+    },
 }
 
 /// What a core answers; all of it is durable there.
@@ -48,7 +53,11 @@ pub enum SurveyFound {
         entries: Vec<Entry>,
         /// `None` at the end.
         next: Option<ScanPosition>,
+        /// Keys that were asked for and of which this cannot be said: what is there cannot be read at present, or is not shown yet.
+        unclear: Vec<Bytes>,
     },
+    /// Whole records, each padded.
+    Records(Vec<Bytes>),
 }
 
 /// Which values count in a sum. Two nodes that are compared count the same, whatever their clocks say.
@@ -107,6 +116,13 @@ impl Digest {
         let sum = &mut self.sums[leaf(record.key_hash)];
         *sum = sum.wrapping_add(share(record));
         self.keys += 1;
+    }
+
+    /// The sums of parts: of [`LEAVES_PER_PART`] leaves each.
+    #[must_use]
+    pub fn parts(&self) -> Vec<u64> {
+        let sum = |leaves: &[u64]| leaves.iter().fold(0u64, |sum, leaf| sum.wrapping_add(*leaf));
+        self.sums.chunks(LEAVES_PER_PART).map(sum).collect()
     }
 
     /// Takes in what another core has.

@@ -103,6 +103,12 @@ impl<M: Mapping> Shard<M> {
         }
     }
 
+    /// Whether a record of a key with this hash is held back.
+    #[must_use]
+    pub fn holds_back(&self, hash: KeyHash) -> bool {
+        self.held.keys().any(|key| key.hash == hash.0)
+    }
+
     /// In how many milliseconds of physical time the next held record is due, if there is one.
     #[must_use]
     pub fn next_due_in_ms(&self, time: Time) -> Option<u64> {

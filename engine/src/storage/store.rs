@@ -592,6 +592,15 @@ impl<M: Mapping> Store<M> {
         }
     }
 
+    /// For scenarios: forgets the present record of a key, as a fault of the memory or of this program would. Whether there was one.
+    pub fn lose(&mut self, hash: KeyHash, key: &[u8]) -> bool {
+        let Some((at, slot, present)) = self.find_facts(hash, key) else { return false };
+        self.count(present, false);
+        self.count_out(slot.location().segment, u64::from(present.padded_len));
+        self.index.remove(at);
+        true
+    }
+
     /// A record in the segment lost against another one.
     fn lost(&mut self, slot: SegmentSlot, loser: Facts, winner: Facts) {
         let own = self.own;

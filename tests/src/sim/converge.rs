@@ -137,6 +137,12 @@ impl Mesh {
             for (to, target) in self.nodes.iter().enumerate().filter(|(to, _)| *to != from) {
                 let way = (source.name.clone(), target.name.clone());
                 carried.bytes.push((way, self.world.bytes_between(self.ip(from), self.ip(to))));
+                let peer = target.settings.peers.iter().position(|peer| *peer == self.ip(from));
+                let of = |node: &super::node::Node| peer.and_then(|peer| node.control.compared().nth(peer));
+                let compared = target.node.as_ref().and_then(of).unwrap_or_default();
+                // Where a disk was lost nodes may differ for good, and each comparison looks at what differs.
+                let weight = if self.checks.losses.any() { 10 } else { 1 };
+                carried.comparisons.push(compared.comparisons * weight);
             }
         }
         carried

@@ -148,6 +148,7 @@ impl Mesh {
             state.settings.collects_tombstones = plan.collects;
             state.settings.policy = Policy::parse(&plan.residency).expect("a plan is sound");
             (state.settings.packs, state.settings.catch_up_rate) = (plan.packs, plan.catch_up_rate);
+            state.settings.anti_entropy_ms = plan.anti_entropy_ms;
             state.settings.memory_bytes_max = plan.memory_segments.map(|segments| segments * segment_bytes);
         }
         for link in &plan.links {
@@ -202,6 +203,7 @@ impl Mesh {
                         packs: false,
                         catch_up_rate: 0,
                         policy: Policy::default(),
+                        anti_entropy_ms: None,
                         memory_bytes_max: None,
                     },
                     node: None,

@@ -89,6 +89,8 @@ pub struct NodeSettings {
     pub catch_up_rate: u64,
     /// Which regions may hold which keys.
     pub policy: Policy,
+    /// How often it compares itself with each peer, in milliseconds; `None`: never.
+    pub anti_entropy_ms: Option<u64>,
     /// Bytes of memory for each core, where there is a bound.
     pub memory_bytes_max: Option<u64>,
 }
@@ -324,5 +326,6 @@ fn mesh_settings(settings: &NodeSettings) -> MeshSettings {
         collects_tombstones: settings.collects_tombstones,
         packs: settings.packs,
         catch_up_rate: settings.catch_up_rate,
+        anti_entropy_ms: settings.anti_entropy_ms,
     }
 }

@@ -3,15 +3,18 @@
 
 use std::path::PathBuf;
 
+use engine::control::entropy::Compared;
 use engine::control::status::Status;
+use engine::core::CoreLoop;
+use engine::storage::KeyHash;
 use net::reactor::FileJob;
 use net::reactor::disk::Disk;
 use net::reactor::sim::{DiskCopy, DiskImage};
-use wal::FileKind;
+use wal::{FileKind, RecordView};
 
 use super::client::Source;
 use super::mesh::Mesh;
-use super::node::{Node, data_dir};
+use super::node::{Node, SimHost, data_dir};
 use super::plan::Death;
 
 /// Disks.
@@ -69,6 +72,79 @@ impl Mesh {
     pub fn dies_at(&mut self, node: usize, effects: u64, death: Death) {
         self.nodes[node].condemned = Some(death);
         self.world.arm_crash(self.machine(node), effects);
+    }
+}
+
+/// What a node has of a key.
+impl Mesh {
+    /// Nodes compare themselves with each peer this often, from their next start on.
+    pub fn compare_every(&mut self, ms: u64) {
+        for state in &mut self.nodes {
+            state.settings.anti_entropy_ms = Some(ms);
+        }
+    }
+
+    /// Runs `change` on the core that owns `key`, with the key's hash there.
+    fn on_core<R>(&mut self, node: usize, key: &str, change: impl FnOnce(&mut CoreLoop<SimHost>, KeyHash) -> R) -> R {
+        let node = self.nodes[node].node.as_mut().expect("it runs");
+        let hash = node.secret.hash(key.as_bytes());
+        let core = hash.core(node.facts.cores);
+        change(&mut node.cores[usize::from(core)], hash)
+    }
+
+    /// The record that a node has of a key.
+    ///
+    /// # Panics
+    /// If it is down, or has none.
+    pub fn record(&mut self, node: usize, key: &str) -> Vec<u8> {
+        let look = |core: &mut CoreLoop<SimHost>, hash| {
+            core.shard().look_up(hash, key.as_bytes(), |record| record.bytes.to_vec())
+        };
+        self.on_core(node, key, look).expect("it is in memory").expect("it has one")
+    }
+
+    /// A node forgets the record of a key although it holds it, and nobody notices.
+    ///
+    /// # Panics
+    /// If it is down, or has none.
+    pub fn lose(&mut self, node: usize, key: &str) {
+        let bytes = self.record(node, key);
+        let (record, _) = RecordView::parse(&bytes).expect("a record");
+        let lost = self.on_core(node, key, |core, hash| core.shard().store().lose(hash, key.as_bytes()));
+        assert!(lost, "it has one");
+        self.checks.views[node].lose(record.key, record.version, record.original_crc());
+        self.checks.may_repair = true;
+        self.tell(&format!("{} loses {key}", self.nodes[node].name));
+    }
+
+    /// A record that a node had once is back in its log and its index.
+    ///
+    /// # Panics
+    /// If it is down, or does not take it.
+    pub fn dig_up(&mut self, node: usize, bytes: &[u8]) {
+        let (record, _) = RecordView::parse(bytes).expect("a record");
+        self.checks.views[node].lose(record.key, record.version, record.original_crc());
+        let key = String::from_utf8_lossy(record.key).into_owned();
+        self.on_core(node, &key, |core, _| {
+            let time = core.time();
+            core.shard().follow(&record, time).expect("there is room");
+        });
+        self.tell(&format!("{} digs {key} up", self.nodes[node].name));
+    }
+
+    /// What a node's comparisons with all peers came to.
+    ///
+    /// # Panics
+    /// If it is down.
+    #[must_use]
+    pub fn compared(&self, node: usize) -> Compared {
+        let mut all = Compared::default();
+        for compared in self.nodes[node].node.as_ref().expect("it runs").control.compared() {
+            all.comparisons += compared.comparisons;
+            all.lacking += compared.lacking;
+            all.repaired += compared.repaired;
+        }
+        all
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tools::{conflicts, doctor, lab, members, verify};
+use tools::{conflicts, doctor, lab, members, repair, verify};
 
 /// Runs and looks after Godwit, the per-region daemon of a geo-replicated store.
 #[derive(Debug, Parser)]
@@ -33,6 +33,8 @@ enum Command {
     /// Compare what the regions have: whether they are equal, and which keys differ if not. Ends with 0 if they are equal, 1 if they differ, 2 if
     /// that cannot be told.
     Verify(verify::Options),
+    /// Have the node of this host compare itself with every peer now and fetch what it lost. Ends with 1 if something is left to do.
+    Repair(repair::Options),
     /// Run one node in the foreground; takes the flags of godwitd (see `godwit daemon --help`).
     #[command(disable_help_flag = true)]
     Daemon {
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Command::Doctor(options) => exit("doctor", doctor::run(&options, &mut std::io::stdout())),
         Command::Conflicts(options) => exit("conflicts", conflicts::list(&options, &mut std::io::stdout())),
         Command::Verify(options) => verify::main(&options, &mut std::io::stdout(), &mut std::io::stderr()),
+        Command::Repair(options) => exit("repair", repair::run(&options, &mut std::io::stdout())),
         Command::Daemon { mut args } => {
             let before = args.len();
             args.retain(|arg| arg != lab::WITH_PARENT_FLAG);

@@ -2,10 +2,9 @@
 //!
 //! Each node sums its values up by leaf of the key's hash; where sums differ, what is there is compared one by one, and keys that differ are looked at
 //! again until every node has what was seen, or holds its log up to there without having it, or the time is over. So writes that go
-//! on meanwhile are no differences ([`compare`] says why). Memory is bounded: so many leaves at a time that about `BATCH_ENTRIES`
+//! on meanwhile are no differences ([`engine::replication::compare`] says why). Memory is bounded: so many leaves at a time that about `BATCH_ENTRIES`
 //! of each node are at hand.
 
-pub mod compare;
 mod node;
 mod report;
 
@@ -18,10 +17,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use clap::Args;
 use engine::monitor::http::StatusReply;
+use engine::replication::compare::{self, Held, Outcome};
 use net::wire::body::{Coverage, Entry};
 use net::wire::limits::{INSPECT_LEAVES_MAX, LEAVES};
 
-use self::compare::{Held, Outcome};
 use self::node::{Node, Summed};
 use self::report::{Difference, Report, Waiting};
 use crate::members;

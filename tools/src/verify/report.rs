@@ -5,11 +5,11 @@ use std::io;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use engine::replication::compare;
 use net::ids::{NodeId, RegionName, Version};
 use net::wire::body::{Covered, Entry};
 use serde_json::{Value, json};
 
-use super::compare;
 use super::node::Summed;
 
 /// Keys on their way that are named; the others are counted.

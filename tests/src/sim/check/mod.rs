@@ -20,6 +20,7 @@
 //! | C6 time goes on, and the far future is not shown | `clocks`, `ledger` | at every start; every turn of a core; every read |
 //! | C7 replays give the same | `view`, `finals` | resets and restarts make streams repeat records: none is appended twice, and C1 holds |
 //! | C8 no false claim | `claims` | at every changed claim, every late record, every start |
+//! | C10 nothing is repaired where nothing was lost | `repairs` | at every turn of a control loop |
 //! | C9 nothing is forgotten too early | `cuts` | when a node may forget more; every record that is written |
 //! | C8 what clients are told of who holds a write | `held` | at every such answer, on the devices of those that are named |
 //! | S1 sessions | `sessions` | at every answer, by region: there are no tokens yet that could move |
@@ -60,6 +61,7 @@ pub mod more;
 pub mod positions;
 pub mod privates;
 pub mod recovery;
+pub mod repairs;
 pub mod residency;
 pub mod room;
 pub mod services;
@@ -140,6 +142,8 @@ pub struct Checks {
     pub room: Room,
     /// Their failed syncs.
     pub sync_failures: SyncFailures,
+    /// Somebody took records from a node that it held: it may find that out.
+    pub may_repair: bool,
     /// Logs whose end may be gone from their origin's disk. Nobody refills it from those who hold more, so it and who follows it
     /// claim what is gone, too.
     rolled_back: BTreeSet<LogId>,
@@ -318,6 +322,9 @@ impl Checks {
         self.backlog.holds(name, node.control.peer_memory())?;
         if node.control.failure().is_none() {
             self.sync_failures.control_ticked(name, region)?;
+        }
+        if !self.may_repair && !self.losses.any() && self.rolled_back.is_empty() {
+            repairs::nothing_was_lost(name, node.control.compared())?;
         }
         let forgotten = node.control.forgotten();
         if forgotten > self.history.forgotten() {

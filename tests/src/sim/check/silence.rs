@@ -13,6 +13,9 @@ pub const SILENCE: &str = "C4 silent links";
 /// registrations of its services every five seconds, with their acknowledgements.
 pub const QUIET_BYTES_PER_SECOND_MAX: u64 = 2_048;
 
+/// Bytes that one node sends another for a comparison of both, if they are equal: what it covers and few sums.
+pub const COMPARISON_BYTES_MAX: u64 = 10_240;
+
 /// Bytes of claims that all nodes may send while keys expire: each core raises what it promises at most five times a second.
 pub const CUT_BYTES_MAX: u64 = 32_768;
 
@@ -25,6 +28,8 @@ pub struct Carried {
     pub said: Vec<(String, u64)>,
     /// By way from one node to another, all bytes.
     pub bytes: Vec<((String, String), u64)>,
+    /// By the same ways, comparisons that were answered on them.
+    pub comparisons: Vec<u64>,
     /// Up to where each node wants the stable cut to be, and where it is. When a key expires it rises, and claims rise with it, as soon as
     /// the slowest clock is there, too.
     pub cuts: Vec<(Version, Version)>,
@@ -47,8 +52,14 @@ impl Carried {
             );
             return Err(Violation::new(SILENCE, text));
         }
-        for ((way, before), (_, after)) in self.bytes.iter().zip(&after.bytes) {
-            let per_second = (after - before) * 1_000 / ms;
+        for (at, ((way, before), (_, bytes))) in self.bytes.iter().zip(&after.bytes).enumerate() {
+            let count = |carried: &Carried| carried.comparisons.get(at).copied().unwrap_or(0);
+            // One may have begun before, one may not have ended.
+            let compared = match count(after) - count(self) {
+                0 if count(after) == 0 => 0,
+                ended => (ended + 1) * COMPARISON_BYTES_MAX,
+            };
+            let per_second = (bytes - before).saturating_sub(compared) * 1_000 / ms;
             if per_second > QUIET_BYTES_PER_SECOND_MAX {
                 let text = format!("{} sends {} {per_second} bytes a second when nothing happens", way.0, way.1);
                 return Err(Violation::new(SILENCE, text));
@@ -67,6 +78,7 @@ mod tests {
             records,
             said: vec![("sfo".to_owned(), said)],
             bytes: vec![(("sfo".to_owned(), "nyc".to_owned()), bytes)],
+            comparisons: vec![0],
             cuts: vec![(Version(5), Version(5))],
         }
     }
@@ -75,6 +87,16 @@ mod tests {
     fn heartbeats_are_silence() {
         let before = carried(7, 900, 5_000);
         assert_eq!(before.silent_until(&carried(7, 900, 5_000 + 5 * QUIET_BYTES_PER_SECOND_MAX), 5_000), Ok(()));
+    }
+
+    #[test]
+    fn comparisons_are_as_far_as_they_find_nothing() {
+        let (mut before, mut after) = (carried(7, 900, 5_000), carried(7, 900, 5_000 + 20 * COMPARISON_BYTES_MAX));
+        assert!(before.silent_until(&after, 5_000).is_err());
+        (before.comparisons, after.comparisons) = (vec![3], vec![22]);
+        assert_eq!(before.silent_until(&after, 5_000), Ok(()));
+        after.bytes[0].1 += 20 * COMPARISON_BYTES_MAX;
+        assert!(before.silent_until(&after, 5_000).is_err());
     }
 
     #[test]

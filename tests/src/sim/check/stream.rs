@@ -177,6 +177,10 @@ impl Decoder {
                     return Err("a batch without records".into());
                 }
                 let (flags, offset) = (u16::from_le_bytes([head[14], head[15]]), u64_at(head, 16));
+                // What was asked for because it was lost is no part of the stream; its records are looked at all the same.
+                if flags == records::REPAIR {
+                    return Ok(None);
+                }
                 self.before.records(log, flags, offset, raw as u64);
                 Ok(Some(Carried::Records { log, offset, bytes: raw as u64 }))
             }

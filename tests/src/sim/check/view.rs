@@ -81,6 +81,12 @@ impl View {
         Ok(())
     }
 
+    /// The node has lost a record, or is about to get an old one back: it may append that again.
+    pub fn lose(&mut self, key: &[u8], version: Version, crc: u32) {
+        self.appended.remove(&(version, crc));
+        self.newest.retain(|held, record| held != key || record.version != version);
+    }
+
     /// Whether a record with this name lies on the device, or lay there since the node started.
     #[must_use]
     pub fn lay_here(&self, version: Version, crc: u32) -> bool {
