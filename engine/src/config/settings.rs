@@ -50,7 +50,7 @@ pub struct Row {
 }
 
 /// All settings, in the order of [`Setting`].
-pub const SETTINGS: [Row; 25] = [
+pub const SETTINGS: [Row; 26] = [
     Row {
         setting: Setting::Region,
         key: "REGION",

@@ -204,7 +204,8 @@ impl<H: Host> ControlLoop<H> {
                 self.inspect(Asker::Myself(number), 0, &shown, leaves);
             }
             Step::LookHere(keys) => {
-                let (held, shown) = (self.held_here(), Arc::clone(&running.shown));
+                let shown = Arc::clone(&running.shown);
+                let held = self.held_here();
                 if let Some(running) = &mut self.entropy.running {
                     running.held = held;
                 }

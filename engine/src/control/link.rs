@@ -251,7 +251,8 @@ impl Link {
         Ok(is_small)
     }
 
-    fn push_records(&mut self, runs: impl IntoIterator<Item = Bytes>) {
+    /// Queues the parts of a frame of records.
+    pub(crate) fn push_records(&mut self, runs: impl IntoIterator<Item = Bytes>) {
         for run in runs {
             self.sent.records += run.len() as u64;
             self.out_bytes += run.len();

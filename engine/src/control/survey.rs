@@ -306,7 +306,10 @@ impl<H: Host> ControlLoop<H> {
         };
         let Some(link) = self.link(key) else { return };
         match head.encode_frame_head(request, raw_bytes) {
-            Ok(bytes) => link.push_records(bytes, records, head.raw_bytes),
+            Ok(bytes) => {
+                link.sent.raw_records += u64::from(head.raw_bytes);
+                link.push_records(std::iter::once(bytes.into()).chain(records));
+            }
             Err(error) => tracing::error!(%error, "records that a peer lost could not be sent to it"),
         }
     }

@@ -63,7 +63,7 @@ Examples:
     Diff(DiffArgs),
     /// Who pins which segment
     Retention(RetentionArgs),
-    /// What would have to be done about what verify finds
+    /// What has to be done about what verify finds, and cutting damaged logs
     Repair(RepairArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  walinspect completions bash > /etc/bash_completion.d/walinspect")]
@@ -210,7 +210,11 @@ pub(crate) struct RetentionArgs {
 pub(crate) struct RepairArgs {
     /// The node's DATA_DIR
     pub(crate) dir: PathBuf,
-    /// Only say what would be done; required for now
-    #[arg(long)]
+    /// Only say what would be done
+    #[arg(long, required_unless_present = "cut")]
     pub(crate) dry_run: bool,
+    /// Give up what stands at and behind the damage in each damaged log, so that the node, which must be down, starts again and fetches from its
+    /// peers what they have of it; the files as they were are kept beside it
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) cut: bool,
 }

@@ -4,6 +4,7 @@
 //! What a byte means only `wal` knows; this says it to people and to other programs. docs/WALINSPECT.md describes the output.
 
 mod cli;
+mod cut;
 mod diff;
 mod directory;
 mod dump;

@@ -1,7 +1,8 @@
-//! `repair --dry-run`: what would have to be done.
+//! `repair`: what would have to be done, and [`cut`], which does it.
 
 use super::cli::RepairArgs;
-use super::error::InspectError;
+use super::cut;
+use super::error::{EXIT_SOUND, InspectError};
 use super::load::Loaded;
 use super::note;
 use super::output::{Output, Rows};
@@ -10,11 +11,16 @@ use super::verify::{FindingJson, optional};
 
 /// Prints the plan; the exit code is that of `verify`.
 pub(crate) fn run(args: &RepairArgs, output: &mut Output) -> Result<u8, InspectError> {
-    if !args.dry_run {
-        return Err(InspectError::Usage(
-            "repair changes nothing yet: fetching a range from a member comes with replication; use --dry-run for the plan"
-                .to_owned(),
-        ));
+    if args.cut {
+        let cuts = cut::run(&args.dir)?;
+        note(match cuts {
+            0 => "nothing is damaged, and nothing was cut",
+            _ => {
+                "start the node, then run `godwit repair` there until it finds nothing more, and `godwit verify`: what only this disk had is \
+                 lost, and until then other nodes should not rely on what this one has"
+            }
+        });
+        return Ok(EXIT_SOUND);
     }
     let mut loaded = Loaded::each(&args.dir, |_| Ok(()))?;
     let identity = loaded.identity_finding();
@@ -67,7 +73,8 @@ pub(crate) fn plan(finding: &Finding) -> Option<String> {
                 _ => String::new(),
             };
             format!(
-                "refill {file}, {range}, from a member that holds these versions{whole}; or wipe this node and refill it"
+                "refill {file}, {range}, from a member that holds these versions{whole}: `repair --cut`, then `godwit repair`; or wipe this node and \
+                 refill it"
             )
         }
         Action::Restore { name } if finding.log.is_none() && name == "NODE" => {

@@ -83,7 +83,7 @@ fn wrong_use_is_exit_code_1_with_a_line_that_says_what_to_do() {
         (inspect("verify", &missing, &[]), "cannot be read"),
         (inspect("verify", here, &[]), "give the DATA_DIR of a node"),
         (inspect("verify", &here.join("file"), &[]), "is a file; give the data directory"),
-        (inspect("repair", here, &[]), "use --dry-run"),
+        (inspect("repair", here, &[]), "--dry-run"),
         (inspect("dump", here, &["--key", "%zz"]), "two hexadecimal digits"),
         (inspect("dump", here, &["--since", "yesterday"]), "no UTC time"),
         (inspect("dump", here, &["--origin", "node"]), "8 hexadecimal digits"),
