@@ -13,6 +13,7 @@ pub mod check;
 pub mod client;
 pub mod console;
 pub mod converge;
+mod draws;
 pub mod faults;
 pub mod health;
 pub mod mesh;

@@ -10,6 +10,7 @@ use std::fmt;
 
 use net::reactor::sim::{Random, SyncDelay};
 
+use super::draws;
 use super::workload::Mix;
 
 /// The regions and their one-way delays in microseconds: sfo–nyc, nyc–ams, sfo–ams.
@@ -342,7 +343,7 @@ impl Plan {
             packs: Random::new(seed ^ 0x7AC4_0000_0000_0001).below(4) > 0,
             catch_up_rate: draw_rate(seed),
             residency: String::new(),
-            anti_entropy_ms: draw_comparisons(seed),
+            anti_entropy_ms: draws::comparisons(seed),
             clients: draw_clients(random, nodes.len(), safety_ms),
             faults: Vec::new(),
             safety_ms,
@@ -400,12 +401,6 @@ fn draw_memory(seed: u64) -> Option<u64> {
 fn draw_rate(seed: u64) -> u64 {
     let mut random = Random::new(seed ^ 0xCA7C_4000_0000_0003);
     [0, 0, 0, 0, 0, 2_000_000 << random.below(3)][random.index(6)]
-}
-
-/// In most worlds nodes compare themselves with each other, all the time in some. Drawn by a generator of its own.
-fn draw_comparisons(seed: u64) -> Option<u64> {
-    let mut random = Random::new(seed ^ 0xA271_E472_0000_0005);
-    [None, Some(400), Some(1_000), Some(4_000)][random.index(4)]
 }
 
 /// In one world of six clocks stand so far apart that versions lie in the far future of other regions. Drawn by a generator of its own:
