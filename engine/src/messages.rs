@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use net::reactor::Mono;
+use net::token::Token;
 use wal::{ControlRecord, Cookie, Lsn, SegmentNumber, Version};
 
 use crate::checkpoint::OldRunFacts;
 use crate::frontend::native::request::Request;
 use crate::frontend::resp::script::{FoundBySlot, Piece, PieceReply, Script};
 use crate::frontend::resp::transaction::Watched;
+use crate::frontend::seen::Seen;
 use crate::replication::residency::Allowed;
 use crate::replication::survey::{SurveyFound, SurveyTask};
 use crate::shard::{Covered, DurableFrame, Removable, SegmentId, WriteError};
@@ -67,6 +70,8 @@ pub enum ToCore {
         hop: (u64, usize),
         /// The protocol to answer in, if it is RESP.
         resp3: bool,
+        /// What it reads is noted here.
+        seen: Option<Seen>,
         /// The command.
         command: HopCommand,
     },
@@ -74,6 +79,8 @@ pub enum ToCore {
     Everywhere {
         /// Who asks.
         from: u16,
+        /// What it reads is noted here.
+        seen: Option<Seen>,
         /// For which connection.
         connection: ConnectionKey,
         /// Which gap in its replies, and which part of it.
@@ -95,6 +102,29 @@ pub enum ToCore {
         sum: i64,
         /// The highest version that it wrote; zero if it wrote nothing.
         written: Version,
+    },
+    /// The answer to a [`CoreEvent::SessionCame`].
+    Covered {
+        /// Of the question.
+        number: u64,
+        /// What this node lacks of it; nothing if it has all.
+        lacking: Option<String>,
+    },
+    /// Say once you show everything up to `version` and give only higher ones; answer with [`ToCore::Observed`]. After `until` nobody asks.
+    Observe {
+        /// Who asks.
+        from: u16,
+        /// Names the answer.
+        number: u64,
+        /// See there.
+        version: Version,
+        /// See there.
+        until: Mono,
+    },
+    /// The answer to a [`ToCore::Observe`].
+    Observed {
+        /// Of the question.
+        number: u64,
     },
     /// Other nodes hold more of what is written here, or this node's own claim has risen: some client waits for that.
     Acknowledged,
@@ -122,6 +152,8 @@ pub enum ToCore {
     Transact {
         /// Who asks.
         from: u16,
+        /// What it reads is noted here.
+        seen: Option<Seen>,
         /// For which connection.
         connection: ConnectionKey,
         /// Which gap in its replies, and which part of it.
@@ -139,6 +171,8 @@ pub enum ToCore {
         ticket: Ticket,
         /// The protocol to answer in.
         resp3: bool,
+        /// What it reads is noted here.
+        seen: Option<Seen>,
         /// Keys of yours that must not have changed.
         watched: Vec<Watched>,
         /// What to run first.
@@ -250,6 +284,15 @@ pub enum CoreEvent {
         sequence: u64,
         /// The staged end at that moment.
         staged: Lsn,
+    },
+    /// A client comes with the token of its session; answer with [`ToCore::Covered`] once this node has all of it, or at `until`.
+    SessionCame {
+        /// Names the answer.
+        number: u64,
+        /// What the session has seen.
+        token: Token,
+        /// See there.
+        until: Mono,
     },
     /// A client waits until this node's own claim reaches this.
     WaitsFor(Version),

@@ -26,6 +26,7 @@ use wal::{
 };
 
 use crate::clock::{AHEAD_MS_MAX, Hlc, Time, is_far_future};
+use crate::frontend::seen::Seen;
 use crate::storage::index::Location;
 use crate::storage::store::{Facts, Fetch, Store, Verdict};
 use crate::storage::{KeyHash, NodeSecret};
@@ -153,6 +154,8 @@ pub struct Shard<M: Mapping> {
     /// While there is one, writes are collected in it and reads look there first.
     batch: Option<Batch>,
     lost: LostWrites,
+    /// What is read is noted here, for the connection whose command is run.
+    seen: Option<Seen>,
     counters: ShardCounters,
 }
 
@@ -197,6 +200,7 @@ impl<M: Mapping> Shard<M> {
             wanted: Vec::new(),
             batch: None,
             lost: LostWrites::default(),
+            seen: None,
             counters: ShardCounters::default(),
         }
     }
@@ -249,6 +253,18 @@ impl<M: Mapping> Shard<M> {
 
     // ---- reading -------------------------------------------------------------------------------------------------
 
+    /// What is read from now on is seen by this session, or by none.
+    pub fn seen_by(&mut self, seen: Option<Seen>) {
+        self.seen = seen;
+    }
+
+    #[inline]
+    fn note_read(&self, record: &RecordView<'_>) {
+        if let Some(seen) = &self.seen {
+            seen.note(record.origin, record.version);
+        }
+    }
+
     /// Reads the visible record of `key`: what `read` makes of it, and the position that must be durable before it is shown.
     /// A key that is absent, deleted or expired gives `None` with the position of the tombstone, if there is one.
     pub fn read<R>(
@@ -262,7 +278,10 @@ impl<M: Mapping> Shard<M> {
         if let Some(record) = self.batched(key) {
             return (is_visible(&record, now_unix_ms).then(|| read(&record)), Lsn(0));
         }
-        let found = self.store.read(hash, key, |record| is_visible(record, now_unix_ms).then(|| read(record)));
+        let found = self.store.read(hash, key, |record| {
+            self.note_read(record);
+            is_visible(record, now_unix_ms).then(|| read(record))
+        });
         match found {
             None => (None, Lsn(0)),
             Some((result, ..)) if planted::is(Fault::ReadUndurable) => (result, Lsn(0)),

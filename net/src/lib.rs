@@ -7,4 +7,5 @@ pub mod ids;
 pub mod limits;
 pub mod reactor;
 pub mod resp;
+pub mod token;
 pub mod wire;

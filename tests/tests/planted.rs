@@ -57,6 +57,7 @@ const CAUGHT: &[(Fault, Run)] = &[
     (Fault::WinnersNotCopied, Seed(1)),
     (Fault::CopiesNotSent, Seed(1)),
     (Fault::PassClaimsItsEnd, Seed(17)),
+    (Fault::TokenNotAwaited, Seed(18)),
     (Fault::LaterArrivalWinsTie, Ties),
     (Fault::EqualVersionIsSame, Ties),
     (Fault::ExpiredOnArrivalDropped, Seed(3)),

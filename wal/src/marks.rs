@@ -234,6 +234,10 @@ named! {
         WaitReached = "wait-reached",
         /// A client's wait for other nodes ended by its deadline.
         WaitTimedOut = "wait-timed-out",
+        /// A session came to a node that did not have all of it yet.
+        SessionWaited = "session-waited",
+        /// A node did not get in time what a session had seen elsewhere.
+        SessionTimedOut = "session-timed-out",
         /// A mailbox was full.
         MailboxFull = "mailbox-full",
         /// A connection's commands waited because its replies did.

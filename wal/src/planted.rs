@@ -54,6 +54,8 @@ named! {
         PassClaimsItsEnd = "pass-claims-its-end",
 
         // ---- the merge
+        /// A session that has moved goes on before its new node has what it saw.
+        TokenNotAwaited = "token-not-awaited",
         /// Of two records with one version the one that comes later wins, wherever it comes later.
         LaterArrivalWinsTie = "later-arrival-wins-tie",
         /// A record with the version of the one that is here counts as that one, whatever is in it.

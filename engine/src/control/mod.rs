@@ -17,6 +17,7 @@ mod old_runs;
 mod relay;
 mod retained;
 mod serve;
+mod sessions;
 pub mod status;
 mod survey;
 
@@ -40,6 +41,7 @@ use self::link::{Link, Traffic};
 use self::members::Removal;
 use self::old_runs::{OldRuns, old_run_facts};
 use self::relay::Relays;
+use self::sessions::Sessions;
 use self::status::StatusBoard;
 use self::survey::Surveys;
 use crate::clock::skew::Skews;
@@ -275,6 +277,7 @@ pub struct ControlLoop<H: Host> {
     /// How far each follower said that it durably holds each own log; outlives its links.
     acknowledged: BTreeMap<(net::ids::NodeId, LogId), Version>,
     board: BoardState,
+    sessions: Sessions,
     lag: LagClock,
     cut: Cut,
     cut_at: Mono,
@@ -360,6 +363,7 @@ impl<H: Host> ControlLoop<H> {
             removed: false,
             acknowledged: BTreeMap::new(),
             board: BoardState::default(),
+            sessions: Sessions::default(),
             lag: LagClock::default(),
             cut: Cut::default(),
             notes: Notes::recovered(parts.forgotten),
@@ -493,6 +497,7 @@ impl<H: Host> ControlLoop<H> {
         self.end_rest();
         self.release_delayed();
         self.advance_claims();
+        self.tend_sessions();
         self.run_discovery();
         self.dial();
         self.ask_relays();
@@ -535,6 +540,9 @@ impl<H: Host> ControlLoop<H> {
         if let Some(at) = self.cut_deadline() {
             until = until.min(at);
         }
+        if let Some(at) = self.sessions.deadline() {
+            until = until.min(at);
+        }
         for (index, link) in &self.links {
             let is_served = self.serve.contains(&LinkKey { index, generation: link.generation }) && !link.sending;
             let serves_at = link.serves_at.filter(|_| is_served);
@@ -567,6 +575,7 @@ impl<H: Host> ControlLoop<H> {
                     self.wake_senders();
                 }
                 CoreEvent::WaitsFor(version) => self.own_claim_wanted(version),
+                CoreEvent::SessionCame { number, token, until } => self.session_came(core, number, token, until),
                 CoreEvent::Followed { sequence, staged } => {
                     self.core_state.followed(core, sequence, staged);
                     for (_, link) in &mut self.links {

@@ -4,6 +4,7 @@ mod held_by_others;
 mod known;
 mod native;
 mod residency;
+mod sessions;
 mod slow_readers;
 
 use bytes::{Bytes, BytesMut};
@@ -15,6 +16,7 @@ use wal::{Lsn, Mapping, Version};
 
 use self::held_by_others::HeldByOthers;
 use self::native::Language;
+use self::sessions::Sessions;
 use self::slow_readers::{Sending, pinned_bytes};
 use super::CoreLoop;
 use super::ops::Context;
@@ -118,6 +120,7 @@ pub(crate) struct Clients {
     /// When to look for slow readers again.
     slow_readers_at: Mono,
     held_by_others: HeldByOthers,
+    sessions: Sessions,
 }
 
 impl Clients {
@@ -139,6 +142,7 @@ impl Clients {
             protocol_errors: 0,
             slow_readers_at: Mono(0),
             held_by_others: HeldByOthers::default(),
+            sessions: Sessions::default(),
         }
     }
 
@@ -148,18 +152,6 @@ impl Clients {
 
     pub(super) fn is_stalled(&self) -> bool {
         !self.stalled.is_empty()
-    }
-
-    pub(super) fn count(&self) -> i64 {
-        i64::try_from(self.connections.len()).unwrap_or(i64::MAX)
-    }
-
-    pub(super) fn commands(&self) -> u64 {
-        self.commands
-    }
-
-    pub(super) fn protocol_errors(&self) -> u64 {
-        self.protocol_errors
     }
 
     pub(super) fn find(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
@@ -363,7 +355,9 @@ impl<H: Host> CoreLoop<H> {
                     if !args.is_empty() {
                         connection.session.request_bytes = len;
                         let originated = self.shard.counters().originated;
+                        self.shard.seen_by(connection.session.seen.clone());
                         let ran = self.run_answered(index, args);
+                        self.shard.seen_by(None);
                         self.clients.has_written(index, self.written_since(originated));
                         match ran {
                             Ok(()) => {}
@@ -478,6 +472,7 @@ impl<H: Host> CoreLoop<H> {
             Kind::Everywhere(verb) => self.run_everywhere(index, verb, command, args),
             Kind::Session(SessionVerb::Scan) => return self.run_scan(index, args),
             Kind::Session(verb @ (SessionVerb::Wait | SessionVerb::WaitAof)) => self.run_wait(index, verb, args),
+            Kind::Session(SessionVerb::Session) => self.run_session_command(index, args),
             Kind::Session(verb) => {
                 if verb == SessionVerb::Reset {
                     self.clients.forget_transaction(index);
@@ -534,6 +529,7 @@ impl<H: Host> CoreLoop<H> {
             connection: ConnectionKey { index, generation: connection.generation },
             hop,
             resp3: connection.session.protocol == Protocol::Resp3,
+            seen: connection.session.seen.clone(),
             command: HopCommand::Resp(command),
         });
     }
@@ -631,6 +627,7 @@ impl<H: Host> CoreLoop<H> {
         let Some(connection) = self.clients.connections.get_mut(key.index as usize) else { return };
         if (connection.closing || connection.broken) && !std::mem::replace(&mut connection.gone, true) {
             self.clients.held_by_others.gone.push(key);
+            self.clients.sessions.gone.push(key);
         }
         let waiting = connection.stalled || connection.runnable || connection.fetching || connection.awaited.is_some();
         let answered = connection.replies.is_empty() && connection.sending.is_none() && !waiting;

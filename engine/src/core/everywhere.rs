@@ -15,6 +15,7 @@ use crate::frontend::resp::SYNTAX_ERROR;
 use crate::frontend::resp::client_command::ClientFilter;
 use crate::frontend::resp::scan::glob;
 use crate::frontend::resp::table::{self, Command, EveryVerb, Kind};
+use crate::frontend::seen::Seen;
 use crate::host::Host;
 use crate::messages::{ConnectionKey, ToCore};
 use crate::shard::{Shard, WriteError};
@@ -37,6 +38,8 @@ const ASKER_WORDS: usize = 4;
 #[derive(Debug)]
 struct Part {
     from: u16,
+    /// What it reads is noted here.
+    seen: Option<Seen>,
     connection: ConnectionKey,
     hop: (u64, usize),
     /// As it came.
@@ -106,15 +109,16 @@ impl<H: Host> CoreLoop<H> {
         let mut command = Vec::new();
         net::resp::encode_command(&asker.into_iter().chain(args.iter()).collect::<Vec<_>>(), &mut command);
         let cores = self.facts.cores;
+        let seen = session.seen.clone();
         let hop = replies.hop(usize::from(cores), merge);
         self.clients.waits_for(index, hop, usize::from(cores));
         for core in 0..cores {
             let hop = (hop, usize::from(core));
             if core == self.core {
-                self.begin_part(self.core, key, hop, resp3, &command);
+                self.begin_part(self.core, seen.clone(), key, hop, resp3, &command);
             } else {
-                let command = command.clone();
-                let message = ToCore::Everywhere { from: self.core, connection: key, hop, resp3, command };
+                let (seen, command) = (seen.clone(), command.clone());
+                let message = ToCore::Everywhere { from: self.core, seen, connection: key, hop, resp3, command };
                 self.cores[usize::from(core)].send(message);
             }
         }
@@ -124,6 +128,7 @@ impl<H: Host> CoreLoop<H> {
     pub(super) fn begin_part(
         &mut self,
         from: u16,
+        seen: Option<Seen>,
         connection: ConnectionKey,
         hop: (u64, usize),
         resp3: bool,
@@ -160,7 +165,17 @@ impl<H: Host> CoreLoop<H> {
             }
         };
         let command = command.to_vec();
-        self.parts.walking.push_back(Part { from, connection, hop, command, busy_ns: 0, walk, position, replies });
+        self.parts.walking.push_back(Part {
+            from,
+            seen,
+            connection,
+            hop,
+            command,
+            busy_ns: 0,
+            walk,
+            position,
+            replies,
+        });
     }
 
     /// Answers a part that has nothing to walk over.
@@ -192,11 +207,13 @@ impl<H: Host> CoreLoop<H> {
         for _ in 0..ENTRIES_PER_TICK / ENTRIES_PER_SLICE {
             let Some(mut part) = self.parts.walking.pop_front() else { return };
             let began = self.io.now();
+            self.shard.seen_by(part.seen.clone());
             let slice = match part.walk {
                 Walk::Keys { .. } => self.walk_keys(&mut part),
                 Walk::Random { .. } => self.walk_random(&mut part),
                 Walk::Flush { .. } => self.walk_flush(&mut part),
             };
+            self.shard.seen_by(None);
             part.busy_ns += self.io.now().since(began);
             match slice {
                 Ok(Slice::MoreFollows) => self.parts.walking.push_back(part),

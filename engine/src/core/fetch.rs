@@ -253,11 +253,13 @@ mod tests {
 
     fn command(from: u16, index: u32) -> ToCore {
         let connection = ConnectionKey { index, generation: 1 };
-        ToCore::Command { from, connection, hop: (1, 0), resp3: false, command: HopCommand::Resp(Vec::new()) }
+        let command = HopCommand::Resp(Vec::new());
+        ToCore::Command { from, connection, hop: (1, 0), resp3: false, seen: None, command }
     }
 
     fn hold(core: u16) -> ToCore {
-        ToCore::Hold { ticket: Ticket { core, number: 1 }, resp3: false, watched: Vec::new(), pieces: Vec::new() }
+        let ticket = Ticket { core, number: 1 };
+        ToCore::Hold { ticket, resp3: false, seen: None, watched: Vec::new(), pieces: Vec::new() }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::frontend::replies::ReplyQueue;
 use crate::frontend::resp::crossing::{Effect, Found, Look};
 use crate::frontend::resp::script::{FoundBySlot, Piece, PieceReply, Script, Work};
 use crate::frontend::resp::transaction::Watched;
+use crate::frontend::seen::Seen;
 use crate::host::Host;
 use crate::messages::{Refusal, Ticket, ToCore};
 use crate::shard::{Shard, WriteError};
@@ -39,6 +40,8 @@ pub(super) type Outcome = (Result<(), Refusal>, Lsn);
 pub(super) struct Hold {
     ticket: Ticket,
     protocol: Protocol,
+    /// What it reads is noted here.
+    seen: Option<Seen>,
     /// Time stands still for it.
     time: Time,
     watched: Vec<Watched>,
@@ -96,12 +99,20 @@ impl Holds {
 
 impl<H: Host> CoreLoop<H> {
     /// A transaction asks for this core. The caller has made sure that nothing else holds it.
-    pub(super) fn hold(&mut self, ticket: Ticket, protocol: Protocol, watched: Vec<Watched>, pieces: Vec<Piece>) {
+    pub(super) fn hold(
+        &mut self,
+        ticket: Ticket,
+        protocol: Protocol,
+        seen: Option<Seen>,
+        watched: Vec<Watched>,
+        pieces: Vec<Piece>,
+    ) {
         reach(Mark::CoreHeld);
         self.shard.begin_batch();
         self.holds.held = Some(Hold {
             ticket,
             protocol,
+            seen,
             time: self.time,
             watched,
             pieces: pieces.into(),
@@ -127,7 +138,10 @@ impl<H: Host> CoreLoop<H> {
             HoldState::Answered => {}
             HoldState::Committing => return self.commit_hold(hold),
             HoldState::Running => {
-                let outcome = match run_pieces(&mut hold, &mut self.shard, self.core) {
+                self.shard.seen_by(hold.seen.clone());
+                let ran = run_pieces(&mut hold, &mut self.shard, self.core);
+                self.shard.seen_by(None);
+                let outcome = match ran {
                     Ok(()) => self.shard.prepare_batch(self.time).map_err(Refusal::Failed),
                     Err(refusal) => Err(refusal),
                 };

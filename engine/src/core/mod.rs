@@ -255,6 +255,9 @@ impl<H: Host> CoreLoop<H> {
         self.answer_guests();
         self.receive_own();
         self.tend_waits();
+        self.tend_observing();
+        self.tend_session_waits();
+        self.receive_own();
         self.send_replies();
         self.fetch();
         self.tend_memory();
@@ -302,6 +305,12 @@ impl<H: Host> CoreLoop<H> {
         }
         if let Some(at) = self.clients.waits_until() {
             until = until.min(at);
+        }
+        if let Some(at) = self.clients.sessions_until() {
+            until = until.min(at);
+        }
+        if let Some(due_in_ms) = self.observed_in_ms() {
+            until = until.min(now.plus_ms(due_in_ms.clamp(RETRY_MS, 1000)));
         }
         if let Some(at) = self.surveys.deadline().filter(|_| !self.holds.is_held()) {
             until = until.min(at);
@@ -413,21 +422,27 @@ impl<H: Host> CoreLoop<H> {
     /// Handles one message, or hands it back if it has to wait.
     fn handle(&mut self, message: ToCore) -> Result<(), ToCore> {
         match message {
-            ToCore::Command { from, connection, hop, resp3, command } => {
+            ToCore::Command { from, connection, hop, resp3, seen, command } => {
                 let mut replies = ReplyQueue::default();
                 let originated = self.shard.counters().originated;
-                if self.run_guest(&command, resp3, &mut replies).is_err() {
-                    return Err(ToCore::Command { from, connection, hop, resp3, command });
+                self.shard.seen_by(seen.clone());
+                let ran = self.run_guest(&command, resp3, &mut replies);
+                self.shard.seen_by(None);
+                if ran.is_err() {
+                    return Err(ToCore::Command { from, connection, hop, resp3, seen, command });
                 }
                 replies.written = self.written_since(originated);
                 self.guests.push(Guest { from, connection, hop, replies });
             }
-            ToCore::Everywhere { from, connection, hop, resp3, command } => {
-                self.begin_part(from, connection, hop, resp3, &command);
+            ToCore::Everywhere { from, seen, connection, hop, resp3, command } => {
+                self.begin_part(from, seen, connection, hop, resp3, &command);
             }
             ToCore::Answer { connection, hop, reply, sum, written } => {
                 self.clients.answer(connection, hop, reply, sum, written);
             }
+            ToCore::Covered { number, lacking } => self.session_covered(number, lacking),
+            ToCore::Observe { from, number, version, until } => self.observe(from, number, version, until),
+            ToCore::Observed { number } => self.session_observed(number),
             ToCore::Acknowledged => self.clients.hear_of_holders(),
             ToCore::Follow { sequence, records, covered } => return self.follow(sequence, records, covered),
             ToCore::Raise(version) => {
@@ -460,13 +475,13 @@ impl<H: Host> CoreLoop<H> {
             },
             ToCore::Watched { connection, hop, watched } => self.clients.watched(connection, hop, watched),
             message @ ToCore::Transact { .. } => return self.transact(message),
-            ToCore::Hold { ticket, resp3, watched, pieces } => {
+            ToCore::Hold { ticket, resp3, seen, watched, pieces } => {
                 // Rather before it holds the core than while it does.
                 if holds::all_ready(&mut self.shard, pieces.iter()) == Err(WriteError::NotInMemory) {
-                    return Err(ToCore::Hold { ticket, resp3, watched, pieces });
+                    return Err(ToCore::Hold { ticket, resp3, seen, watched, pieces });
                 }
                 let protocol = if resp3 { Protocol::Resp3 } else { Protocol::Resp2 };
-                self.hold(ticket, protocol, watched, pieces);
+                self.hold(ticket, protocol, seen, watched, pieces);
             }
             ToCore::Pieces { ticket, pieces } => self.hold_pieces(ticket, pieces),
             ToCore::Held { from, ticket, outcome } => self.held(from, ticket, outcome),

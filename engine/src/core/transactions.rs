@@ -23,6 +23,7 @@ use crate::frontend::replies::{Merge, ReplyQueue};
 use crate::frontend::resp::script::{FoundBySlot, PieceReply, Place, Script, Shape, Stage};
 use crate::frontend::resp::table::{Command, Kind, SessionVerb, TransactionVerb};
 use crate::frontend::resp::transaction::{self, NOT_ALLOWED, QUEUED_BYTES_MAX, Queued, Watched};
+use crate::frontend::seen::Seen;
 use crate::host::Host;
 use crate::messages::{ConnectionKey, Refusal, Ticket, ToCore};
 use crate::shard::{Presence, WriteError};
@@ -37,6 +38,7 @@ struct Led {
     hop: u64,
     shape: Shape,
     protocol: Protocol,
+    seen: Option<Seen>,
     script: Script,
     /// All of them, ascending.
     cores: Vec<u16>,
@@ -321,6 +323,7 @@ impl<H: Host> CoreLoop<H> {
         let hop = connection.replies.hop(1, Merge::Concatenate);
         let message = ToCore::Transact {
             from: self.core,
+            seen: connection.session.seen.clone(),
             connection: ConnectionKey { index, generation: connection.generation },
             hop: (hop, 0),
             resp3: connection.session.protocol == Protocol::Resp3,
@@ -335,14 +338,16 @@ impl<H: Host> CoreLoop<H> {
     /// # Errors
     /// Hands the message back if it has to wait.
     pub(super) fn transact(&mut self, message: ToCore) -> Result<(), ToCore> {
-        let ToCore::Transact { from, connection, hop, resp3, watched, mut script } = message else {
+        let ToCore::Transact { from, seen, connection, hop, resp3, watched, mut script } = message else {
             return Err(message);
         };
         let protocol = if resp3 { Protocol::Resp3 } else { Protocol::Resp2 };
         let originated = self.shard.counters().originated;
+        self.shard.seen_by(seen.clone());
         let run = holds::run_alone(&mut self.shard, &mut script, &watched, self.time, protocol, self.core);
+        self.shard.seen_by(None);
         let Ok((outcome, barrier)) = run else {
-            return Err(ToCore::Transact { from, connection, hop, resp3, watched, script });
+            return Err(ToCore::Transact { from, seen, connection, hop, resp3, watched, script });
         };
         let shape = script.shape();
         let mut replies = ReplyQueue::default();
@@ -369,6 +374,7 @@ impl<H: Host> CoreLoop<H> {
             hop: connection.replies.hop(1, Merge::Concatenate),
             shape,
             protocol: connection.session.protocol,
+            seen: connection.session.seen.clone(),
             first: script.next_stage(Vec::new()).unwrap_or_default(),
             script,
             cores,
@@ -415,7 +421,8 @@ impl<H: Host> CoreLoop<H> {
             let watched = led.watched.remove(&core).unwrap_or_default();
             let pieces = led.first.remove(&core).unwrap_or_default();
             let resp3 = led.protocol == Protocol::Resp3;
-            return self.send_to(core, ToCore::Hold { ticket, resp3, watched, pieces });
+            let seen = led.seen.clone();
+            return self.send_to(core, ToCore::Hold { ticket, resp3, seen, watched, pieces });
         }
         match led.script.next_stage(std::mem::take(&mut led.found)) {
             None => self.end_transaction(number, true),

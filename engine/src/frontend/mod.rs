@@ -3,3 +3,4 @@
 pub mod native;
 pub mod replies;
 pub mod resp;
+pub mod seen;

@@ -79,9 +79,11 @@ impl KnownLogs {
         }
     }
 
-    /// The next log that this node's own log says nothing of, as the record to write.
+    /// The next log that this node's own log says nothing of, as the record to write. The earliest first: whatever a crash leaves, no log of a node
+    /// is known without those before it.
     pub fn next_to_write(&mut self) -> Option<ControlRecord> {
-        let (log, known) = self.logs.iter_mut().find(|(_, known)| !known.written)?;
+        let unwritten = self.logs.iter_mut().filter(|(_, known)| !known.written);
+        let (log, known) = unwritten.min_by_key(|(_, known)| known.first)?;
         known.written = true;
         Some(ControlRecord::Open {
             node: wal::NodeId(log.node.0),

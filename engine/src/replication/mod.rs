@@ -10,6 +10,7 @@
 
 pub mod brevity;
 pub mod compare;
+pub mod coverage;
 pub mod cut;
 pub mod entropy;
 pub mod holders;

@@ -109,6 +109,13 @@ impl<M: Mapping> Shard<M> {
         self.held.keys().any(|key| key.hash == hash.0)
     }
 
+    /// Whether every record that came here with a version up to `version` is shown.
+    #[must_use]
+    pub fn shows(&self, version: Version, time: Time) -> bool {
+        let is_held = self.held.first_key_value().is_some_and(|(key, _)| key.version() <= version);
+        !is_held && !is_far_future(version, time)
+    }
+
     /// In how many milliseconds of physical time the next held record is due, if there is one.
     #[must_use]
     pub fn next_due_in_ms(&self, time: Time) -> Option<u64> {

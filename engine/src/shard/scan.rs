@@ -29,6 +29,7 @@ impl<M: Mapping> Shard<M> {
         let at_least = self.ready_to_scan(from, at_least)?;
         let now_unix_ms = self.clock.unix_ms(time);
         Ok(self.store.scan(from, at_least, |record| {
+            self.note_read(record);
             if is_visible(record, now_unix_ms) {
                 visit(record);
             }

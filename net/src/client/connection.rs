@@ -106,15 +106,20 @@ impl Connection {
 
     /// The second answer to a write that waits for other regions for so long.
     pub(super) fn receive_held(&mut self, id: RequestId, within: Duration) -> Result<Held, ClientError> {
+        match self.receive_within(id, within)? {
+            Message::Held(held) => Ok(held),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// The next answer, which must be one to `id` and may take this longer than others.
+    pub(super) fn receive_within(&mut self, id: RequestId, within: Duration) -> Result<Message, ClientError> {
         let patience =
             |stream: &TcpStream, timeout| stream.set_read_timeout(Some(timeout)).map_err(ClientError::Broken);
         patience(&self.stream, self.timeout.saturating_add(within)).map_err(|error| self.end(error))?;
         let received = self.receive(id);
         patience(&self.stream, self.timeout).map_err(|error| self.end(error))?;
-        match received? {
-            Message::Held(held) => Ok(held),
-            other => Err(self.unexpected(&other)),
-        }
+        received
     }
 
     fn receive_any(&mut self) -> Result<(RequestId, Message), ClientError> {

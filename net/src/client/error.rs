@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::token::TokenError;
 use crate::wire::body::{Failed, Refuse};
 use crate::wire::{EncodeError, WireError};
 
@@ -32,6 +33,9 @@ pub enum ClientError {
     /// An answer, but not to what was asked.
     #[error("{0} came where another answer was due; this is a fault of the node: connect again")]
     Unexpected(&'static str),
+    /// A session's token that is none, or has no room for more.
+    #[error(transparent)]
+    Token(TokenError),
     /// An earlier error ended the connection.
     #[error("an earlier error ended this connection; connect again")]
     Ended,
@@ -41,7 +45,7 @@ impl ClientError {
     /// Whether the connection is of no more use.
     #[must_use]
     pub fn ends_connection(&self) -> bool {
-        !matches!(self, ClientError::Failed(_) | ClientError::Unsendable(_))
+        !matches!(self, ClientError::Failed(_) | ClientError::Unsendable(_) | ClientError::Token(_))
     }
 
     /// Whether the request may have taken effect although there is no answer to it.

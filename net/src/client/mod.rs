@@ -17,6 +17,7 @@
 //!
 //! - A write that was answered is durable at the node: on its disk, not only in its memory.
 //! - [`Client::held`] gives writes that wait until other regions durably hold them, too.
+//! - A [`Session`] moves from node to node and is shown nothing older than what it saw.
 //! - Conditions and increments are atomic at the node. Between regions the last writer wins.
 //! - A connection is used by one thread at a time. [`Client::pipeline`] sends many requests without waiting for each.
 //! - After an error that ends the connection ([`ClientError::ends_connection`]) connect again; a write without an answer
@@ -27,6 +28,7 @@ mod error;
 mod held;
 mod options;
 mod pipeline;
+mod session;
 
 use std::net::ToSocketAddrs;
 
@@ -36,6 +38,7 @@ pub use self::error::ClientError;
 pub use self::held::{Elsewhere, HeldWrites};
 pub use self::options::{ConnectOptions, PutOptions};
 pub use self::pipeline::{Answer, Pipeline};
+pub use self::session::Session;
 pub use crate::ids::Version;
 pub use crate::wire::body::{ClientHelloAck, Condition, ErrorCode, Failed, Held, HeldBy, Incremented, Item, Written};
 

@@ -4,11 +4,12 @@ use bytes::Bytes;
 
 use super::body::{
     ClientHello, ClientHelloAck, Condition, Delete, Get, GetMany, Held, HeldBy, Increment, Incremented, Item, Keys,
-    Put, Scan, Value, Wait, Written,
+    Put, Scan, Session, SessionToken, Value, Wait, Written,
 };
 use super::message::Message;
 use super::samples::{Sample, sample};
 use crate::ids::{Incarnation, LogId, NameError, NodeId, RegionName, Version};
+use crate::token::Token;
 
 /// One sample of each message, in order of the opcodes.
 pub(super) fn samples() -> Result<Vec<Sample>, NameError> {
@@ -37,6 +38,9 @@ pub(super) fn samples() -> Result<Vec<Sample>, NameError> {
     let held =
         Held { reached: false, count: 2, holders: vec![holder(0x0a00_0002, "nyc")?, holder(0x0a00_0003, "ams")?] };
     let number = Bytes::from_static(b"visits");
+    let mut seen = Token::default();
+    seen.note(NodeId(0x0a00_0001), version);
+    let token = Bytes::from(seen.to_bytes().unwrap_or_default());
     let many = GetMany { keys: vec![key.clone(), number.clone()] };
     let keys = Keys { more: false, cursor: 1 << 48, keys: vec![key.clone()] };
     Ok(vec![
@@ -53,6 +57,8 @@ pub(super) fn samples() -> Result<Vec<Sample>, NameError> {
         sample(5, Message::Incremented(Incremented { version, value: 40 }), INCREMENTED),
         sample(6, Message::Keys(keys), KEYS),
         sample(5, Message::Held(held), HELD),
+        sample(7, Message::Session(Session { deadline_ms: 250, token: token.clone() }), SESSION),
+        sample(7, Message::SessionToken(SessionToken { token }), SESSION_TOKEN),
     ])
 }
 
@@ -96,3 +102,9 @@ const KEYS: &str = "\
 const HELD: &str = "\
     c7010d030000000017000000050000003110486f000000000000000018f6aac2\
     00020002000200000a03006e79630300000a0300616d73";
+const SESSION: &str = "\
+    c7010e030000000018000000070000007251e90c0000000000000000f4aacb30\
+    fa000000120001010100000a010800000000000297560790";
+const SESSION_TOKEN: &str = "\
+    c7010f0300000000140000000700000064df0b2900000000000000005765d6fd\
+    120001010100000a010800000000000297560790";

@@ -34,6 +34,12 @@ pub const WATERMARKS_MAX: usize = 2048;
 pub const LOGS_MAX: usize = 2048;
 /// Nodes that one `Held` names; the rest is counted.
 pub const HOLDERS_MAX: usize = 64;
+/// Nodes that a session's token names.
+pub const TOKEN_NODES_MAX: usize = 64;
+/// The longest token: 12 bytes for each of them, form, count and checksum.
+pub const TOKEN_BYTES_MAX: usize = TOKEN_NODES_MAX * 12 + 6;
+/// How long a session may wait at most until a node has what its token names, in milliseconds.
+pub const SESSION_MS_MAX: u32 = 600_000;
 /// Into how many sums a `Survey` divides the keys: all values of the upper 16 bits of their hashes.
 pub const LEAVES: usize = 1 << 16;
 /// Leaves of which a `Compare` makes one sum, and how many sums there are then: 8 KiB.

@@ -82,6 +82,8 @@ messages! {
     Incremented(body::Incremented),
     Keys(body::Keys),
     Held(body::Held),
+    Session(body::Session),
+    SessionToken(body::SessionToken),
 }
 
 impl Message {

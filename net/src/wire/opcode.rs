@@ -106,6 +106,10 @@ codes! {
         Keys = 0x030c,
         /// Who durably holds a write that was to wait for other regions.
         Held = 0x030d,
+        /// A session goes on here, or asks for its token.
+        Session = 0x030e,
+        /// What the session has seen.
+        SessionToken = 0x030f,
     }
 }
 

@@ -3,6 +3,7 @@
 //! A timeout or a broken connection makes an operation *unknown*, never failed: it may have happened, or may yet happen.
 
 mod native;
+mod roam;
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -15,6 +16,8 @@ use net::reactor::{Completion, Io, Mono, Op, Outcome as IoOutcome, Socket, Strea
 use net::resp::{Value, parse_reply};
 
 use self::native::Frames;
+use self::roam::Roam;
+pub(super) use self::roam::draw_roamers;
 use super::workload::{Command, Mix, Note, Operation, Outcome, TeamWay};
 
 /// How long a client waits for an answer.
@@ -80,6 +83,8 @@ pub struct Client {
     next_at: Mono,
     /// It speaks Godwit's own protocol.
     frames: Option<Frames>,
+    /// It moves between regions.
+    roam: Option<Roam>,
     notes: Vec<Note>,
     completions: Vec<Completion<SimFile>>,
 }
@@ -100,6 +105,7 @@ impl Client {
         let native = matches!(&source, Source::Mix { mix, .. } if mix.native);
         Client {
             frames: native.then(Frames::default),
+            roam: None,
             io: SimIo::new(world, machine),
             region,
             session: ids.get(),
@@ -166,7 +172,9 @@ impl Client {
         }
         self.completions = completions;
         let now = self.io.now();
-        if self.waiting.front().is_some_and(|(_, deadline)| *deadline <= now) {
+        let late = self.waiting.front().map(|(_, deadline)| *deadline).or(self.entering());
+        if late.is_some_and(|deadline| deadline <= now) {
+            self.go_elsewhere();
             self.hang_up();
         }
         self.keep_link(now);
@@ -184,6 +192,9 @@ impl Client {
         if let Some((_, deadline)) = self.waiting.front() {
             until = until.min(*deadline);
         }
+        if let Some(deadline) = self.entering() {
+            until = until.min(deadline);
+        }
         match self.link {
             Link::Down { until: redial } => until = until.min(redial),
             Link::Up(_) if self.wants_more() => until = until.min(self.next_at),
@@ -192,7 +203,15 @@ impl Client {
         until
     }
 
+    /// Until when a region is asked to go on with the session.
+    fn entering(&self) -> Option<Mono> {
+        self.roam.as_ref().and_then(|roam| roam.entering)
+    }
+
     fn wants_more(&self) -> bool {
+        if self.entering().is_some() {
+            return false;
+        }
         let more = match &self.source {
             Source::Mix { on, .. } => *on,
             Source::Script(commands) => !commands.is_empty(),
@@ -218,12 +237,16 @@ impl Client {
                 Ok(IoOutcome::Connected(socket)) => {
                     self.link = Link::Up(Ends { socket, receiving: true, sending: false });
                     self.submit(Op::Recv { socket }, RECEIVE);
+                    self.enter();
                     if let Some(frames) = &mut self.frames {
                         *frames = Frames::default();
                         native::hello(&mut self.output);
                     }
                 }
-                _ => self.link = Link::Down { until: self.io.now().plus_ms(REDIAL_MS) },
+                _ => {
+                    self.link = Link::Down { until: self.io.now().plus_ms(REDIAL_MS) };
+                    self.go_elsewhere();
+                }
             },
             RECEIVE => self.received(completion),
             SEND => {
@@ -276,14 +299,26 @@ impl Client {
                 Ok(None) => break None,
                 Ok(Some((value, taken))) => {
                     at += taken;
+                    if self.entering().is_some() {
+                        self.entered(&value);
+                        continue;
+                    }
                     let Some((operation, _)) = self.waiting.front() else {
-                        break Some(format!("{value:?} answers nothing that was asked"));
+                        // One that has left does not look at what still comes.
+                        break matches!(self.link, Link::Up(_))
+                            .then(|| format!("{value:?} answers nothing that was asked"));
                     };
                     self.replies.push(value);
-                    if self.replies.len() < operation.command.replies() {
+                    if self.replies.len() < operation.command.replies() + usize::from(self.roam.is_some()) {
                         continue;
                     }
                     let operation = Rc::clone(operation);
+                    if self.roam.is_some() {
+                        let token = self.replies.pop();
+                        if let Some(stray) = self.take_token(token) {
+                            break Some(stray);
+                        }
+                    }
                     self.waiting.pop_front();
                     let outcome = outcome_of(&operation.command, std::mem::take(&mut self.replies));
                     self.notes.push(Note::Ended(operation, outcome));
@@ -329,6 +364,9 @@ impl Client {
 
     fn begin(&mut self, now: Mono) {
         while matches!(self.link, Link::Up(_)) && self.wants_more() && self.next_at <= now {
+            if self.moves() {
+                return self.go_elsewhere();
+            }
             let io = &mut self.io;
             let command = match &mut self.source {
                 Source::Mix { mix, .. } => {
@@ -348,6 +386,9 @@ impl Client {
             match self.frames {
                 Some(_) => native::encode(&operation, &mut self.output),
                 None => operation.encode(&mut self.output),
+            }
+            if self.roam.is_some() {
+                net::resp::encode_command(&["GODWIT.SESSION", "TOKEN"], &mut self.output);
             }
             self.notes.push(Note::Began(Rc::clone(&operation)));
             self.waiting.push_back((operation, now.plus_ms(TIMEOUT_MS)));

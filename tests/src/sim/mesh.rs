@@ -159,7 +159,11 @@ impl Mesh {
         mesh.world.set_duplication(plan.duplication_ppm);
         mesh.world.set_turn_ns_max(plan.turn_ns_max);
         for client in &plan.clients {
-            mesh.add_mix(client.node, client.mix, client.depth);
+            let added = mesh.add_client(client.node, Source::Mix { mix: client.mix, on: true }, client.depth);
+            if client.roams {
+                let places = mesh.nodes.iter().map(|state| SocketAddr::new(state.settings.ip, STORAGE_PORT)).collect();
+                mesh.clients[added].roams(places);
+            }
         }
         mesh
     }

@@ -93,6 +93,8 @@ pub struct ClientPlan {
     pub mix: Mix,
     /// Up to how many operations are under way.
     pub depth: usize,
+    /// They begin there, and move between regions with the token of their session.
+    pub roams: bool,
 }
 
 /// How a node ends.
@@ -352,6 +354,7 @@ impl Plan {
         widen_skews(seed, &mut plan.nodes);
         draw_teams(seed, plan.nodes.len(), &mut plan.clients);
         draw_native(seed, &mut plan.clients);
+        super::client::draw_roamers(seed, plan.nodes.len(), &mut plan.clients);
         residency::draw(&mut plan);
         if let Some(gap_ms) = GAPS_MS[random.index(GAPS_MS.len())] {
             let mut at_ms = 50 + random.below(2 * gap_ms);
@@ -447,7 +450,7 @@ fn draw_clients(random: &mut Random, nodes: usize, safety_ms: u64) -> Vec<Client
     places.extend((0..nodes).filter(|_| random.coin()));
     let operations = OPERATIONS[random.index(OPERATIONS.len())];
     let mix = Mix::draw_for(&mut || random.next(), operations / places.len() as u64, safety_ms + CALM_MS);
-    places.into_iter().map(|node| ClientPlan { node, mix, depth: 1 + random.index(6) }).collect()
+    places.into_iter().map(|node| ClientPlan { node, mix, depth: 1 + random.index(6), roams: false }).collect()
 }
 
 /// Of every fourth world: what part of the operations are transactions on teams of keys, and a client at each node that asks for
@@ -462,7 +465,7 @@ fn draw_teams(seed: u64, nodes: usize, clients: &mut Vec<ClientPlan>) {
         client.mix = Mix { teams, team_percent, ..client.mix };
     }
     let mix = Mix { team_percent: 90, ..clients[0].mix };
-    clients.extend((0..nodes).map(|node| ClientPlan { node, mix, depth: 1 + random.index(2) }));
+    clients.extend((0..nodes).map(|node| ClientPlan { node, mix, depth: 1 + random.index(2), roams: false }));
 }
 
 /// Of every fourth world: which clients speak Godwit's own protocol. It has no transactions, so that those who ask for little else

@@ -87,6 +87,8 @@ pub const EXPECTED: &[Mark] = &[
     Mark::GuestCommandWaitsForRecord,
     Mark::WaitReached,
     Mark::WaitTimedOut,
+    Mark::SessionWaited,
+    Mark::SessionTimedOut,
 ];
 
 /// Too rare for random worlds: the scenario test that reaches each, in `tests/tests/`.

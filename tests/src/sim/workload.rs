@@ -366,6 +366,13 @@ pub enum Note {
     Ended(Rc<Operation>, Outcome),
     /// It was told who else holds what it wrote.
     Held(Rc<Operation>, Holders),
+    /// A session goes on at a region, which says that it has what the session saw.
+    Entered {
+        /// The region.
+        region: usize,
+        /// The session.
+        session: u64,
+    },
     /// What a region's node sent was no answer to anything.
     Stray(usize, String),
 }
@@ -376,7 +383,7 @@ impl Note {
     pub fn region(&self) -> usize {
         match self {
             Note::Began(operation) | Note::Ended(operation, _) | Note::Held(operation, _) => operation.region,
-            Note::Stray(region, _) => *region,
+            Note::Stray(region, _) | Note::Entered { region, .. } => *region,
         }
     }
 }

@@ -141,6 +141,7 @@ impl Clients {
     /// The node stops: what waits is answered with what is.
     pub(in crate::core) fn end_waits(&mut self) {
         self.held_by_others.over = true;
+        self.sessions.over = true;
     }
 
     /// When a wait ends by itself.

@@ -10,6 +10,18 @@ use crate::frontend::resp::table::Command;
 use crate::messages::ConnectionKey;
 
 impl Clients {
+    pub(in crate::core) fn count(&self) -> i64 {
+        i64::try_from(self.connections.len()).unwrap_or(i64::MAX)
+    }
+
+    pub(in crate::core) fn commands(&self) -> u64 {
+        self.commands
+    }
+
+    pub(in crate::core) fn protocol_errors(&self) -> u64 {
+        self.protocol_errors
+    }
+
     /// Bytes that connections have sent and that were not run yet, and that transactions queue.
     pub(in crate::core) fn buffered_bytes(&self) -> usize {
         self.input_bytes + self.queued_bytes

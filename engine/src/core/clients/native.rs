@@ -198,7 +198,7 @@ impl<H: Host> CoreLoop<H> {
             native.pending = None;
             return Some(Turn::Over);
         }
-        if connection.fetching {
+        if connection.fetching || connection.awaited.is_some() {
             return Some(Turn::Over);
         }
         if connection.replies.bytes() > REPLY_BYTES_MAX || connection.replies.gaps() >= GAPS_MAX {
@@ -296,6 +296,10 @@ impl<H: Host> CoreLoop<H> {
             Verb::Scan(scan) if core_of_cursor(scan.cursor) < self.facts.cores => {
                 self.run_at(index, core_of_cursor(scan.cursor), request).map(|_| ())
             }
+            Verb::Session(session) => {
+                self.run_native_session(index, request.id, session);
+                Ok(())
+            }
             Verb::Scan(_) => {
                 let replies = &mut self.clients.connections[index as usize].replies;
                 fail(replies, request.id, ErrorCode::Invalid, "no node gave this cursor in this run; begin at 0");
@@ -333,8 +337,11 @@ impl<H: Host> CoreLoop<H> {
         let replies = &mut self.clients.connections[index as usize].replies;
         if owner == self.core {
             let (core, cores) = (self.core, self.facts.cores);
-            let mut runner = Runner { shard: &mut self.shard, time: self.time, core, cores };
-            return runner.run(request, replies).map(|()| None);
+            self.shard.seen_by(self.clients.connections[index as usize].session.seen.clone());
+            let replies = &mut self.clients.connections[index as usize].replies;
+            let ran = Runner { shard: &mut self.shard, time: self.time, core, cores }.run(request, replies);
+            self.shard.seen_by(None);
+            return ran.map(|()| None);
         }
         let hop = replies.hop(1, Merge::Concatenate);
         self.send_request(index, owner, (hop, 0), request.clone());
@@ -342,12 +349,14 @@ impl<H: Host> CoreLoop<H> {
     }
 
     fn send_request(&mut self, index: u32, owner: u16, hop: (u64, usize), request: Request) {
-        let generation = self.clients.connections[index as usize].generation;
+        let connection = &self.clients.connections[index as usize];
+        let (generation, seen) = (connection.generation, connection.session.seen.clone());
         self.cores[usize::from(owner)].send(ToCore::Command {
             from: self.core,
             connection: ConnectionKey { index, generation },
             hop,
             resp3: false,
+            seen,
             command: HopCommand::Native(Box::new(request)),
         });
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use net::ids::RequestId;
 use net::resp::encode_command;
 use net::wire::Message;
-use net::wire::body::{Delete, Get, GetMany, Increment, Put, Scan, Wait};
+use net::wire::body::{Delete, Get, GetMany, Increment, Put, Scan, Session, Wait};
 
 use crate::frontend::resp::table::{self, Command};
 
@@ -18,6 +18,7 @@ pub enum Verb {
     Delete(Delete),
     Increment(Increment),
     Scan(Scan),
+    Session(Session),
 }
 
 /// A request and the id that its answer repeats.
@@ -40,12 +41,13 @@ impl Request {
             Message::Delete(body) => Verb::Delete(body),
             Message::Increment(body) => Verb::Increment(body),
             Message::Scan(body) => Verb::Scan(body),
+            Message::Session(body) => Verb::Session(body),
             _ => return None,
         };
         Some(Request { id, verb })
     }
 
-    /// The keys whose records it looks at or writes, in its order; none for a `Scan`, which takes what it meets.
+    /// The keys whose records it looks at or writes, in its order; none for a `Scan`, which takes what it meets, and a `Session`.
     #[must_use]
     pub fn keys(&self) -> &[Bytes] {
         match &self.verb {
@@ -54,7 +56,7 @@ impl Request {
             | Verb::Delete(Delete { key, .. })
             | Verb::Increment(Increment { key, .. }) => std::slice::from_ref(key),
             Verb::GetMany(GetMany { keys }) => keys,
-            Verb::Scan(_) => &[],
+            Verb::Scan(_) | Verb::Session(_) => &[],
         }
     }
 
@@ -65,7 +67,7 @@ impl Request {
             Verb::Put(Put { wait, .. })
             | Verb::Delete(Delete { wait, .. })
             | Verb::Increment(Increment { wait, .. }) => *wait,
-            Verb::Get(_) | Verb::GetMany(_) | Verb::Scan(_) => Wait::default(),
+            Verb::Get(_) | Verb::GetMany(_) | Verb::Scan(_) | Verb::Session(_) => Wait::default(),
         }
     }
 
@@ -82,7 +84,7 @@ impl Request {
         match &self.verb {
             Verb::Put(put) => words.push(&put.value),
             Verb::Increment(_) | Verb::Scan(_) => words.push(number.as_bytes()),
-            Verb::Get(_) | Verb::GetMany(_) | Verb::Delete(_) => {}
+            Verb::Get(_) | Verb::GetMany(_) | Verb::Delete(_) | Verb::Session(_) => {}
         }
         let mut encoded = Vec::new();
         encode_command(&words, &mut encoded);
@@ -99,6 +101,7 @@ impl Request {
             Verb::Delete(_) => "del",
             Verb::Increment(_) => "incrby",
             Verb::Scan(_) => "scan",
+            Verb::Session(_) => "godwit.session|after",
         };
         table::find_whole(name.as_bytes())
     }
@@ -118,6 +121,9 @@ mod tests {
             .iter()
             .map(|request| (request.command().expect("a command of the table").name, request.keys().len()))
             .collect();
-        assert_eq!(found, [("get", 1), ("mget", 2), ("set", 1), ("del", 1), ("incrby", 1), ("scan", 0)]);
+        assert_eq!(
+            found,
+            [("get", 1), ("mget", 2), ("set", 1), ("del", 1), ("incrby", 1), ("scan", 0), ("godwit.session|after", 0)]
+        );
     }
 }

@@ -56,6 +56,10 @@ impl<M: Mapping> Runner<'_, M> {
             Verb::Delete(delete) => self.delete(id, delete, out),
             Verb::Increment(increment) => self.increment(id, increment, out),
             Verb::Scan(scan) => self.scan(id, scan, out),
+            Verb::Session(_) => {
+                fail(out, id, ErrorCode::Unsupported, "a session belongs to the core of its connection");
+                Ok(())
+            }
         });
         match ran {
             Err(error) if error.is_transient() => return Err(error),

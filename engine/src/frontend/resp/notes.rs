@@ -69,6 +69,23 @@ pub const DIFFERENCES: &[(&str, &str)] = &[
          room in log and index like the keys did.",
     ),
     ("flushdb", "The same as `FLUSHALL`: there is one database."),
+    (
+        "godwit.session|after",
+        "`GODWIT.SESSION AFTER token [milliseconds]`: waits until this node has everything that the session of the token has seen, and answers \
+         `OK`; what the connection asks then is shown nothing older, and its writes get versions above all of it. 10,000 ms if nothing is said, \
+         600,000 at most. When the time passes first it answers `NOTCOVERED` and says what is lacking; the connection goes on without that session, \
+         commands that were sent behind it, too. What the token named belongs to the connection's own from then on.",
+    ),
+    (
+        "godwit.session|begin",
+        "Godwit's own, like the other subcommands. Before it, or `AFTER`, nothing is collected. `RESET` ends the session.",
+    ),
+    (
+        "godwit.session|token",
+        "What the connection has read and written since its session began, and what that began with: a text to be passed to `AFTER`, on \
+         whatever node. It comes behind all answers to earlier commands and speaks for all of them. It is to be taken as it is. `DBSIZE` and `WATCH` \
+         do not count as reads.",
+    ),
     ("incrbyfloat", "The same digits as Redis on x86, on every machine. Hexadecimal numbers are refused."),
     (
         "info",

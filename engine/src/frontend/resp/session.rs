@@ -11,6 +11,7 @@ use super::wait::Wait;
 use super::{NOT_AN_INTEGER, SYNTAX_ERROR, config, describe, info};
 use crate::clock::Time;
 use crate::frontend::replies::ReplyQueue;
+use crate::frontend::seen::Seen;
 use crate::node::{NodeFacts, REDIS_COMPATIBLE_VERSION};
 
 /// Redis' text for a password that nobody asked for.
@@ -50,6 +51,8 @@ pub struct Session {
     pub written: Version,
     /// The bits of the prefixes of RESIDENCY that its commands named keys of.
     pub classes: u64,
+    /// What its commands read, if it is in a session that moves between nodes.
+    pub seen: Option<Seen>,
     /// Bytes of its last request.
     pub request_bytes: usize,
     /// `CLIENT NO-EVICT`.
@@ -150,6 +153,7 @@ impl Session {
             SessionVerb::Wait | SessionVerb::WaitAof => {
                 Wait::parse(verb, args, node.durability)?.among(self.classes).answer(self.written, node, out);
             }
+            SessionVerb::Session => return Err("ERR GODWIT.SESSION is BEGIN, AFTER or TOKEN".into()),
             SessionVerb::Scan => unreachable!("the core loop runs SCAN on the core that the cursor names"),
         }
         Ok(())

@@ -40,6 +40,15 @@ pub(super) const CLIENT: &[Command] = commands! {
     "client|help" 2 NONE SHOW "connection" Kind::Session(SessionVerb::Help), "Returns helpful text about the subcommands.";
 };
 
+/// `GODWIT.SESSION`.
+#[rustfmt::skip]
+pub(super) const SESSION: &[Command] = commands! {
+    "godwit.session|begin" 2 NONE OWN "connection" Kind::Session(SessionVerb::Session), "Begins to collect what the connection reads and writes.";
+    "godwit.session|after" -3 NONE OWN "connection" Kind::Session(SessionVerb::Session), "Goes on with a session once this node has all that it has seen.";
+    "godwit.session|token" 2 NONE OWN "connection" Kind::Session(SessionVerb::Session), "Returns a token of all that the connection's session has seen.";
+    "godwit.session|help" 2 NONE SHOW "connection" Kind::Session(SessionVerb::Help), "Returns helpful text about the subcommands.";
+};
+
 /// `CONFIG`.
 #[rustfmt::skip]
 pub(super) const CONFIG: &[Command] = commands! {

@@ -100,6 +100,8 @@ pub enum SessionVerb {
     WaitAof,
     Reset,
     Cluster,
+    /// `GODWIT.SESSION`.
+    Session,
     /// `HELP` of a container.
     Help,
 }
@@ -283,6 +285,7 @@ pub const COMMANDS: &[Command] = commands! {
     "rename" 3 TWO REMOVE_MANY "generic" Kind::Crossing(CrossingVerb::Rename), "Renames a key and overwrites the destination.";
     "renamenx" 3 TWO REMOVE "generic" Kind::Crossing(CrossingVerb::RenameNx), "Renames a key only when the target key name doesn't exist.";
     "copy" -3 TWO WRITE_MANY "generic" Kind::Crossing(CrossingVerb::Copy), "Copies the value of a key to a new key.";
+    "godwit.session" -2 NONE BARE "connection" Kind::Container(subcommands::SESSION), "A container for commands of a session that moves between nodes.";
     "delex" -2 ONE REMOVE "string" Kind::Key(KeyVerb::DelEx), "Deletes a key, optionally only if it has a given value. The syntax is that of Redis 8.4.";
     "delifeq" 3 ONE REMOVE "string" Kind::Key(KeyVerb::DelIfEq), "Deletes a key if it has the given value. The syntax is that of Valkey 9.0.";
 };

@@ -37,6 +37,8 @@ codes! {
         Unreadable = 10,
         /// The node's region may not hold the key; the text says which may.
         Residency = 11,
+        /// This node does not have everything yet that the session has seen.
+        NotCovered = 12,
     }
 }
 

@@ -12,7 +12,7 @@ use super::Violation;
 use super::clocks::{Clocks, FAR_FUTURE};
 use super::device::Record;
 use super::privates::Privates;
-use super::sessions::{EXPIRED, Sessions, Shown};
+use super::sessions::{EXPIRED, SESSIONS, Sessions, Shown};
 use super::staleness::{Acknowledged, Staleness};
 use super::teams::Teams;
 use super::writes::{D3, Durable, KeyId, NOTHING, Rank, Writes};
@@ -273,6 +273,11 @@ impl Ledger {
             return Err(Violation::new(D1, text));
         };
         self.acknowledged_count += 1;
+        let entered = self.sessions.entered_with(operation);
+        if record.rank.0 <= entered {
+            let text = format!("{operation:?} wrote {record:?} not above {entered:?}, with which its session came");
+            return Err(Violation::new(SESSIONS, text));
+        }
         self.sessions.show(operation, key.key, record.rank);
         if self.writes.key(key.key).owner().is_none() {
             let due = self.clocks.due(record.rank.0, now);

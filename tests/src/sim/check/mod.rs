@@ -23,7 +23,7 @@
 //! | C10 nothing is repaired where nothing was lost | `repairs` | at every turn of a control loop |
 //! | C9 nothing is forgotten too early | `cuts` | when a node may forget more; every record that is written |
 //! | C8 what clients are told of who holds a write | `held` | at every such answer, on the devices of those that are named |
-//! | S1 sessions | `sessions` | at every answer, by region: there are no tokens yet that could move |
+//! | S1 sessions | `sessions` | at every answer, by region; of sessions that move with a token everywhere |
 //! | S2 per-key linearizability | `privates` with `linear`, `string_key` | at the end, for keys that one region uses; W is 1 |
 //! | S3 transactions | `teams` | at every answer: a transaction's keys as one, after a crash those of a core; EXEC replaces what was read after WATCH |
 //! | R1 keys stay in their regions | `residency` | every record on a device; every record on a mesh stream, when it is sent |
@@ -400,6 +400,10 @@ impl Checks {
                 self.ledger.end(operation, outcome, now)
             }
             Note::Held(operation, holders) => self.held(operation, holders),
+            Note::Entered { session, .. } => {
+                self.ledger.sessions.enters(*session);
+                Ok(())
+            }
             Note::Stray(region, text) => {
                 Err(Violation::new(PROTOCOL, format!("{} sent this: {text}", self.regions[*region].0)))
             }

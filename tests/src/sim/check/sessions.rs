@@ -2,9 +2,12 @@
 //! follow reads; Terry et al., "Session guarantees", 1994), nor to anybody in real time.
 //!
 //! A region has one node: what one client of it was shown before another's request began, that one has to be shown, too.
-//! A session's own requests are ordered by the connection, even if they are under way at the same time.
+//! A session's own requests are ordered by the connection, even if they are under way at the same time. One that moves to another
+//! region with its token is shown nothing older there, and writes above all that it saw before.
 
 use std::collections::HashMap;
+
+use wal::Version;
 
 use super::Violation;
 use super::writes::{KeyId, NOTHING, Rank, Writes};
@@ -34,7 +37,11 @@ pub enum Shown<'a> {
 #[derive(Debug, Default)]
 pub struct Sessions {
     regions: HashMap<(usize, KeyId), Rank>,
-    sessions: HashMap<(usize, u64, KeyId), Rank>,
+    sessions: HashMap<(u64, KeyId), Rank>,
+    /// By session, the highest version that it saw.
+    highest: HashMap<u64, Version>,
+    /// The same when it came to its region.
+    entered: HashMap<u64, Version>,
 }
 
 impl Sessions {
@@ -44,27 +51,43 @@ impl Sessions {
         self.regions.get(&(region, key)).copied().unwrap_or(NOTHING)
     }
 
-    /// A new disk knows nothing of what the old one showed.
+    /// A new disk knows nothing of what the old one showed, and of a session that was there nobody can tell what it missed.
     pub fn forget(&mut self, region: usize) {
         self.regions.retain(|(other, _), _| *other != region);
-        self.sessions.retain(|(other, ..), _| *other != region);
+        self.sessions.clear();
+        self.highest.clear();
+        self.entered.clear();
+    }
+
+    /// A region says that it has what a session saw elsewhere.
+    pub fn enters(&mut self, session: u64) {
+        let highest = self.highest.get(&session).copied().unwrap_or(Version(0));
+        self.entered.insert(session, highest);
+    }
+
+    /// A version that a write of the session must be above.
+    #[must_use]
+    pub fn entered_with(&self, operation: &Operation) -> Version {
+        self.entered.get(&operation.session).copied().unwrap_or(Version(0))
     }
 
     /// The clients of a region were shown this, at least.
     pub fn show(&mut self, operation: &Operation, key: KeyId, rank: Rank) {
         for known in [
             self.regions.entry((operation.region, key)).or_insert(NOTHING),
-            self.sessions.entry((operation.region, operation.session, key)).or_insert(NOTHING),
+            self.sessions.entry((operation.session, key)).or_insert(NOTHING),
         ] {
             *known = rank.max(*known);
         }
+        let highest = self.highest.entry(operation.session).or_insert(Version(0));
+        *highest = rank.0.max(*highest);
     }
 
     /// What an answer must not be older than: the higher one of what the region had shown when the operation began, and
     /// what its session has been shown since; and the name of that rule.
     #[must_use]
     pub fn floor(&self, operation: &Operation, key: KeyId, at_begin: Rank) -> (Rank, &'static str) {
-        let session = self.sessions.get(&(operation.region, operation.session, key)).copied().unwrap_or(NOTHING);
+        let session = self.sessions.get(&(operation.session, key)).copied().unwrap_or(NOTHING);
         if session > at_begin { (session, SESSIONS) } else { (at_begin, READS) }
     }
 
@@ -116,7 +139,7 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
-    use wal::{NodeId, RecordOp, Version};
+    use wal::{NodeId, RecordOp};
 
     use super::super::device::Record;
     use super::*;
@@ -170,6 +193,25 @@ mod tests {
         assert_eq!(read(2, NOTHING, &old), None, "another session's read may have begun before");
         assert_eq!(read(2, (Version(2), 0), &old), Some(READS));
         assert_eq!(read(1, NOTHING, &old), Some(SESSIONS), "one connection answers in order");
+    }
+
+    #[test]
+    fn a_session_that_moves_is_held_to_what_it_saw_elsewhere() {
+        let (writes, id) = written(&[(1, None), (2, None)]);
+        let (old, new) = (value_of(1, 0), value_of(2, 0));
+        let mut sessions = Sessions::default();
+        let read = |sessions: &mut Sessions, operation: &Operation, value: &[u8]| {
+            rule(sessions.read(&writes, operation, id, NOTHING, Shown::Value(value), 0))
+        };
+        let elsewhere = |session| Operation { region: 1, ..get(session) };
+        assert_eq!(read(&mut sessions, &get(1), &new), None);
+        assert_eq!(read(&mut sessions, &elsewhere(2), &old), None, "nobody promised that to another session");
+        assert_eq!(read(&mut sessions, &elsewhere(1), &old), Some(SESSIONS));
+        assert_eq!(sessions.entered_with(&elsewhere(1)), Version(0));
+        sessions.enters(1);
+        assert_eq!(sessions.entered_with(&elsewhere(1)), Version(2));
+        sessions.forget(0);
+        assert_eq!(read(&mut sessions, &elsewhere(1), &old), None, "what it saw may be lost with the disk");
     }
 
     #[test]

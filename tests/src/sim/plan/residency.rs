@@ -19,6 +19,9 @@ pub(super) fn draw(plan: &mut Plan) {
     if random.coin() {
         plan.residency += &format!(";own:{outside}:={}", REGIONS[outside]);
     }
+    for client in &mut plan.clients {
+        client.roams = false;
+    }
     for client in plan.clients.iter_mut().filter(|client| client.node == outside) {
         client.mix = Mix { shuns_cold: true, ..client.mix };
     }
