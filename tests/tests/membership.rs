@@ -108,3 +108,42 @@ fn an_empty_disk_is_a_new_member_and_the_old_one_stays_until_it_is_removed() {
     mesh.converged();
     mesh.sound();
 }
+
+#[test]
+fn what_a_removed_node_left_is_asked_for_until_all_members_hold_the_same() {
+    for seed in 1..=4 {
+        let mut mesh = Mesh::new(seed);
+        mesh.run_ms(3_000);
+        let gone = region_of_node(&mut mesh, "ams");
+        let keys: Vec<String> = (0..20).map(|key| format!("last:{key}")).collect();
+        let has_all = |mesh: &mut Mesh, region: &str| {
+            keys.iter().all(|key| matches!(mesh.region(region).get(key), Outcome::Read(Some(_))))
+        };
+        let asked = |mesh: &mut Mesh| ["sfo", "nyc"].map(|region| mesh.region(region).logs_asked_of_others());
+        // What ams wrote last only sfo has.
+        mesh.region("nyc").lose_power();
+        let stored = mesh.region("ams").set_many(keys.iter().cloned(), 300);
+        assert!(stored.iter().all(|outcome| *outcome == Outcome::Stored), "{stored:?}");
+        mesh.run_ms(2_000);
+        mesh.region("ams").lose_power();
+        mesh.run_ms(1_000);
+        mesh.region("sfo").remove_member(gone);
+        mesh.run_ms(10_000);
+        // Who was away gets what it lacks from those who have it; then there is nothing more to ask for.
+        mesh.region("nyc").start();
+        mesh.run_ms(12_000);
+        mesh.sound();
+        assert!(has_all(&mut mesh, "nyc"), "seed {seed}");
+        assert_eq!(asked(&mut mesh), [0, 0], "seed {seed}: the end of its last log nobody will ever tell");
+        // Nor when one of them has forgotten that they agreed, nor when the removed node returns.
+        mesh.region("nyc").lose_power();
+        mesh.run_ms(1_000);
+        mesh.region("nyc").start();
+        mesh.region("ams").start();
+        mesh.run_ms(12_000);
+        mesh.sound();
+        assert_eq!(asked(&mut mesh), [0, 0], "seed {seed}");
+        have(&mut mesh, &["sfo", "nyc"], &WITHOUT_AMS);
+        assert!(has_all(&mut mesh, "nyc") && has_all(&mut mesh, "sfo"), "seed {seed}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use net::ids::{LogId, NodeId, RequestId, Version};
 use net::reactor::Mono;
-use net::wire::body::Stable;
+use net::wire::body::{MemberState, Stable};
 use net::wire::message::Message;
 use wal::ControlRecord;
 use wal::marks::{Mark, reach};
@@ -79,13 +79,21 @@ impl<H: Host> ControlLoop<H> {
         if now < self.cut_at || self.removed || self.stop.asked || self.failed.is_some() {
             return;
         }
-        let Some(wanted) = self.cut.wanted(&self.members) else { return };
+        let wanted = self.cut.wanted(&self.members);
+        if wanted.is_none() && !self.has_what_removed_nodes_left() {
+            return;
+        }
         self.cut_at = now.plus_ms(CUT_MS);
         let own = NodeId(self.facts.node.0);
+        let view = view(&self.members, &self.known, |log| self.watermarks.version(log));
+        let Some(wanted) = wanted else {
+            // How far this node holds all others do not ask for.
+            let told = self.cut.own(view, Version(0));
+            return self.tell_stable(told);
+        };
         let complete = to_wire(self.logs.current().complete());
         let persisted = |log: LogId| self.watermarks.persisted_version(log);
         let stable = stable(own, complete, &self.members, &self.known, persisted);
-        let view = view(&self.members, &self.known, |log| self.watermarks.version(log));
         // What others build upon has to be known after a crash: not only the positions, but that there was nothing else to hold.
         let told = self.cut.own(view, stable.min(self.notes.held()));
         if self.has_met_all() {
@@ -204,8 +212,24 @@ impl<H: Host> ControlLoop<H> {
         from_wire(self.cut.wanted_here())
     }
 
+    /// Whether this node knows of logs of nodes that were removed: then members tell each other how much of them they hold.
+    fn has_what_removed_nodes_left(&self) -> bool {
+        let mut removed = self.members.iter().filter(|member| member.state == MemberState::Removed);
+        removed.any(|member| self.known.of(member.node).next().is_some())
+    }
+
+    /// Whether there is no more to be had of a node's logs: it was removed, and all members say that they know that, hold the same of what it
+    /// left, and count the same members. Should one come to hold more, or a new one join, that is so no more.
+    pub(super) fn is_settled(&self, node: NodeId) -> bool {
+        self.members.is_removed(node) && self.cut.is_one_view(NodeId(self.facts.node.0), &self.members)
+    }
+
     /// When the cut is to be looked at next.
     pub(super) fn cut_deadline(&self) -> Option<Mono> {
-        self.cut.wanted(&self.members).map(|_| self.cut_at)
+        let own = NodeId(self.facts.node.0);
+        let is_unsettled = || self.has_what_removed_nodes_left() && !self.cut.is_one_view(own, &self.members);
+        let can = !self.removed && !self.stop.asked && self.failed.is_none();
+        let is_due = can && (self.cut.wanted(&self.members).is_some() || is_unsettled());
+        is_due.then_some(self.cut_at)
     }
 }

@@ -72,7 +72,7 @@ impl<H: Host> ControlLoop<H> {
         let now = self.now();
         let mut missed = Vec::new();
         for node in self.known.nodes() {
-            if followed.iter().any(|(_, of)| *of == node) {
+            if followed.iter().any(|(_, of)| *of == node) || self.is_settled(node) {
                 self.relays.absent_since.remove(&node);
                 continue;
             }
@@ -132,6 +132,12 @@ impl<H: Host> ControlLoop<H> {
         }
         let origin = self.members.get(origin).map(|member| self.facts.residency.policy().of(&member.region));
         source.covers(&origin.map_or_else(|| follower.clone(), |origin| follower.and(&origin)))
+    }
+
+    /// How many logs others are asked for in place of their nodes; for checkers.
+    #[must_use]
+    pub fn logs_asked_of_others(&self) -> usize {
+        self.relays.asked.values().map(|asked| asked.logs.len()).sum()
     }
 
     /// Whether every claim over these logs that came over the link has taken effect.

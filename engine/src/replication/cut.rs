@@ -138,6 +138,13 @@ impl Cut {
         self.own
     }
 
+    /// Whether all members see the mesh as this node does.
+    #[must_use]
+    pub fn is_one_view(&self, own: NodeId, members: &Members) -> bool {
+        let mut others = members.joined().filter(|member| member.node != own);
+        others.all(|member| self.told.get(&member.node).is_some_and(|told| told.last.view == self.own.view))
+    }
+
     /// Raises the cut to what all members hold, if all of them see the mesh as this node does.
     pub fn advance(&mut self, own: NodeId, members: &Members) {
         let mut least = self.own.stable;
@@ -286,6 +293,7 @@ mod tests {
         cut.advance(OWN, &three);
         assert_eq!(cut.cut(), Version(0), "one of them has said nothing");
         cut.told(NodeId(3), Incarnation(1), say(8, 60, 0));
+        assert!(!cut.is_one_view(OWN, &three) && cut.is_one_view(OWN, &joined(&[1, 2])));
         cut.advance(OWN, &three);
         assert_eq!(cut.cut(), Version(0), "one of them counts others");
         assert_eq!(cut.held_by(NodeId(3), Incarnation(1)), Version(60));

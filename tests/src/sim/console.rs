@@ -159,6 +159,15 @@ impl Region<'_> {
         self.mesh.nodes[self.index].node.as_ref().expect("a running node").control.members().table()
     }
 
+    /// How many logs its node asks others for, because their own nodes cannot be reached.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn logs_asked_of_others(&self) -> usize {
+        self.mesh.nodes[self.index].node.as_ref().expect("a running node").control.logs_asked_of_others()
+    }
+
     /// Index entries of its node, tombstones included.
     ///
     /// # Panics
