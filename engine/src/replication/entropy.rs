@@ -300,3 +300,127 @@ pub fn counting_at(now_ms: u64) -> Counting {
     let upto = wal::Version::new(now_ms.saturating_sub(wal::EPOCH_2020_UNIX_MS), u16::MAX, u16::MAX);
     Counting { upto, expiry_above: now_ms }
 }
+
+#[cfg(test)]
+mod tests {
+    use net::ids::NodeId;
+    use net::wire::limits::SUMS_MAX;
+    use wal::{RecordDraft, RecordOp, RecordView};
+
+    use super::*;
+
+    fn record(n: u64) -> Vec<u8> {
+        let (key, value) = (format!("key {n}"), b"value");
+        let version = wal::Version::new(n, 0, 0);
+        let draft = RecordDraft {
+            version,
+            origin: wal::NodeId(1),
+            op: RecordOp::Put,
+            expiry: None,
+            key: key.as_bytes(),
+            value,
+        };
+        draft.to_vec()
+    }
+
+    fn digest(records: impl Iterator<Item = u64>) -> Digest {
+        let mut digest = Digest::default();
+        records.for_each(|n| digest.add(&RecordView::parse(&record(n)).unwrap().0));
+        digest
+    }
+
+    fn entry(n: u64) -> Entry {
+        super::super::survey::entry(&RecordView::parse(&record(n)).unwrap().0)
+    }
+
+    fn parts(digest: &Digest) -> Sums {
+        Sums { more: false, keys: digest.keys(), first: 0, sums: digest.parts() }
+    }
+
+    fn begun(here: &Digest) -> Comparison {
+        let (mut comparison, question) = Comparison::begin(counting_at(wal::EPOCH_2020_UNIX_MS + 1_000_000));
+        assert!(matches!(question, Message::Compare(_)));
+        assert!(matches!(comparison.summed_here(here.clone()), Step::Wait));
+        comparison
+    }
+
+    /// What the node says of itself: all of node 1's log.
+    fn held() -> Held {
+        let (first, upto) = (Version(0), Version(u64::MAX));
+        let log = net::ids::LogId { node: NodeId(1), incarnation: net::ids::Incarnation(1) };
+        let covered = net::wire::body::Covered { log, first, upto };
+        Held::by(NodeId(2), Version(0), [covered].into_iter(), wal::EPOCH_2020_UNIX_MS + 1_000_000)
+    }
+
+    #[test]
+    fn equal_sums_end_it_and_an_answer_that_is_none_breaks_it() {
+        let here = digest(1..500);
+        let mut comparison = begun(&here);
+        assert!(matches!(comparison.summed_there(&parts(&here)), Step::Done));
+        assert_eq!(comparison.outcome(), &Outcome::default());
+        let mut comparison = begun(&here);
+        let short = Sums { sums: vec![0; 3], ..parts(&here) };
+        assert!(matches!(comparison.summed_there(&short), Step::Broken));
+        assert!(matches!(begun(&here).fetched(&BTreeSet::new()), Step::Broken));
+    }
+
+    #[test]
+    fn what_the_peer_has_newer_is_looked_at_again_and_what_is_lacking_is_fetched_in_as_many_answers_as_it_takes() {
+        let (here, there) = (digest(1..500), digest(1..503));
+        let mut comparison = begun(&here);
+        assert!(matches!(comparison.summed_there(&parts(&there)), Step::InspectHere(_)));
+        comparison.found_here((1..500).map(entry).collect());
+        assert!(matches!(comparison.inspected_here(), Step::Ask(Message::Inspect(_))));
+        let answer = |more, cursor, entries| Entries { more, cursor, entries };
+        assert!(matches!(comparison.found_there(answer(true, 0, (1..501).map(entry).collect())), Step::Wait));
+        let step = comparison.found_there(answer(false, 9, vec![entry(501)]));
+        assert!(matches!(step, Step::Ask(Message::Inspect(Inspect { cursor: 9, .. }))));
+        let tombstone = Entry { is_tombstone: true, key: Bytes::from_static(b"nothing either way"), ..entry(9) };
+        let Step::LookHere(keys) = comparison.found_there(answer(false, 0, vec![entry(502), tombstone])) else {
+            panic!("keys to look at")
+        };
+        assert_eq!(keys.len(), 3);
+        // One has come meanwhile, of one nothing can be said.
+        let mut both = begun(&here);
+        both.stage = Stage::Looking((500..503).map(|n| (entry(n).key, entry(n))).collect());
+        let step = both.looked_here(&held(), wal::Version::ZERO, &[entry(500)], &[entry(501).key]);
+        let Step::Ask(Message::Fetch(Fetch { keys })) = step else { panic!("{step:?}") };
+        assert_eq!(keys, [entry(502).key]);
+
+        let step = comparison.looked_here(&held(), wal::Version::ZERO, &[], &[]);
+        assert!(matches!(step, Step::Ask(Message::Fetch(_))), "{step:?}");
+        let (wanted, older) = (record(500), record(499));
+        let is_asked_for = |bytes: &[u8]| {
+            let record = RecordView::parse(bytes).unwrap().0;
+            comparison.asked_for(record.key, record.version, record.original_crc())
+        };
+        assert!(is_asked_for(&wanted) && !is_asked_for(&older));
+        let step = comparison.fetched(&BTreeSet::from([entry(500).key]));
+        let Step::Ask(Message::Fetch(Fetch { keys })) = step else { panic!("{step:?}") };
+        assert_eq!(keys.len(), 2);
+        assert!(matches!(comparison.fetched(&BTreeSet::new()), Step::Done), "the peer has them no more");
+        let Outcome { lacking, repaired, hashes, .. } = comparison.outcome().clone();
+        assert_eq!((lacking, repaired, hashes.len()), (3, 1, 3));
+    }
+
+    #[test]
+    fn what_may_have_been_forgotten_here_is_not_fetched() {
+        let mut comparison = begun(&digest(1..2));
+        comparison.stage = Stage::Looking([(entry(7).key, entry(7))].into());
+        let step = comparison.looked_here(&held(), wal::Version::new(7, 0, 0), &[], &[]);
+        assert!(matches!(step, Step::Done) && comparison.outcome().lacking == 0, "{step:?}");
+    }
+
+    #[test]
+    fn where_too_much_differs_all_sums_are_asked_for() {
+        let (here, there) = (digest(1..30_000), digest(30_000..60_000));
+        let mut comparison = begun(&here);
+        assert!(matches!(comparison.summed_there(&parts(&there)), Step::Ask(Message::Survey(_))));
+        for (at, sums) in here.sums().chunks(SUMS_MAX).enumerate() {
+            let first = u16::try_from(at * SUMS_MAX).unwrap();
+            let more = at < LEAVES / SUMS_MAX - 1;
+            let step = comparison.summed_there(&Sums { more, keys: 1, first, sums: sums.to_vec() });
+            assert!(matches!(step, Step::Wait) == more && matches!(step, Step::Done) != more, "{step:?}");
+        }
+    }
+}
