@@ -12,6 +12,7 @@ use crate::frontend::native::request::Request;
 use crate::frontend::resp::script::{FoundBySlot, Piece, PieceReply, Script};
 use crate::frontend::resp::transaction::Watched;
 use crate::frontend::seen::Seen;
+use crate::replication::bootstrap::Absent;
 use crate::replication::residency::Allowed;
 use crate::replication::survey::{SurveyFound, SurveyTask};
 use crate::shard::{Covered, DurableFrame, Removable, SegmentId, WriteError};
@@ -232,6 +233,17 @@ pub enum ToCore {
     },
     /// Every member holds everything up to here: what died before may be forgotten.
     Forget(Version),
+    /// Everything that another node has comes from now on: it may have forgotten what died up to here.
+    BeginBootstrap(Version),
+    /// Everything came: drop what did not and is dead by that; answer with [`CoreEvent::Swept`].
+    Sweep(Arc<Absent>),
+    /// Say which of these records of keys of yours count; answer with [`CoreEvent::Sifted`].
+    Sift {
+        /// Names the answer.
+        ticket: u64,
+        /// Whole records, which have been verified.
+        records: Bytes,
+    },
     /// This node's clock is ahead of the others': take the time for this much lower, in milliseconds, in place of what was said before.
     HoldBack(u64),
     /// Say what you have, for a comparison with other nodes; answer with [`CoreEvent::Surveyed`].
@@ -309,6 +321,22 @@ pub enum CoreEvent {
         ticket: u64,
         /// What was found.
         found: SurveyFound,
+    },
+    /// Of the records that the core was asked of these count, as far as its log goes that ends at `staged`.
+    Sifted {
+        /// Of the [`ToCore::Sift`].
+        ticket: u64,
+        /// Whole records.
+        records: Bytes,
+        /// The staged end at that moment.
+        staged: Lsn,
+    },
+    /// What did not come in a bootstrap was dropped; a claim that this is so waits until the log is durable up to `staged`.
+    Swept {
+        /// How many records that were.
+        dropped: u64,
+        /// The staged end at that moment.
+        staged: Lsn,
     },
     /// A new segment of this core's log exists; its first byte is at `base`.
     Segment {

@@ -5,6 +5,7 @@
 //! will never originate one ≤ `complete` again. It never exceeds the durable clock ceiling.
 
 mod batch;
+mod bootstrap;
 mod compaction;
 mod error;
 mod forget;
@@ -32,6 +33,7 @@ use crate::storage::store::{Facts, Fetch, Store, Verdict};
 use crate::storage::{KeyHash, NodeSecret};
 
 use batch::Batch;
+use bootstrap::Takeover;
 use compaction::Compaction;
 
 pub use batch::{BATCH_KEYS_MAX, Presence};
@@ -88,6 +90,7 @@ enum KeptKey {
     /// Another node's log.
     Log(NodeId, Incarnation),
     Forgotten,
+    Bootstrap,
 }
 
 /// Counters of one shard; monotonic.
@@ -142,6 +145,8 @@ pub struct Shard<M: Mapping> {
     forget_upto: Version,
     /// Tombstones and expired records that were.
     forgotten: u64,
+    /// What another node has is being taken over.
+    takeover: Option<Takeover>,
     summary: Summary,
     /// Cores of this node.
     cores: u16,
@@ -192,6 +197,7 @@ impl<M: Mapping> Shard<M> {
             compaction: Compaction::default(),
             forget_upto: Version::ZERO,
             forgotten: 0,
+            takeover: None,
             summary: Summary::default(),
             cores: settings.cores,
             value_bytes_max: settings.value_bytes_max,
@@ -417,6 +423,7 @@ impl<M: Mapping> Shard<M> {
             ControlRecord::Membership { node, .. } => KeptKey::Member(*node),
             ControlRecord::Open { node, incarnation, .. } => KeptKey::Log(*node, *incarnation),
             ControlRecord::Forgotten { .. } => KeptKey::Forgotten,
+            ControlRecord::Bootstrap { .. } => KeptKey::Bootstrap,
             _ => return Ok(end),
         };
         self.kept.insert(kept, control.clone());
@@ -485,6 +492,7 @@ impl<M: Mapping> Shard<M> {
         }
         let hash = self.identity.secret.hash(record.key);
         self.ready(hash)?;
+        self.confirm(hash, record.version);
         let verdict = self.store.judge(hash, record);
         let far_future = is_far_future(record.version, time) && !planted::is(Fault::FarFutureBelieved);
         let is_over = |expiry: Option<u64>| expiry.is_some_and(|expiry| expiry <= time.unix_ms);

@@ -29,6 +29,7 @@ use wal::{
 
 use crate::clock::{Time, earliest_unix_ms, is_far_future, is_step};
 use crate::host::{Host, map_segment, segment_path};
+use crate::replication::bootstrap::Floor;
 use crate::replication::known::KnownLogs;
 use crate::replication::logs::{OwnLog, OwnLogs, SegmentRef};
 use crate::replication::members::{Members, to_record};
@@ -144,8 +145,8 @@ pub struct Started<H: Host, L> {
     pub members: Members,
     /// Logs of other nodes that earlier runs knew of.
     pub known: KnownLogs,
-    /// Up to where what was deleted, or had expired, may have been forgotten, and up to where everything was held.
-    pub forgotten: (Version, Version),
+    /// What may have been forgotten, what was held, and whether a bootstrap is under way.
+    pub forgotten: Floor,
     /// What recovery found, a line each.
     pub report: Vec<String>,
     /// Records read back.
@@ -290,8 +291,8 @@ struct Recovering<'a, H: Host, D: Disk<File = H::File>> {
     members: Vec<Member>,
     /// Logs of other nodes: first versions and cores.
     known: BTreeMap<(NodeId, Incarnation), (Version, u16)>,
-    /// Up to where what died may have been forgotten.
-    forgotten: Version,
+    /// What may have been forgotten, what was held, and whether a bootstrap is under way.
+    forgotten: Floor,
     /// Up to where everything was held, by the run that said so.
     held_upto: BTreeMap<Incarnation, Version>,
     /// There may be records that this node may not hold any more.
@@ -325,7 +326,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
             watermarks: Vec::new(),
             members: Vec::new(),
             known: BTreeMap::new(),
-            forgotten: Version::ZERO,
+            forgotten: Floor::default(),
             held_upto: BTreeMap::new(),
             may_hold_less: false,
             ends: BTreeMap::new(),
@@ -483,10 +484,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
         for member in members.iter() {
             shard.append_local(&to_record(member)).map_err(StartError::Open)?;
         }
-        let forgotten = (self.forgotten, self.held_upto.values().copied().max().unwrap_or_default());
-        if forgotten != (Version::ZERO, Version::ZERO) {
-            let (version, held) = forgotten;
-            let control = ControlRecord::Forgotten { version, held };
+        for control in self.forgotten.records() {
             shard.append_local(&control).map_err(StartError::Open)?;
         }
         shard.seal_group().map_err(StartError::Open)?;
@@ -531,7 +529,7 @@ impl<'a, H: Host, D: Disk<File = H::File>> Recovering<'a, H, D> {
                     (log_id(*node, *incarnation), to_wire(*first), *cores)
                 }),
             ),
-            forgotten,
+            forgotten: self.forgotten,
             report: self.report,
             records: self.records,
             begins_unix_ms: self.time.unix_ms,

@@ -88,7 +88,7 @@ const CAUGHT: &[(Fault, Run)] = &[
     (Fault::OneLostRefreshExpires, Seed(2)),
 ];
 
-/// What a scenario of `rare.rs` notices, and its name there: `each_scenario_fails_with_the_fault_it_is_there_for` holds it to that.
+/// What a scenario of `rare.rs` or `forget.rs` notices, and its name there: `each_scenario_fails_with_the_fault_it_is_there_for` holds it to that.
 const BY_SCENARIO: &[(Fault, &str)] = &[
     (Fault::CutAtFirstBadFrame, "damage_to_what_was_durable_is_refused_until_it_is_repaired"),
     (Fault::EntriesNeverExpire, "a_region_that_stays_away_is_gone_from_the_lists"),
@@ -97,6 +97,8 @@ const BY_SCENARIO: &[(Fault, &str)] = &[
         Fault::JudgeIgnoresFloor,
         "what_was_deleted_and_forgotten_is_not_fetched_from_a_node_that_has_it_again, of repair.rs",
     ),
+    (Fault::SweepSkipped, "an_old_disk_brings_nothing_back_that_was_forgotten"),
+    (Fault::BootstrapCutShort, "an_old_disk_brings_nothing_back_that_was_forgotten"),
 ];
 
 /// What no checker can see yet, and why not.

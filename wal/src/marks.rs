@@ -74,6 +74,10 @@ named! {
         IdleClaimRaised = "idle-claim-raised",
         /// A tombstone that everybody holds was forgotten.
         TombstoneForgotten = "tombstone-forgotten",
+        /// A node took over everything that another one had.
+        BootstrapEnded = "bootstrap-ended",
+        /// What the other one had forgotten was dropped.
+        DeadSwept = "dead-swept",
         /// One stayed, because a file of an earlier run may hold what it deleted.
         TombstoneKeptForOldRun = "tombstone-kept-for-old-run",
         /// Compaction left out a dead record that everybody holds.

@@ -71,6 +71,12 @@ named! {
         BuriedDugUp = "buried-dug-up",
         /// What was deleted is forgotten as soon as this node alone holds everything.
         ForgottenBeforeOthers = "forgotten-before-others",
+        /// A node that took over everything keeps what the source does not have any more.
+        SweepSkipped = "sweep-skipped",
+        /// A crash in the middle of a bootstrap is not remembered: what came until then counts as all.
+        BootstrapCutShort = "bootstrap-cut-short",
+        /// In a bootstrap also what does not count any more is sent, although what took its place may have been forgotten.
+        BootstrapUnsifted = "bootstrap-unsifted",
         /// A record that comes again is applied although what deleted it may have been forgotten.
         CoveredApplied = "covered-applied",
 

@@ -183,6 +183,7 @@ fn the_numbers_of_every_enumeration_are_documented() {
         ControlKind::Watermark,
         ControlKind::ClockCeiling,
         ControlKind::Forgotten,
+        ControlKind::Bootstrap,
         ControlKind::Close,
         ControlKind::Membership,
     ];
@@ -227,6 +228,7 @@ fn the_bodies_of_control_records_have_the_documented_fields() {
         ControlRecord::Watermark { node: NODE, incarnation: RUN, version: at, flags: 0, rests_on: Vec::new() },
         ControlRecord::ClockCeiling { version: at },
         ControlRecord::Forgotten { version: at, held: at },
+        ControlRecord::Bootstrap { begun: at, ended: at, version: at, held: at },
         ControlRecord::Close { node: NODE, incarnation: RUN, version: at },
         ControlRecord::Membership { node: NODE, state: MemberState::Joined, region: String::new(), at },
     ];

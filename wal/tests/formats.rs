@@ -85,6 +85,8 @@ fn control() -> impl Strategy<Value = ControlRecord> {
         ),
         version().prop_map(|version| ControlRecord::ClockCeiling { version }),
         (version(), version()).prop_map(|(version, held)| ControlRecord::Forgotten { version, held }),
+        (version(), version(), version(), version())
+            .prop_map(|(begun, ended, version, held)| ControlRecord::Bootstrap { begun, ended, version, held }),
         (log(), version()).prop_map(|((node, incarnation), version)| ControlRecord::Close {
             node,
             incarnation,
@@ -348,7 +350,7 @@ fn a_segment_header_with_an_impossible_value_is_refused() {
 
 #[test]
 fn impossible_control_records_are_refused() {
-    assert_eq!(ControlRecord::decode(&[7], b""), Err(ControlError::NewerKind(7)));
+    assert_eq!(ControlRecord::decode(&[77], b""), Err(ControlError::NewerKind(77)));
     assert_eq!(ControlRecord::decode(&[0], b""), Err(ControlError::NewerKind(0)));
     assert_eq!(ControlRecord::decode(b"", b""), Err(ControlError::Key(0)));
     assert_eq!(ControlRecord::decode(&[1, 1], b""), Err(ControlError::Key(2)));
@@ -371,6 +373,8 @@ fn impossible_control_records_are_refused() {
     assert!(!member.is_local());
     assert!(ControlRecord::ClockCeiling { version: version(1) }.is_local());
     assert!(ControlRecord::Forgotten { version: version(1), held: version(2) }.is_local());
+    let at = version(1);
+    assert!(ControlRecord::Bootstrap { begun: at, ended: at, version: at, held: at }.is_local());
     assert_eq!(ControlRecord::Close { node: NODE, incarnation: support::RUN, version: version(1) }.kind() as u8, 4);
 }
 

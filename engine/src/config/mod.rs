@@ -262,7 +262,7 @@ impl Config {
             wal_retain_bytes: given.parsed(Setting::WalRetain, values::bytes)?.unwrap_or(WAL_RETAIN_BYTES),
             collects_tombstones: given
                 .parsed(Setting::Tombstones, |text| values::choice(text, TOMBSTONES))?
-                .unwrap_or(false),
+                .unwrap_or(true),
             compression: given
                 .parsed(Setting::Compression, |text| values::choice(text, COMPRESSIONS))?
                 .unwrap_or(Compression::Lz4),

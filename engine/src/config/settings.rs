@@ -208,7 +208,7 @@ pub const SETTINGS: [Row; 26] = [
         key: "TOMBSTONES",
         flag: "tombstones",
         form: "keep|collect",
-        default: "keep",
+        default: "collect",
         help: "Whether what was deleted, or has expired, is forgotten once every member of the mesh holds that",
     },
     Row {

@@ -12,6 +12,7 @@ use super::{ControlLoop, LinkKey, Persisting};
 use crate::clock::physical_version;
 use crate::host::Host;
 use crate::messages::ToCore;
+use crate::replication::bootstrap::Floor;
 use crate::replication::cut::{stable, view};
 use crate::replication::{from_wire, to_wire};
 
@@ -48,14 +49,19 @@ pub(super) struct Notes {
 }
 
 impl Notes {
-    pub(super) fn recovered((forgotten, held): (wal::Version, wal::Version)) -> Notes {
-        let durable = Note { forgotten: to_wire(forgotten), held: to_wire(held) };
+    pub(super) fn recovered(floor: Floor) -> Notes {
+        let durable = Note { forgotten: to_wire(floor.forgotten), held: to_wire(floor.held) };
         Notes { durable, ..Notes::default() }
     }
 
     /// What was deleted, or had expired, by then may have been forgotten here.
     pub(super) fn forgotten(&self) -> Version {
         self.durable.forgotten.max(self.writing.unwrap_or_default().forgotten)
+    }
+
+    /// A bootstrap has ended, and is noted.
+    pub(super) fn take_over(&mut self, floor: Floor) {
+        self.durable = self.durable.and(Note { forgotten: to_wire(floor.forgotten), held: to_wire(floor.held) });
     }
 
     /// Everything up to here is held, and was noted to be.
@@ -84,6 +90,10 @@ impl<H: Host> ControlLoop<H> {
             return;
         }
         self.cut_at = now.plus_ms(CUT_MS);
+        // Claims say nothing of what is here and should not be.
+        if self.bootstrap.is_under_way() {
+            return;
+        }
         let own = NodeId(self.facts.node.0);
         let view = view(&self.members, &self.known, |log| self.watermarks.version(log));
         let Some(wanted) = wanted else {
@@ -128,9 +138,9 @@ impl<H: Host> ControlLoop<H> {
     }
 
     /// What earlier runs were allowed to forget counts again once all members say so to this one.
-    fn tell_cores_what_to_forget(&mut self) {
+    pub(super) fn tell_cores_what_to_forget(&mut self) {
         let upto = self.notes.durable.forgotten.min(self.cut.cut());
-        if upto > self.notes.told {
+        if upto > self.notes.told && !self.is_giving() {
             self.notes.told = upto;
             for core in &mut self.cores {
                 core.send(ToCore::Forget(from_wire(upto)));
@@ -149,6 +159,12 @@ impl<H: Host> ControlLoop<H> {
         let others = self.mesh.peers.iter().filter(|peer| **peer != self.mesh.discovery).count();
         let regions = self.members.iter().filter(|member| member.region != self.region).map(|member| &member.region);
         regions.collect::<std::collections::BTreeSet<_>>().len() >= others
+    }
+
+    /// Up to where everything is held, and was noted to be; for checkers.
+    #[must_use]
+    pub fn held(&self) -> wal::Version {
+        from_wire(self.notes.held())
     }
 
     fn tell_stable(&mut self, told: Stable) {

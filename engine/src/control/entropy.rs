@@ -107,7 +107,8 @@ impl<H: Host> ControlLoop<H> {
     /// Begins the comparison that is due, and gives up one of which nothing is heard.
     pub(super) fn compare_with_peers(&mut self) {
         let now = self.now();
-        let stops = self.stop.asked || self.failed.is_some() || self.removed;
+        // In a bootstrap what is here is neither all nor alive.
+        let stops = self.stop.asked || self.failed.is_some() || self.removed || self.bootstrap.is_under_way();
         if let Some(running) = &self.entropy.running {
             let (key, heard_at) = (running.link, running.heard_at);
             let is_up = self.link(key).is_some_and(|link| link.is_up());

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use net::ids::{Class, LogId, RequestId};
+use net::ids::{Class, LogId, NodeId, RequestId};
 use net::wire::body::{
     Credit, Follow, FollowLog, LogEntry, LogState, Logs, Refuse, RefuseCode, Watermark, Watermarks as WatermarksBody,
     more, records,
@@ -17,6 +17,7 @@ use super::link::Role;
 use super::{ControlLoop, LinkKey, PERSIST_MS, Persisting};
 use crate::host::Host;
 use crate::messages::ToCore;
+use crate::replication::bootstrap::{Absent, Given, held_of_nodes};
 use crate::replication::{from_wire, pass, to_wire};
 use crate::shard::Covered;
 
@@ -69,13 +70,34 @@ impl<H: Host> ControlLoop<H> {
                 if batch.head.flags & records::PASS != 0 {
                     self.relays.heard(key, false, self.time.mono);
                 }
+                // All that comes in a bootstrap counts, whatever was here before.
+                let is_bootstrap = batch.head.flags & records::BOOTSTRAP != 0;
+                let belongs = if is_bootstrap { self.bootstrap.is_from(key) } else { !self.bootstrap.is_under_way() };
+                if !belongs {
+                    let text = "a source may send what belongs to a bootstrap, and that only, between its beginning and its end";
+                    self.refuse(key, &Refuse::new(RefuseCode::Unexpected, text));
+                    return;
+                }
+                if is_bootstrap {
+                    self.bootstrap.received(batch.head.count, batch.head.raw_bytes);
+                }
                 let (forgotten, own) = (from_wire(self.notes.forgotten()), self.facts.node);
+                let complete = self.logs.logs.last().map_or(wal::Version::ZERO, |log| log.complete());
                 let covered = OnceCell::new();
-                let here = || pass::Covered::here(&self.known, &self.watermarks);
-                // When this node noted that, it held all of its own logs up to there, of which it may have given up some since.
+                let here = || {
+                    let nodes = held_of_nodes(NodeId(own.0), complete, &self.known, &self.watermarks);
+                    let given = Given { forgotten: to_wire(forgotten), held: to_wire(forgotten), nodes };
+                    (pass::Covered::here(&self.known, &self.watermarks), Absent::new(&given))
+                };
+                // When this node noted that, it held all of its own logs up to there, of which it may have given up some since. Of logs of
+                // others that were given up before this node came it never heard.
                 let is_covered = |record: &RecordView<'_>| {
-                    let is_here = record.version <= forgotten
-                        && (record.origin == own || covered.get_or_init(here).has(record.origin, record.version));
+                    let has = |(covered, absent): &(pass::Covered, Absent)| {
+                        covered.has(record.origin, record.version) || absent.is_dead(record.origin, record.version)
+                    };
+                    let is_here = !is_bootstrap
+                        && record.version <= forgotten
+                        && (record.origin == own || has(covered.get_or_init(here)));
                     is_here && {
                         reach(Mark::CoveredLeftOut);
                         !planted::is(Fault::CoveredApplied)
@@ -94,6 +116,7 @@ impl<H: Host> ControlLoop<H> {
                     Err(error) => self.refuse(key, &Refuse::new(RefuseCode::Unexpected, &error.to_string())),
                 }
             }
+            Message::Bootstrap(told) => self.hear_of_bootstrap(key, told),
             Message::Claim(claim) => {
                 let Some(link) = self.links.get_mut(key.index) else { return };
                 link.received.claims += 1;
@@ -120,7 +143,7 @@ impl<H: Host> ControlLoop<H> {
     }
 
     /// The source told which logs it has: ask for each from where this node stands.
-    fn follow_logs(&mut self, key: LinkKey, logs: &Logs) {
+    pub(super) fn follow_logs(&mut self, key: LinkKey, logs: &Logs) {
         let Some(link) = self.links.get_mut(key.index) else { return };
         let Some(node) = link.hello().map(|hello| hello.node) else { return };
         let Role::Following { receiver, .. } = &mut link.role else { return };
@@ -142,6 +165,12 @@ impl<H: Host> ControlLoop<H> {
         }
         let named: Vec<LogEntry> = own.iter().map(|entry| **entry).collect();
         self.known.listed(node, &named);
+        if is_news {
+            self.logs_are_known();
+        }
+        if self.keep_offer(key, logs) {
+            return;
+        }
         let (vector, held) = (self.held_vector(), self.notes.held());
         // The source forgets what it was asked of other nodes' logs.
         self.relays.forget(key);
@@ -151,9 +180,6 @@ impl<H: Host> ControlLoop<H> {
         let Some(link) = self.link(key) else { return };
         link.push(&Message::Watermarks(vector), RequestId(0));
         link.push(&Message::Follow(Follow { credit, held, logs: wanted }), RequestId(0));
-        if is_news {
-            self.logs_are_known();
-        }
     }
 
     /// What this node holds: of its own logs, and of others.
@@ -245,6 +271,7 @@ impl<H: Host> ControlLoop<H> {
                 Some((Persisting::Watermark(log), _)) => self.watermarks.persisted(log),
                 Some((Persisting::Member(member), _)) => self.member_persisted(&member),
                 Some((Persisting::Note, _)) => self.note_is_durable(),
+                Some((Persisting::Bootstrap(noted), _)) => self.bootstrap_noted(noted),
                 None => {}
             }
         }

@@ -3,6 +3,7 @@
 //! [`ControlLoop::tick`] owns the order of stages: completions, messages from the cores, frames, timers, what the senders
 //! can send, what became persistable, output. State machines decide; this file and its parts only perform.
 
+mod bootstrap;
 mod clocks;
 mod cut;
 mod discovery;
@@ -34,6 +35,7 @@ use net::wire::packing::Packer;
 use slab::Slab;
 use wal::Version;
 
+use self::bootstrap::Bootstraps;
 use self::cut::Notes;
 use self::entropy::Entropy;
 use self::holders::BoardState;
@@ -52,6 +54,7 @@ use crate::host::Host;
 use crate::mailbox::{Outbox, Receiver as MailboxReceiver};
 use crate::messages::{CoreEvent, ToControl, ToCore};
 use crate::node::NodeFacts;
+use crate::replication::bootstrap::Floor;
 use crate::replication::cut::Cut;
 use crate::replication::known::KnownLogs;
 use crate::replication::lag::{LagClock, Volume};
@@ -196,8 +199,8 @@ pub struct ControlParts {
     pub members: Members,
     /// Logs of other nodes that earlier runs knew of.
     pub known: KnownLogs,
-    /// Up to where earlier runs may have forgotten what was deleted, or had expired, and up to where they held everything.
-    pub forgotten: (Version, Version),
+    /// What earlier runs may have forgotten, what they held, and whether a bootstrap is under way.
+    pub forgotten: Floor,
     /// Placement of keys on cores.
     pub secret: NodeSecret,
     /// Messages of the cores.
@@ -217,6 +220,8 @@ enum Persisting {
     Member(Member),
     /// What is held and what may be forgotten.
     Note,
+    /// How far bootstraps are.
+    Bootstrap(Floor),
 }
 
 /// How far the end is.
@@ -263,6 +268,7 @@ pub struct ControlLoop<H: Host> {
     watermarks: Watermarks,
     known: KnownLogs,
     relays: Relays,
+    bootstrap: Bootstraps,
     persist_at: Option<Mono>,
     ticket: u64,
     /// Local records on their way: ticket → (what it says, end once known).
@@ -354,6 +360,7 @@ impl<H: Host> ControlLoop<H> {
             watermarks: parts.watermarks,
             known: parts.known,
             relays: Relays::default(),
+            bootstrap: Bootstraps::recovered(parts.forgotten),
             persist_at: None,
             ticket: 0,
             persisting: BTreeMap::new(),
@@ -498,6 +505,7 @@ impl<H: Host> ControlLoop<H> {
         self.release_delayed();
         self.advance_claims();
         self.tend_sessions();
+        self.advance_bootstrap();
         self.run_discovery();
         self.dial();
         self.ask_relays();
@@ -602,6 +610,8 @@ impl<H: Host> ControlLoop<H> {
                     self.cut.want(core, crate::replication::to_wire(upto));
                 }
                 CoreEvent::Dead { .. } => {}
+                CoreEvent::Sifted { ticket, records, staged } => self.sifted(core, ticket, &records, staged),
+                CoreEvent::Swept { dropped, staged } => self.swept(core, dropped, staged),
                 CoreEvent::Surveyed { ticket, found } => self.surveyed(ticket, found),
                 CoreEvent::Removable(removable) => self.removable.push((core, removable)),
                 CoreEvent::Failed(reason) => {
@@ -629,6 +639,7 @@ impl<H: Host> ControlLoop<H> {
         let members = self.member_statuses();
         let visibility = self.visibility.statuses();
         let removed = self.removed;
+        let bootstrap = self.bootstrap.status();
         let complete = self.logs.logs.last().map_or(0, |log| log.complete().0);
         // A core names its first segment in its first tick: by then it listens.
         let serving = self.logs.logs.last().is_some_and(|log| log.cores.iter().all(|core| !core.segments.is_empty()));
@@ -637,7 +648,8 @@ impl<H: Host> ControlLoop<H> {
         let retained_bytes = self.retained_bytes();
         let (failed, refused, last_refusal) = (self.failed.clone(), self.refused, self.last_refusal.clone());
         self.status.write(|status| {
-            status.ready = complete > 0 && serving && failed.is_none() && !removed;
+            status.ready = complete > 0 && serving && failed.is_none() && !removed && !bootstrap.under_way;
+            status.bootstrap = bootstrap;
             status.removed = removed;
             status.failed = failed;
             status.complete = complete;

@@ -56,7 +56,7 @@ impl Relays {
 
 impl<H: Host> ControlLoop<H> {
     /// The nodes that are followed directly, each with its link, nearest first.
-    fn followed(&self) -> Vec<(LinkKey, NodeId)> {
+    pub(super) fn followed(&self) -> Vec<(LinkKey, NodeId)> {
         let followed = self.links.iter().filter_map(|(index, link)| {
             let is_followed = matches!(link.role, Role::Following { .. }) && link.is_up();
             let node = link.hello().filter(|_| is_followed)?.node;
@@ -86,6 +86,9 @@ impl<H: Host> ControlLoop<H> {
 
     /// Asks others for what nodes that cannot be reached have written.
     pub(super) fn ask_relays(&mut self) {
+        if self.bootstrap.is_under_way() {
+            return;
+        }
         let now = self.now();
         let followed = self.followed();
         let missed = self.missed_logs(&followed);

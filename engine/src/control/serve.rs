@@ -74,10 +74,7 @@ impl<H: Host> ControlLoop<H> {
                 // It may have said more meanwhile, on another connection.
                 let said = follower.map_or(Version(0), |(node, run)| self.cut.held_by(node, run));
                 if follow.held.max(said) < self.notes.forgotten() {
-                    reach(Mark::FollowerBelowForgotten);
-                    let text = "this node has forgotten deletions that yours may never have heard of, so that what yours holds may be deleted: \
-                        stop yours and empty its DATA_DIR; this version lets no empty node join a mesh with TOMBSTONES=collect";
-                    self.refuse(key, &Refuse::new(RefuseCode::Forgotten, text));
+                    self.tell_bootstrap_needed(key);
                     return;
                 }
                 let Some(allowed) = self.link(key).map(|link| link.allowed.clone()) else { return };
@@ -91,6 +88,7 @@ impl<H: Host> ControlLoop<H> {
                 // While nobody followed, idle cores were not asked; a node that writes no more would never ask again.
                 self.wake_senders();
             }
+            Message::Bootstrap(told) => self.give_everything(key, &told),
             Message::Credit(credit) => {
                 let Some(link) = self.link(key) else { return };
                 let Role::Serving { sender, .. } = &mut link.role else { return };
@@ -163,7 +161,8 @@ impl<H: Host> ControlLoop<H> {
                 return;
             };
             let step = match sender.step(&self.logs) {
-                Step::Idle => sender.pass_step(&Held {
+                // In a bootstrap of its own what a node has may be dead.
+                Step::Idle if !self.bootstrap.is_under_way() => sender.pass_step(&Held {
                     logs: &self.logs,
                     old_runs: self.old_runs.left(),
                     known: &self.known,
@@ -204,6 +203,8 @@ impl<H: Host> ControlLoop<H> {
                     }
                 }
                 Step::Claim(claim) => link.push_claim(claim),
+                Step::Given(given) => link.push(&ControlLoop::<H>::end_giving(given), RequestId(0)),
+                Step::Sift(records) => self.sift(key, &records),
                 Step::Read(request) => {
                     let now = self.time.mono;
                     let at = link.pace.next(self.mesh.catch_up_rate, request.len, now);

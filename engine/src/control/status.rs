@@ -13,6 +13,10 @@ use crate::replication::visibility::VisibilityStatus;
 pub const REMOVED: &str = "this node was removed from the mesh: it serves reads of what it has, takes no writes, and no peer \
     speaks to it; to join again as a new node, stop it and empty its DATA_DIR";
 
+/// What a node says of itself while it takes over everything that another one has.
+pub const BOOTSTRAPPING: &str = "this node takes over everything that another region has, because the others may have forgotten deletions that \
+    it never heard of: what it shows may have been deleted, or is missing yet";
+
 /// One peer of the mesh, as this node sees it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PeerStatus {
@@ -95,6 +99,21 @@ pub struct MemberStatus {
     pub acknowledged: u64,
 }
 
+/// What is taken over from another node, because others may have forgotten what this one lacks.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct BootstrapStatus {
+    /// Whether that is under way: what is here may have been deleted, and is not all.
+    pub under_way: bool,
+    /// The region that it comes, or came, from; empty while none is found.
+    pub from: String,
+    /// Records that came.
+    pub records: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Records that were dropped since the source did not have them any more.
+    pub dropped: u64,
+}
+
 /// One listed service instance.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ServiceStatus {
@@ -131,6 +150,9 @@ pub struct Status {
     pub clock_held_back_ms: u64,
     /// Whether this node was removed from the mesh.
     pub removed: bool,
+    /// The last bootstrap.
+    #[serde(default)]
+    pub bootstrap: BootstrapStatus,
     /// Who belongs to the mesh, and who was removed.
     pub members: Vec<MemberStatus>,
     /// How soon other regions' records became visible here.

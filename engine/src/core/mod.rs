@@ -3,6 +3,7 @@
 //! [`CoreLoop::tick`] owns the order of stages and they never call each other: collect completions and messages, run
 //! commands, commit (seal the group, start a sync), hand out what became durable, send. One tick never blocks but in `poll`.
 
+mod bootstrap;
 mod clients;
 mod closing;
 mod commit;
@@ -33,6 +34,7 @@ use wal::marks::{Mark, reach};
 use wal::planted::{self, Fault};
 use wal::{CommitPath, Lsn, RecordView, Version};
 
+use self::bootstrap::Sweep;
 use self::clients::Clients;
 pub(crate) use self::closing::CHECKPOINT_MS_MAX;
 use self::closing::{CLOSED_SLEEP_MS, Closing};
@@ -126,6 +128,7 @@ pub struct CoreLoop<H: Host> {
     /// This core's parts of commands that every core runs.
     parts: Parts,
     surveys: Surveys,
+    sweep: Option<Sweep>,
     /// Messages of this core to itself.
     own: VecDeque<ToCore>,
     /// The transactions that this core leads, and those that hold it.
@@ -172,6 +175,7 @@ impl<H: Host> CoreLoop<H> {
             guests: Vec::new(),
             parts: Parts::default(),
             surveys: Surveys::default(),
+            sweep: None,
             own: VecDeque::new(),
             leads: Leads::default(),
             holds: Holds::default(),
@@ -251,6 +255,7 @@ impl<H: Host> CoreLoop<H> {
         }
         self.walk_parts();
         self.survey();
+        self.sweep_on();
         self.commit();
         self.answer_guests();
         self.receive_own();
@@ -287,12 +292,14 @@ impl<H: Host> CoreLoop<H> {
             || self.clients.is_stalled()
             || self.parts.is_stalled()
             || self.surveys.is_stalled()
+            || self.sweeps().1
             || self.ops.has_backlog();
         let walking = self.parts.is_walking() && !self.holds.is_held();
         if (self.clients.has_runnable() && !self.stopping)
             || walking
             || !self.own.is_empty()
             || self.forgetting
+            || (self.sweeps().0 && !self.stopping)
             || !self.mailbox.arm()
         {
             return Wait::Now;
@@ -367,9 +374,11 @@ impl<H: Host> CoreLoop<H> {
         }
         let waiting = match &message {
             // What may be forgotten was said of records that came before.
-            ToCore::Follow { .. } | ToCore::AppendLocal { .. } | ToCore::Forget(_) => {
-                !self.stalled_log.is_empty() || self.holds.is_held()
-            }
+            ToCore::Follow { .. }
+            | ToCore::AppendLocal { .. }
+            | ToCore::Forget(_)
+            | ToCore::BeginBootstrap(_)
+            | ToCore::Sweep(_) => !self.stalled_log.is_empty() || self.holds.is_held(),
             command if is_command(command) => !self.stalled_commands.is_empty() || self.holds.is_closed(),
             _ => false,
         };
@@ -460,6 +469,13 @@ impl<H: Host> CoreLoop<H> {
                 Err(error) => self.tell(CoreEvent::Failed(error.to_string())),
             },
             ToCore::Forget(upto) => self.shard.may_forget(upto),
+            ToCore::BeginBootstrap(upto) => self.shard.begin_bootstrap(upto),
+            ToCore::Sweep(absent) => self.begin_sweep(absent),
+            ToCore::Sift { ticket, records } => {
+                let records = self.shard.sift(&records).into();
+                let staged = self.shard.log().staged();
+                self.tell(CoreEvent::Sifted { ticket, records, staged });
+            }
             ToCore::HoldBack(ms) => self.physical.hold_back(self.now(), ms),
             ToCore::Survey { ticket, task, shown } => self.begin_survey(ticket, task, shown),
             ToCore::RefuseWrites => self.shard.refuse_writes(),

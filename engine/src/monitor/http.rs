@@ -238,6 +238,7 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     match status.failed {
         Some(failed) => unavailable(&format!("the log failed: {failed}")),
         None if status.removed => unavailable(crate::control::status::REMOVED),
+        None if status.bootstrap.under_way => unavailable(crate::control::status::BOOTSTRAPPING),
         None if !status.ready => unavailable("the log is not open yet"),
         None => "ok\n".into_response(),
     }

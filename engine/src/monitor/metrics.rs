@@ -217,7 +217,7 @@ pub const PEER_METRICS: &[Metric<PeerStatus>] = &[
 pub const NODE_METRICS: &[Metric<Status>] = &[
     gauge(
         "ready",
-        "1 once the log is open and while it works, unless this node was removed from the mesh.",
+        "1 once the log is open and while it works, unless this node was removed from the mesh or takes over what another one has.",
         |status| u64::from(status.ready),
     ),
     gauge("clock_stepped", "1 while the wall clock stands too far from physical time and is not followed.", |status| {
@@ -248,6 +248,11 @@ pub const NODE_METRICS: &[Metric<Status>] = &[
         status.members.iter().filter(|member| member.state == "removed").count() as u64
     }),
     gauge("removed", "1 once this node was removed from the mesh.", |status| u64::from(status.removed)),
+    gauge("bootstrapping", "1 while everything is taken over from another node.", |status| {
+        u64::from(status.bootstrap.under_way)
+    }),
+    gauge("bootstrap_records", "Records that the last such takeover brought.", |status| status.bootstrap.records),
+    gauge("bootstrap_bytes", "Their bytes.", |status| status.bootstrap.bytes),
     gauge("services_listed", "Service instances in the list of all regions.", |status| status.services.len() as u64),
 ];
 

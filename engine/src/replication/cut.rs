@@ -32,6 +32,23 @@ pub fn stable(
 
 /// Up to where all is held that one node writes, of which these logs are known.
 fn stable_of(logs: impl Iterator<Item = KnownLog>, persisted: impl Fn(LogId) -> Version) -> Version {
+    let (stable, is_open, _) = limit_of(logs, persisted);
+    stable.filter(|_| is_open).unwrap_or_default()
+}
+
+/// Up to where all is held that one node wrote, in these logs or before them, whether or not it goes on in another one.
+#[must_use]
+pub fn held_of(logs: impl Iterator<Item = KnownLog>, held: impl Fn(LogId) -> Version) -> Version {
+    let (stable, _, end) = limit_of(logs, held);
+    stable.unwrap_or(end)
+}
+
+/// What the least held of these logs, all of one node, limits what is held of it to, if one can grow or is not held to its end; whether one
+/// is open; and where those end that are over.
+fn limit_of(
+    logs: impl Iterator<Item = KnownLog>,
+    persisted: impl Fn(LogId) -> Version,
+) -> (Option<Version>, bool, Version) {
     let mut logs: Vec<KnownLog> = logs.collect();
     logs.sort_unstable_by_key(|log| log.first);
     let is_claimed = |log: &KnownLog| persisted(log.log) >= log.first;
@@ -39,6 +56,7 @@ fn stable_of(logs: impl Iterator<Item = KnownLog>, persisted: impl Fn(LogId) -> 
     // What earlier logs held is here, as far as nothing limits it.
     let mut has_begun = false;
     let mut is_open = false;
+    let mut end = Version(0);
     for (at, log) in logs.iter().enumerate() {
         let held = persisted(log.log);
         is_open |= log.end.is_none() && !log.gone;
@@ -55,9 +73,10 @@ fn stable_of(logs: impl Iterator<Item = KnownLog>, persisted: impl Fn(LogId) -> 
             };
             stable = Some(stable.map_or(upto, |stable| stable.min(upto)));
         }
+        end = end.max(log.end.unwrap_or(held).min(held));
         has_begun = true;
     }
-    stable.filter(|_| is_open).unwrap_or_default()
+    (stable, is_open, end)
 }
 
 /// A fingerprint of who belongs to the mesh, and of how far the logs of removed nodes are held. Nodes in equal views count the same

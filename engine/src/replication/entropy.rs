@@ -338,7 +338,8 @@ mod tests {
     }
 
     fn begun(here: &Digest) -> Comparison {
-        let (mut comparison, question) = Comparison::begin(counting_at(wal::EPOCH_2020_UNIX_MS + 1_000_000));
+        let (mut comparison, question) =
+            Comparison::begin(counting_at(wal::EPOCH_2020_UNIX_MS + 1_000_000), Vec::new());
         assert!(matches!(question, Message::Compare(_)));
         assert!(matches!(comparison.summed_here(here.clone()), Step::Wait));
         comparison

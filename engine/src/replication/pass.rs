@@ -8,6 +8,9 @@
 //! moves upward only (compaction appends to the end of a running log, and gives a segment up when its copies are durable), and is
 //! superseded only by one that is durable further up. Each log is read to a durable end that was observed after everything below
 //! it had been read, so whatever moved or took a record's place meanwhile was read where it went.
+//!
+//! To a follower that lacks what this node may have forgotten goes everything, but of what is old enough to have been forgotten only
+//! what still counts here ([`Sifting`]): for the rest there may be nothing left to send that would tell that it is dead.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -124,6 +127,19 @@ impl Reading {
     }
 }
 
+/// What is old enough that what took its place may have been forgotten is sent only if it counts. The cores that own its keys know.
+#[derive(Debug, Default)]
+struct Sifting {
+    /// How old that is.
+    upto: Version,
+    /// Such records that were read.
+    found: Vec<u8>,
+    /// Cores that have been asked and have not answered yet.
+    asked: usize,
+    /// By core, where its log ended when it answered last: what took the place of the records that do not count lies below.
+    behind: Vec<Lsn>,
+}
+
 /// Where a pass ended, for the next one to the same follower: it has been sent everything below that its vector did not cover.
 #[derive(Clone, Debug)]
 pub struct Ended(Vec<Cursor>);
@@ -142,6 +158,7 @@ pub struct Pass {
     reading: Option<Reading>,
     read_bytes: u32,
     pieces: VecDeque<PassPiece>,
+    sifting: Option<Sifting>,
 }
 
 impl Pass {
@@ -167,7 +184,65 @@ impl Pass {
             reading: None,
             read_bytes: READ_BYTES,
             pieces: VecDeque::new(),
+            sifting: None,
         }
+    }
+
+    /// The same pass, of everything: what is at most as old as `upto` only if it counts.
+    #[must_use]
+    pub fn of_everything(mut self, upto: Version) -> Pass {
+        let behind = vec![Lsn(0); self.cursors.len()];
+        self.sifting = Some(Sifting { upto, behind, ..Sifting::default() });
+        self
+    }
+
+    /// Whether records wait for what the cores say of them.
+    pub(super) fn is_sifting(&self) -> bool {
+        self.sifting.as_ref().is_some_and(|sifting| sifting.asked > 0)
+    }
+
+    /// Records of which cores are to be asked whether they count, if there are some; answer with [`Pass::sift`].
+    pub(super) fn next_to_sift(&mut self) -> Option<Bytes> {
+        let sifting = self.sifting.as_mut().filter(|sifting| sifting.asked == 0 && !sifting.found.is_empty())?;
+        Some(std::mem::take(&mut sifting.found).into())
+    }
+
+    /// So many cores were asked.
+    pub(super) fn asked_cores(&mut self, count: usize) {
+        if let Some(sifting) = &mut self.sifting {
+            sifting.asked = count;
+        }
+    }
+
+    /// Of the records that a core was asked of these count. Its log ended at `staged` then.
+    pub(super) fn sift(&mut self, core: u16, records: &[u8], staged: Lsn) {
+        let Some(sifting) = &mut self.sifting else { return };
+        sifting.asked = sifting.asked.saturating_sub(1);
+        if let Some(behind) = sifting.behind.get_mut(usize::from(core)) {
+            *behind = (*behind).max(staged);
+        }
+        let mut counting = Lacking::new(core);
+        let mut at = 0;
+        while at < records.len() {
+            let len = wal::padded_record_len(&records[at..]).unwrap_or(records.len() - at).clamp(8, records.len() - at);
+            counting.push(&records[at..at + len]);
+            at += len;
+        }
+        self.pieces.extend(counting.finish());
+    }
+
+    /// Once everything was read: whether a core's log has to be read on, to where what took the place of records lies that were left out.
+    pub(super) fn has_to_go_on(&mut self) -> bool {
+        let Some(sifting) = &self.sifting else { return false };
+        let mut is_behind = false;
+        for (core, (cursor, behind)) in self.cursors.iter_mut().zip(&sifting.behind).enumerate() {
+            if cursor.next < *behind {
+                cursor.end = None;
+                self.core = self.core.min(core);
+                is_behind = true;
+            }
+        }
+        is_behind
     }
 
     /// Records to send, if some are at hand.
@@ -344,7 +419,10 @@ impl Pass {
                     RecordView::parse_trusted_prefix(&payload[at..]).map_err(|error| damage(error.to_string()))?;
                 // What logs say of themselves, their nodes tell.
                 let is_of_use = record.op != RecordOp::Control && !self.covered.has(record.origin, record.version);
-                if is_of_use && !(planted::is(Fault::PassOfOneOrigin) && frame.kind() == FrameKind::Originated) {
+                let sifting = self.sifting.as_mut().filter(|sifting| record.version <= sifting.upto);
+                if let Some(sifting) = sifting.filter(|_| is_of_use && !planted::is(Fault::BootstrapUnsifted)) {
+                    sifting.found.extend_from_slice(&payload[at..at + len]);
+                } else if is_of_use && !(planted::is(Fault::PassOfOneOrigin) && frame.kind() == FrameKind::Originated) {
                     lacking.push(&payload[at..at + len]);
                 }
                 at += len;

@@ -449,6 +449,12 @@ impl Receiver {
         StreamOffset(self.received)
     }
 
+    /// Whether everything that came is appended, and every claim has taken effect.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// What has become visible since the last call: origins, each with the oldest version that it had not shown before.
     pub fn take_visible(&mut self) -> Vec<(NodeId, wal::Version)> {
         std::mem::take(&mut self.visible)

@@ -4,6 +4,8 @@
 //! Records first, then the claim over them, as separate messages. What is sent lies below the durable position, always:
 //! it comes from frames that were reported durable, or from file bytes below that position.
 
+mod giving;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
@@ -14,6 +16,7 @@ use wal::marks::{Mark, reach};
 use wal::planted::{self, Fault};
 use wal::{FrameKind, Lsn, RecordError, RecordView, Version};
 
+use super::bootstrap::Given;
 use super::known::KnownLogs;
 use super::logs::{CoreLog, OwnLog, OwnLogs, SegmentRef};
 use super::pass::{Covered, Ended, Pass, PassPiece};
@@ -50,6 +53,10 @@ pub enum Step {
     Claim(Claim),
     /// Read from a segment file.
     Read(ReadRequest),
+    /// Ask the cores which of these records count; answer with [`Sender::asked_cores`] and [`Sender::sifted`].
+    Sift(Bytes),
+    /// A bootstrap was sent; this is what was said of this node when it began.
+    Given(Given),
     /// Nothing until something becomes durable, credit arrives or a read ends.
     Idle,
 }
@@ -167,6 +174,8 @@ struct Passes {
     /// Other nodes' logs that it asked for.
     wanted: Vec<LogId>,
     under_way: Option<Pass>,
+    /// The pass under way is a bootstrap.
+    giving: Option<Given>,
     last: Option<Ended>,
 }
 
@@ -600,7 +609,11 @@ impl Sender {
                 let head = RecordsHead {
                     log: running.id,
                     core: CoreIndex(core),
-                    flags: records::PASS,
+                    flags: if self.passes.giving.is_some() {
+                        records::PASS | records::BOOTSTRAP
+                    } else {
+                        records::PASS
+                    },
                     stream_offset: StreamOffset(self.sent),
                     count,
                     raw_bytes,
@@ -609,11 +622,18 @@ impl Sender {
                 self.sent += u64::from(raw_bytes);
                 return Step::Records { head, runs: vec![bytes] };
             }
-            if pass.is_reading() || self.reading.is_some() {
+            if pass.is_reading() || self.reading.is_some() || pass.is_sifting() {
                 return Step::Idle;
+            }
+            if let Some(records) = pass.next_to_sift() {
+                return Step::Sift(records);
             }
             if let Some(request) = pass.read(running) {
                 return Step::Read(request);
+            }
+            if pass.has_to_go_on() {
+                // What is not durable yet is read once it is.
+                return pass.read(running).map_or(Step::Idle, Step::Read);
             }
             // Whatever was read last may have brought more to send, which went out before this.
             if let Some(mut claim) = pass.next_claim() {
@@ -625,6 +645,9 @@ impl Sender {
             reach(Mark::PassEnded);
             self.passes.last = Some(pass.ended());
             self.passes.under_way = None;
+            if let Some(given) = self.passes.giving.take() {
+                return Step::Given(given);
+            }
         }
     }
 

@@ -255,10 +255,12 @@ impl<H: Host, D: Disk<File = H::File>> Recovering<'_, H, D> {
                 // A name that is none was never accepted from anyone.
                 self.members.extend(from_record(&record));
             }
-            (FrameKind::Local, ControlRecord::Forgotten { version, held }) => {
-                self.forgotten = self.forgotten.max(version);
-                let upto = self.held_upto.entry(run).or_default();
-                *upto = held.max(*upto);
+            (FrameKind::Local, record @ (ControlRecord::Forgotten { .. } | ControlRecord::Bootstrap { .. })) => {
+                self.forgotten.learn(&record);
+                if let ControlRecord::Forgotten { held, .. } | ControlRecord::Bootstrap { held, .. } = record {
+                    let upto = self.held_upto.entry(run).or_default();
+                    *upto = held.max(*upto);
+                }
             }
             (FrameKind::Local, ControlRecord::ClockCeiling { .. }) if planted::is(Fault::ClockBelowCeiling) => {}
             (FrameKind::Local, ControlRecord::ClockCeiling { version }) => {

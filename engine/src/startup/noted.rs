@@ -108,6 +108,7 @@ impl<H: Host, D: Disk<File = H::File>> Recovering<'_, H, D> {
         };
         self.watermarks.retain(|(run, _)| counts(run));
         self.held_upto.retain(|run, _| counts(run));
+        self.forgotten.held = self.held_upto.values().copied().max().unwrap_or_default();
     }
 }
 

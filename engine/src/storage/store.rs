@@ -262,6 +262,12 @@ impl<M: Mapping> Store<M> {
         self.find_at(hash, location).is_some()
     }
 
+    /// Whether an entry of a key with this hash has that version. Of another key it may be once in 2^20 times two nodes' equal versions.
+    #[must_use]
+    pub fn has_version(&self, hash: KeyHash, version: Version) -> bool {
+        self.index.find(hash.0, |slot| slot.version() == version).is_some()
+    }
+
     fn find_at(&self, hash: KeyHash, location: Location) -> Option<(SlotRef, Slot)> {
         self.index.find(hash.0, |slot| {
             let there = slot.location();

@@ -44,6 +44,7 @@ messages! {
     Error(body::Failed),
     Members(body::Members),
     Stable(body::Stable),
+    Bootstrap(body::Bootstrap),
     Register(body::Register),
     Deregister(body::Deregister),
     List(body::List),

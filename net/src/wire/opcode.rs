@@ -30,6 +30,8 @@ codes! {
         Members = 0x0007,
         /// Up to where the sender holds what all members write.
         Stable = 0x0008,
+        /// A follower that lacks what the source may have forgotten takes over everything.
+        Bootstrap = 0x0009,
         /// A service instance announces or refreshes itself at its local node.
         Register = 0x0101,
         /// A service instance leaves.

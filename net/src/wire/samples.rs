@@ -7,10 +7,10 @@ use bytes::Bytes;
 use super::body::answer::ErrorCode;
 use super::body::federated_register::SnapshotPart;
 use super::body::{
-    Claim, Compression, Credit, Deregister, Done, EntryState, Failed, FederatedAck, FederatedEntry, FederatedRegister,
-    Follow, FollowLog, Heartbeat, Hello, InstanceKey, List, ListEntry, ListLocal, ListReply, LogEntry, LogState, Logs,
-    Member, MemberState, Members, More, Proof, Purpose, Records, RecordsHead, Refuse, RefuseCode, Refused, RefusedCode,
-    Register, RemoveMember, Stable, Watermark, Watermarks,
+    Bootstrap, BootstrapStep, Claim, Compression, Credit, Deregister, Done, EntryState, Failed, FederatedAck,
+    FederatedEntry, FederatedRegister, Follow, FollowLog, Heartbeat, HeldOfNode, Hello, InstanceKey, List, ListEntry,
+    ListLocal, ListReply, LogEntry, LogState, Logs, Member, MemberState, Members, More, Proof, Purpose, Records,
+    RecordsHead, Refuse, RefuseCode, Refused, RefusedCode, Register, RemoveMember, Stable, Watermark, Watermarks,
 };
 use super::message::Message;
 use crate::ids::{
@@ -84,6 +84,11 @@ fn members() -> Result<Vec<Member>, NameError> {
     ])
 }
 
+fn bootstrap() -> Bootstrap {
+    let nodes = vec![HeldOfNode { node: NodeId(0x0a00_0001), upto: Version(0x0300_0000) }];
+    Bootstrap { step: BootstrapStep::End, forgotten: Version(0x0100_0000), held: Version(0x0200_0000), nodes }
+}
+
 fn handshake() -> Result<Vec<Sample>, NameError> {
     let hello_sfo = hello(0x0a00_0001, "sfo", Purpose::Control, 1)?;
     let hello_nyc = hello(0x0a00_0002, "nyc", Purpose::Control, 2)?;
@@ -103,6 +108,7 @@ fn handshake() -> Result<Vec<Sample>, NameError> {
         sample(8, Message::Error(Failed::new(ErrorCode::StaleEpoch, "epoch 5 is registered")), ERROR),
         sample(0, Message::Members(Members { members: members()? }), MEMBERS),
         sample(0, Message::Stable(stable), STABLE),
+        sample(0, Message::Bootstrap(bootstrap()), BOOTSTRAP),
     ])
 }
 
@@ -236,6 +242,9 @@ const MEMBERS: &str = "\
 const STABLE: &str = "\
     c70108000000000018000000000000005b726a9b00000000000000007a4c98c6\
     f0debc9a7856341200000001000000000000000200000000";
+const BOOTSTRAP: &str = "\
+    c7010900000000001f0000000000000065eca1a80000000000000000d64b4dd9\
+    040000000100000000000000020000000001000100000a0000000300000000";
 const REGISTER: &str = "\
     c70101010000000029000000010000006b5272580000000000000000dd91f8d3\
     070063616368696e6703000000000000000500000000000000047f000001cc29983a00000300763d31";

@@ -34,7 +34,7 @@ impl Mesh {
     fn missing(&mut self) -> Option<Violation> {
         let nodes = self.nodes.iter_mut().enumerate();
         let nodes = nodes.filter_map(|(index, state)| Some((index, state.name.as_str(), state.node.as_mut()?)));
-        self.checks.losses.missing(&self.checks.views, nodes)
+        self.checks.losses.missing(&self.checks.views, nodes, &self.checks.history)
     }
 
     /// Some claim that is behind what its log's owner promises.

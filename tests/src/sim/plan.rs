@@ -482,14 +482,15 @@ fn draw_native(seed: u64, clients: &mut [ClientPlan]) {
     }
 }
 
-/// In two of three worlds in which no disk is lost or set back what was deleted is forgotten. From a stream of its own.
+/// In two of three worlds in which no disk is damaged what was deleted is forgotten. From a stream of its own. Where rot took more than it
+/// seems to have, a node says that it holds what it does not.
 fn draw_collection(plan: &mut Plan) {
     let mut random = Random::new(plan.seed ^ 0xF026_E770_0000_0001);
-    let loses_disks = plan.faults.iter().any(|strike| match strike.fault {
-        Fault::Die { disk, .. } => disk != DiskFate::Kept,
+    let is_damaged = plan.faults.iter().any(|strike| match strike.fault {
+        Fault::Die { disk, .. } => matches!(disk, DiskFate::Rotten(_) | DiskFate::Misplaced(_)),
         _ => false,
     });
-    plan.collects = !loses_disks && random.below(3) > 0;
+    plan.collects = !is_damaged && random.below(3) > 0;
 }
 
 /// In every second world nodes are stopped now and then. From a stream of its own, like the teams.

@@ -224,7 +224,10 @@ fn pin_controls(snapshot: &Snapshot, pins: &mut [Pins]) {
                     opens.insert(((*node, *incarnation), facts.core), control.segment);
                 }
             }
-            ControlRecord::Watermark { .. } | ControlRecord::Close { .. } | ControlRecord::Forgotten { .. } => {}
+            ControlRecord::Watermark { .. }
+            | ControlRecord::Close { .. }
+            | ControlRecord::Forgotten { .. }
+            | ControlRecord::Bootstrap { .. } => {}
         }
     }
     for control in &snapshot.controls {

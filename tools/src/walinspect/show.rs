@@ -50,6 +50,7 @@ enum ControlJson {
     Watermark { node: String, incarnation: String, version: String, flags: u32, rests_on: Vec<RestJson> },
     ClockCeiling { version: String },
     Forgotten { version: String, held: String },
+    Bootstrap { begun: String, ended: String, version: String, held: String },
     Close { node: String, incarnation: String, version: String },
     Membership { node: String, state: &'static str, region: String, at: String },
     Unreadable { key: String, value: String, problem: String },
@@ -90,6 +91,9 @@ fn control_json(key: &[u8], value: &[u8]) -> ControlJson {
         Ok(ControlRecord::ClockCeiling { version }) => ControlJson::ClockCeiling { version: hex(version) },
         Ok(ControlRecord::Forgotten { version, held }) => {
             ControlJson::Forgotten { version: hex(version), held: hex(held) }
+        }
+        Ok(ControlRecord::Bootstrap { begun, ended, version, held }) => {
+            ControlJson::Bootstrap { begun: hex(begun), ended: hex(ended), version: hex(version), held: hex(held) }
         }
         Ok(ControlRecord::Close { node, incarnation, version }) => {
             ControlJson::Close { node: node.to_string(), incarnation: incarnation.to_string(), version: hex(version) }
@@ -219,6 +223,10 @@ pub(crate) fn control_text(key: &[u8], value: &[u8]) -> String {
         Ok(ControlRecord::ClockCeiling { version }) => format!("clock-ceiling version={}", text::version(version)),
         Ok(ControlRecord::Forgotten { version, held }) => {
             format!("forgotten version={} held={}", text::version(version), text::version(held))
+        }
+        Ok(ControlRecord::Bootstrap { begun, ended, version, held }) => {
+            let [begun, ended, version, held] = [begun, ended, version, held].map(text::version);
+            format!("bootstrap begun={begun} ended={ended} version={version} held={held}")
         }
         Ok(ControlRecord::Close { node, incarnation, version }) => {
             format!("close node={node} incarnation={incarnation} version={}", text::version(version))

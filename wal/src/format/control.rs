@@ -28,6 +28,8 @@ pub enum ControlKind {
     Membership = 5,
     /// What died up to a version may have been forgotten.
     Forgotten = 6,
+    /// All of another node's data is, or was, taken over.
+    Bootstrap = 7,
 }
 
 /// A member's state; removed is final for an id.
@@ -99,6 +101,17 @@ pub enum ControlRecord {
         /// Everything that any member wrote up to here was held.
         held: Version,
     },
+    /// This node takes over what another one has, because others may have forgotten what it lacks; or has done so. None of the fields falls.
+    Bootstrap {
+        /// When the last one began. Above `ended`: what is here may be dead, and is claimed by nobody until another one has ended.
+        begun: Version,
+        /// The `begun` of the last one that came to its end.
+        ended: Version,
+        /// As in `Forgotten`, of the node that it came from.
+        version: Version,
+        /// As in `Forgotten`.
+        held: Version,
+    },
 }
 
 /// Why a control record cannot be read.
@@ -137,6 +150,7 @@ impl ControlRecord {
             ControlRecord::Close { .. } => ControlKind::Close,
             ControlRecord::Membership { .. } => ControlKind::Membership,
             ControlRecord::Forgotten { .. } => ControlKind::Forgotten,
+            ControlRecord::Bootstrap { .. } => ControlKind::Bootstrap,
         }
     }
 
@@ -145,7 +159,10 @@ impl ControlRecord {
     pub fn is_local(&self) -> bool {
         matches!(
             self,
-            ControlRecord::Watermark { .. } | ControlRecord::ClockCeiling { .. } | ControlRecord::Forgotten { .. }
+            ControlRecord::Watermark { .. }
+                | ControlRecord::ClockCeiling { .. }
+                | ControlRecord::Forgotten { .. }
+                | ControlRecord::Bootstrap { .. }
         )
     }
 
@@ -181,6 +198,9 @@ impl ControlRecord {
                 body.extend(version.0.to_le_bytes());
                 body.extend(held.0.to_le_bytes());
             }
+            ControlRecord::Bootstrap { begun, ended, version, held } => {
+                [begun, ended, version, held].iter().for_each(|field| body.extend(field.0.to_le_bytes()));
+            }
             ControlRecord::Close { node, incarnation, version } => {
                 body.extend(node.0.to_le_bytes());
                 body.extend(incarnation.0.to_le_bytes());
@@ -211,6 +231,7 @@ impl ControlRecord {
             4 => ControlKind::Close,
             5 => ControlKind::Membership,
             6 => ControlKind::Forgotten,
+            7 => ControlKind::Bootstrap,
             newer => return Err(ControlError::NewerKind(newer)),
         };
         let mut body = Body { kind, rest: value };
@@ -239,6 +260,12 @@ impl ControlRecord {
                 ControlRecord::Membership { node, state, region: body.region()?, at }
             }
             ControlKind::Forgotten => ControlRecord::Forgotten { version: body.version()?, held: body.version()? },
+            ControlKind::Bootstrap => ControlRecord::Bootstrap {
+                begun: body.version()?,
+                ended: body.version()?,
+                version: body.version()?,
+                held: body.version()?,
+            },
         };
         if body.rest.is_empty() { Ok(record) } else { Err(ControlError::Trailing(kind)) }
     }

@@ -40,6 +40,7 @@ fn control_records() -> Vec<ControlRecord> {
         },
         ControlRecord::ClockCeiling { version },
         ControlRecord::Forgotten { version, held: version },
+        ControlRecord::Bootstrap { begun: version, ended: version, version, held: version },
         ControlRecord::Close { node, incarnation, version },
         ControlRecord::Membership { node, state: MemberState::Joined, region: "sfo".into(), at: version },
     ]

@@ -5,7 +5,8 @@
 //!   `Claim`.
 //! - Names the source's logs that the follower knows and where to start in each: everything above `from`. A log it does
 //!   not name starts at that log's first version.
-//! - A follower that holds less than what the source may have forgotten deletions of, by `held`, is refused.
+//! - To a follower that holds less than what the source may have forgotten deletions of, by `held`, no stream begins: it is answered
+//!   `Bootstrap`.
 //! - `credit` is the first window: the source may send payload up to that absolute offset of this connection's stream.
 
 use bytes::BufMut;

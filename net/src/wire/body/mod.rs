@@ -7,6 +7,7 @@ use super::error::{DecodeError, EncodeError};
 use super::opcode::Opcode;
 
 pub mod answer;
+pub mod bootstrap;
 pub mod claim;
 pub mod client_hello;
 pub mod credit;
@@ -40,6 +41,7 @@ pub mod watermarks;
 pub mod written;
 
 pub use answer::{Done, ErrorCode, Failed};
+pub use bootstrap::{Bootstrap, BootstrapStep, HeldOfNode};
 pub use claim::Claim;
 pub use client_hello::{ClientHello, ClientHelloAck};
 pub use credit::Credit;

@@ -34,8 +34,10 @@ pub const PASS: u16 = 2;
 pub const COPIES: u16 = 4;
 /// What a `Fetch` asked for: no part of any stream, of any origin.
 pub const REPAIR: u16 = 8;
+/// With [`PASS`]: part of a bootstrap, which sends everything.
+pub const BOOTSTRAP: u16 = 16;
 /// Flags this version speaks.
-const KNOWN: u16 = PASS | COPIES | REPAIR;
+const KNOWN: u16 = PASS | COPIES | REPAIR | BOOTSTRAP;
 
 /// More bytes than one byte of an lz4 block can stand for: each that lengthens a copy stands for at most 255.
 pub const LZ4_RATIO_MAX: usize = 255;

@@ -87,6 +87,13 @@ impl History {
         self.is_rank_forgotten(&record.key, record.rank())
     }
 
+    /// Whether what took a record's place may have been forgotten.
+    #[must_use]
+    pub fn was_forgotten_after(&self, record: &Record) -> bool {
+        let dead = self.dead.get(&record.key).into_iter().flatten();
+        dead.into_iter().any(|(dead, dead_at)| *dead > record.rank() && *dead_at <= self.forgotten)
+    }
+
     /// The same, of a record of this key and rank.
     #[must_use]
     pub fn is_rank_forgotten(&self, key: &[u8], rank: (Version, u32)) -> bool {

@@ -89,7 +89,7 @@ impl Leaves {
                         sender.says(entry.log, Version(entry.version.0))?;
                     }
                 }
-                Carried::Records { .. } | Carried::Follow(_) | Carried::Credit(_) => {}
+                Carried::Records { .. } | Carried::Follow(_) | Carried::Credit(_) | Carried::Bootstrap(_) => {}
             }
             positions.carried(sender.name, &carried)
         })

@@ -19,7 +19,7 @@ use wal::{CoreId, Lsn, SegmentNumber};
 
 use super::Violation;
 use super::device::{self, Record};
-use super::finals::C1;
+use super::finals::{C1, C3};
 use super::history::History;
 use super::recovery::stored;
 use super::view::View;
@@ -149,9 +149,17 @@ impl Losses {
         &self,
         views: &[View],
         nodes: impl Iterator<Item = (usize, &'a str, &'a mut Node)>,
+        history: &History,
     ) -> Option<Violation> {
         let all: Vec<(usize, &str, wal::NodeId, Newest)> =
             nodes.map(|(index, name, node)| (index, name, node.id, stored(node))).collect();
+        for (index, name, _, held) in &all {
+            let is_back = |record: &&Record| record.op == wal::RecordOp::Put && history.was_forgotten_after(record);
+            if let Some(record) = held.values().find(is_back).filter(|_| !self.may_lack(*index)) {
+                let text = format!("{name} has {record:?}, whose successor all members held before it was forgotten");
+                return Some(Violation::new(C3, text));
+            }
+        }
         for (at, source, id, originated) in &all {
             // What it was given back after its disk was rolled back stands in none of its logs.
             let ships = |record: &&Record| !views[*at].given_back.contains(&record.rank());
@@ -159,6 +167,9 @@ impl Losses {
                 let judged = |index: usize| !self.may_lack(index) && views[index].may_hold(&record.key);
                 for (_, target, _, held) in all.iter().filter(|(index, ..)| judged(*index)) {
                     let found = held.get(&record.key);
+                    if found.is_none() && history.is_forgotten(record) {
+                        continue;
+                    }
                     if found.is_none_or(|found| found.rank() < record.rank()) {
                         let text = format!("{target} has {found:?}, but {source} still holds its own {record:?}");
                         return Some(Violation::new(C1, text));

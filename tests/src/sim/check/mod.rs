@@ -147,6 +147,8 @@ pub struct Checks {
     /// Logs whose end may be gone from their origin's disk. Nobody refills it from those who hold more, so it and who follows it
     /// claim what is gone, too.
     rolled_back: BTreeSet<LogId>,
+    /// Places whose disk is another one, and may lack what was forgotten, until the node there says that it holds all that.
+    set_back: BTreeSet<usize>,
     /// The places' names and the nodes there.
     regions: Vec<(String, NodeId)>,
 }
@@ -230,6 +232,7 @@ impl Checks {
         self.losses.disk_changed(region);
         self.ledger.forget(region);
         self.ledger.clocks.forget(region);
+        self.set_back.insert(region);
         self.roll_back(region);
     }
 
@@ -327,10 +330,15 @@ impl Checks {
             repairs::nothing_was_lost(name, node.control.compared())?;
         }
         let forgotten = node.control.forgotten();
+        if !node.control.is_bootstrapping() && node.control.held() >= self.history.forgotten() {
+            self.set_back.remove(&region);
+        }
         if forgotten > self.history.forgotten() {
             // A node that is down has no core whose log is read on.
-            let views = self.regions.iter().map(|(name, _)| name.as_str()).zip(&self.views);
-            let up = views.filter(|(_, view)| !view.tails.is_empty());
+            let views = self.regions.iter().map(|(name, _)| name.as_str()).zip(&self.views).enumerate();
+            let counts =
+                |(at, (_, view)): &(usize, (&str, &View))| !view.tails.is_empty() && !self.set_back.contains(at);
+            let up = views.filter(counts).map(|(_, view)| view);
             cuts::may_forget(name, &self.history, up, forgotten)?;
             self.history.may_forget(forgotten);
         }

@@ -1,7 +1,7 @@
 //! C5: no gap in any position on the way. On each connection the payload offsets are those of the bytes that came before, the
 //! first claim over a log begins where its follower asked, and every further one where the last one ended: across segments that
 //! end, are given up or used again, catch-up from files, and restarts of either side, which begin another connection. A claim at the end
-//! of a pass, over a log that its source did not originate, begins where the follower said that it stands.
+//! of a pass, over a log that its source did not originate, begins where the follower said that it stands; so do all claims of a bootstrap.
 //!
 //! That the records between two claims are all there is C8's: it looks at the follower's device when the claim takes effect.
 //! B1 is judged here as far as the wire shows it: a source sends within its follower's credit.
@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use net::ids::{LogId, NodeId};
+use net::wire::body::BootstrapStep;
 use wal::Version;
 
 use super::Violation;
@@ -29,6 +30,8 @@ pub struct Positions {
     claimed: BTreeMap<LogId, Version>,
     /// Whose logs the connection streams: at first nothing else is asked for.
     source: Option<NodeId>,
+    /// The follower asked for everything, and for no stream since.
+    everything: bool,
     /// What the follower said that it holds, at any time: a pass begins at such a place.
     told: BTreeSet<(LogId, u64)>,
 }
@@ -40,7 +43,13 @@ impl Positions {
     /// [`C5`], [`CREDIT`].
     pub fn carried(&mut self, region: &str, carried: &Carried) -> Result<(), Violation> {
         match carried {
+            Carried::Bootstrap(told) if told.step == BootstrapStep::Ask => {
+                self.everything = true;
+                self.claimed.clear();
+            }
+            Carried::Bootstrap(_) => {}
             Carried::Follow(follow) => {
+                self.everything = false;
                 self.credit = self.credit.max(follow.credit.0);
                 for entry in &follow.logs {
                     if *self.source.get_or_insert(entry.log.node) == entry.log.node {
@@ -51,7 +60,7 @@ impl Positions {
             }
             Carried::Credit(credit) => self.credit = self.credit.max(credit.upto.0),
             Carried::Records { log, offset, bytes } => {
-                if *offset != self.payload || !self.claimed.contains_key(log) {
+                if *offset != self.payload || !(self.everything || self.claimed.contains_key(log)) {
                     let text = format!(
                         "{region} sends records of {log} at {offset} where the stream stands at {}",
                         self.payload
@@ -65,7 +74,7 @@ impl Positions {
                 }
                 self.payload += bytes;
             }
-            Carried::Claim(claim) if self.source != Some(claim.log.node) => {
+            Carried::Claim(claim) if self.everything || self.source != Some(claim.log.node) => {
                 if !self.told.contains(&(claim.log, claim.from.0)) {
                     let text = format!("{region} claims {claim:?}, from where its follower never stood");
                     return Err(Violation::new(C5, text));

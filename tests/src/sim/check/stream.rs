@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use net::ids::LogId;
-use net::wire::body::{Body, Claim, Credit, Follow, Watermarks, records};
+use net::wire::body::{Body, Bootstrap, Claim, Credit, Follow, Watermarks, records};
 use net::wire::header::{HEADER_BYTES, Header};
 use net::wire::opcode::Opcode;
 use wal::Version;
@@ -46,6 +46,8 @@ pub enum Carried {
     Follow(Follow),
     /// How far the source may send.
     Credit(Credit),
+    /// What either side says of a bootstrap.
+    Bootstrap(Bootstrap),
 }
 
 /// What the gathered bytes will be.
@@ -153,7 +155,12 @@ impl Decoder {
                     Opcode::Records if len >= records::HEAD_BYTES => {
                         self.part = Part::RecordsHead { payload: len - records::HEAD_BYTES };
                     }
-                    Opcode::Claim | Opcode::More | Opcode::Watermarks | Opcode::Follow | Opcode::Credit => {
+                    Opcode::Claim
+                    | Opcode::More
+                    | Opcode::Watermarks
+                    | Opcode::Follow
+                    | Opcode::Credit
+                    | Opcode::Bootstrap => {
                         self.part = Part::Body { opcode: header.opcode, len };
                     }
                     _ => self.skip = len,
@@ -206,6 +213,7 @@ impl Decoder {
                     }),
                     Opcode::Watermarks => Watermarks::decode(&body).map(Carried::Watermarks),
                     Opcode::Follow => Follow::decode(&body).map(Carried::Follow),
+                    Opcode::Bootstrap => Bootstrap::decode(&body).map(Carried::Bootstrap),
                     _ => Credit::decode(&body).map(Carried::Credit),
                 };
                 carried.map(Some).map_err(|error| text(&error))
