@@ -1,6 +1,7 @@
 //! C9: nothing is forgotten before everybody holds what took its place. When a node says that it may forget up to a version, every
 //! record up to there, of any log, is on the device of every node that is up, or is superseded there by one that may be forgotten
-//! already; and nobody writes anything below it any more.
+//! already; and nobody writes anything below it any more. A node whose disk was exchanged is left out until it says itself that it holds
+//! that much: until then it has to take over everything from another one.
 
 use wal::Version;
 
