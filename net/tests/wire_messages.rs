@@ -309,7 +309,7 @@ fn a_head_that_contradicts_its_payload_is_refused() {
     let sample = samples().unwrap().into_iter().find(|sample| sample.message.opcode() == Opcode::Records).unwrap();
     let good = encoded(&sample)[HEADER_BYTES..].to_vec();
     // core 12, flags 14, offset 16, count 24, raw bytes 28, compression 32, reserved 33..40.
-    for (at, value) in [(14, 1), (14, 8), (24, 0), (24, 99), (28, 48), (28, 39), (32, 1), (32, 9), (33, 1), (39, 1)] {
+    for (at, value) in [(14, 1), (14, 32), (24, 0), (24, 99), (28, 48), (28, 39), (32, 1), (32, 9), (33, 1), (39, 1)] {
         let mut bad = good.clone();
         bad[at] = value;
         let refused = Records::decode(&Bytes::from(bad));
