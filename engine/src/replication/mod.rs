@@ -13,6 +13,7 @@ pub mod bootstrap;
 pub mod brevity;
 pub mod compare;
 pub mod coverage;
+mod cursor;
 pub mod cut;
 pub mod entropy;
 pub mod holders;
