@@ -109,8 +109,12 @@ where
         let at = driver.rig.io().local_addr(listener).unwrap();
         driver.submit(Op::Accept { listener }, Tag(20 + number));
         let near_end = TcpStream::connect(at).unwrap();
-        driver.accepted(Tag(20 + number));
-        check(&stream(at, near_end.local_addr().unwrap()), kind, &as_accepted);
+        let accepted = driver.accepted(Tag(20 + number));
+        let fd = stream(at, near_end.local_addr().unwrap());
+        check(&fd, kind, &as_accepted);
+        assert_eq!(SockRef::from(&fd).tos_v4().unwrap(), 0);
+        driver.rig.io().give_way(accepted);
+        assert_eq!(SockRef::from(&fd).tos_v4().unwrap(), 0x20, "{kind:?}: it does not give way");
     }
 }
 

@@ -369,6 +369,8 @@ pub trait Io: Sized {
     /// # Errors
     /// `Full` with the operation handed back.
     fn submit(&mut self, op: Op<Self::File>, tag: Tag) -> Result<(), (Op<Self::File>, Full)>;
+    /// What is sent on this stream gives way to other traffic, where something on the way looks at that. In the simulator nothing does.
+    fn give_way(&mut self, _socket: Socket) {}
     /// Asks for the end of the operation with this tag; its terminal completion still arrives (it may be a success).
     fn cancel(&mut self, tag: Tag);
     /// Submits, waits as told, appends completions to `out`.

@@ -50,6 +50,15 @@ pub fn apply(socket: &SockRef<'_>, kind: StreamKind) -> io::Result<()> {
     Ok(())
 }
 
+/// CS1, "lower effort" (RFC 3662), in the byte that carries it.
+const LOWER_EFFORT_TOS: u32 = 8 << 2;
+
+/// Marks what is sent on a stream as what may wait. A path that does not look at that, or a kernel that does not take it, costs nothing.
+pub(crate) fn give_way(socket: &SockRef<'_>) {
+    let is_v6 = socket.domain().is_ok_and(|domain| domain == Domain::IPV6);
+    let _ = if is_v6 { socket.set_tclass_v6(LOWER_EFFORT_TOS) } else { socket.set_tos_v4(LOWER_EFFORT_TOS) };
+}
+
 /// A new stream socket (close-on-exec, blocking) with the options of `kind`, bound to `local` if given.
 pub(crate) fn outgoing(local: Option<IpAddr>, to: SocketAddr, kind: StreamKind) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;

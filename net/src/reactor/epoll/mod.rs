@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token};
+use socket2::SockRef;
 
 use self::file::{DiskThread, Request};
 use self::socket::{SendState, Stream};
@@ -346,6 +347,12 @@ impl Io for EpollIo {
         }
         self.in_flight += 1;
         Ok(())
+    }
+
+    fn give_way(&mut self, socket: Socket) {
+        if let Some(stream) = self.streams.get(socket.0) {
+            sockopt::give_way(&SockRef::from(&stream.stream));
+        }
     }
 
     fn cancel(&mut self, tag: Tag) {

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use io_uring::squeue::Entry;
 use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, types};
-use socket2::SockAddr;
+use socket2::{SockAddr, SockRef};
 
 use self::buffers::RingBuffers;
 use self::file::{ReadState, WriteState};
@@ -40,6 +40,7 @@ use super::os::{OsRandom, mono_now, wall_unix_ms};
 use super::table::{ENTRIES_MAX, Table};
 use super::{
     Completion, Full, Io, Listener, Mono, Op, OsFile, ReactorConfig, Socket, StreamKind, Tag, Wait, Waker, misuse,
+    sockopt,
 };
 
 pub use probe::{Refused, probe};
@@ -325,6 +326,12 @@ impl Io for UringIo {
                 Some(helper) => helper.submit(job, tag).map_err(|job| (Op::File(job), Full)),
                 None => self.refuse(tag, misuse("this reactor has no helper for file jobs")),
             },
+        }
+    }
+
+    fn give_way(&mut self, socket: Socket) {
+        if let Some(stream) = self.sockets.get(socket.0) {
+            sockopt::give_way(&SockRef::from(&stream.fd));
         }
     }
 
