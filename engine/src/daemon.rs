@@ -583,5 +583,6 @@ fn mesh_settings(config: &Config) -> MeshSettings {
         packs: config.compression == Compression::Lz4,
         catch_up_rate: config.catch_up_rate,
         anti_entropy_ms: Some(u64::from(config.anti_entropy_seconds) * 1_000).filter(|ms| *ms > 0),
+        bulk_bytes_min: crate::control::bulk::BULK_BYTES_MIN,
     }
 }

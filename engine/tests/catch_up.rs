@@ -102,7 +102,7 @@ fn logs(cores: u16) -> OwnLogs {
 }
 
 fn follow(sender: &mut Sender, logs: &OwnLogs) {
-    let wanted = [FollowLog { log: logs.logs[0].id, from: WireVersion(0) }];
+    let wanted = [FollowLog::all(logs.logs[0].id, WireVersion(0))];
     sender.follow(logs, &wanted, StreamOffset(u64::MAX));
 }
 
@@ -229,4 +229,111 @@ fn a_group_is_sealed_when_the_ceiling_finds_no_room() {
     }
     assert!(core.shard.log().durable() >= staged, "{small} small records were sealed all the same");
     assert!(core.shard.complete() < Version::new(claimed.ms() + 10_000, 0, 0), "no promise above the durable ceiling");
+}
+
+/// What a follower got, each version with the core that gave it, and the claims over it.
+#[derive(Default)]
+struct Got {
+    versions: Vec<(u16, u64)>,
+    claims: Vec<(u64, u64)>,
+}
+
+fn serve(sender: &mut Sender, logs: &OwnLogs, cores: &[Core], got: &mut Got) {
+    loop {
+        match sender.step(logs) {
+            Step::Records { head, runs } => {
+                got.versions.extend(versions(&runs).into_iter().map(|version| (head.core.0, version)));
+            }
+            Step::Claim(claim) => got.claims.push((claim.from.0, claim.to.0)),
+            Step::Read(request) => {
+                let bytes = cores[usize::from(request.segment.core.0)].read(&request);
+                sender.read_done(&bytes).expect("what the log holds");
+            }
+            Step::Idle | Step::Sift(_) | Step::Given(_) => return,
+        }
+    }
+}
+
+#[test]
+fn who_lacks_little_gets_all_of_it_on_the_live_connection_and_who_lacks_much_is_told_so() {
+    let mut logs = logs(1);
+    let mut core = Core::new(0, &mut logs);
+    core.write(&mut logs, 10, 10_000, |_, _| {});
+    let held = WireVersion(logs.logs[0].complete().0);
+    core.write(&mut logs, 5, 10_000, |_, _| {});
+    let log = logs.logs[0].id;
+    let judge = |from: WireVersion, bytes_max: u64| {
+        let mut sender = Sender::default();
+        let backlog = sender.follow_live(&logs, &[FollowLog::all(log, from)], StreamOffset(u64::MAX), bytes_max);
+        let backlog = backlog.expect("it asked for a log of this node");
+        // Asked again it says the same, whatever the follower has got meanwhile.
+        let newest = [FollowLog::all(log, WireVersion(logs.logs[0].complete().0))];
+        let again = sender.follow_live(&logs, &newest, StreamOffset(u64::MAX), bytes_max).unwrap();
+        assert_eq!(again.logs, backlog.logs);
+        backlog
+    };
+    assert_eq!(judge(held, 60_000).logs, [], "what is in memory is counted exactly");
+    let lacking = judge(held, 49_000);
+    assert_eq!((lacking.logs.len(), lacking.logs[0].log), (1, log));
+    assert_eq!(lacking.logs[0].upto.0, logs.logs[0].complete().0);
+    assert!((50_000..60_000).contains(&lacking.left), "{}", lacking.left);
+    assert_eq!(judge(WireVersion(0), 149_000).logs.len(), 1);
+    assert_eq!(judge(WireVersion(logs.logs[0].complete().0), 0).logs, [], "who has everything lacks nothing");
+    let pass = [FollowLog::all(net::ids::LogId { node: net::ids::NodeId(8), ..log }, WireVersion(0))];
+    assert_eq!(
+        Sender::default().follow_live(&logs, &pass, StreamOffset(0), 0),
+        None,
+        "a wish for a pass is not judged"
+    );
+}
+
+/// What is written while a follower catches up goes to it at once, what it lacks beside that, and nothing of it twice.
+#[test]
+fn what_lies_behind_and_what_is_written_travel_apart_and_meet() {
+    let mut logs = logs(2);
+    let mut cores = [Core::new(0, &mut logs), Core::new(1, &mut logs)];
+    // More than is kept in memory: most of it has to be read.
+    for _ in 0..60 {
+        cores.iter_mut().for_each(|core| core.write(&mut logs, 2, 100_000, |_, _| {}));
+    }
+    let log = logs.logs[0].id;
+    let (mut live, mut bulk) = (Sender::default(), Sender::default());
+    let wanted = [FollowLog::all(log, WireVersion(0))];
+    let backlog = live.follow_live(&logs, &wanted, StreamOffset(u64::MAX), 1_000_000).unwrap();
+    let upto = backlog.logs[0].upto;
+    assert!(backlog.left > 20_000_000, "{}", backlog.left);
+    let before: u64 = cores.iter().map(|core| core.written).sum();
+    cores.iter_mut().for_each(|core| core.write(&mut logs, 10, 100_000, |_, _| {}));
+    let mut now = Got::default();
+    serve(&mut live, &logs, &cores, &mut now);
+    assert_eq!(now.versions.len(), 20);
+    assert!(now.versions.iter().all(|(_, version)| *version > upto.0));
+    assert_eq!(now.claims.first().map(|(from, _)| *from), Some(upto.0), "its claims begin where the log begins there");
+    let mut behind = Got::default();
+    bulk.follow(&logs, &[FollowLog { log, from: WireVersion(0), upto }], StreamOffset(u64::MAX));
+    let left = bulk.left(&logs).unwrap();
+    assert!(left > 20_000_000, "{left}");
+    serve(&mut bulk, &logs, &cores, &mut behind);
+    assert_eq!(behind.claims.first().map(|(from, _)| *from), Some(0));
+    assert!(behind.claims.last().unwrap().1 >= upto.0, "{:?} up to {upto:?}", behind.claims.last());
+    let mut upto_there: Vec<_> = behind.versions.iter().copied().filter(|(_, version)| *version <= upto.0).collect();
+    upto_there.sort_unstable();
+    upto_there.dedup();
+    assert_eq!(upto_there.len() as u64, before);
+    let again = behind.versions.len() - upto_there.len();
+    assert!(again * 100_000 <= 2 * 1024 * 1024, "{again} of those behind it: what was read with the last ones");
+    assert_eq!(bulk.left(&logs), Some(0));
+    // What is written from now on is not sent there.
+    cores.iter_mut().for_each(|core| core.write(&mut logs, 10, 100_000, |_, _| {}));
+    serve(&mut bulk, &logs, &cores, &mut Got::default());
+    let sent = bulk.sent();
+    cores.iter_mut().for_each(|core| core.write(&mut logs, 10, 100_000, |_, _| {}));
+    serve(&mut bulk, &logs, &cores, &mut Got::default());
+    assert_eq!(bulk.sent(), sent);
+    // A live connection that broke begins later: the rest comes where the stream stood.
+    let upto = WireVersion(logs.logs[0].complete().0);
+    bulk.follow(&logs, &[FollowLog { log, from: WireVersion(0), upto }], StreamOffset(u64::MAX));
+    serve(&mut bulk, &logs, &cores, &mut behind);
+    assert_eq!(bulk.claimed(log).map(|claimed| claimed.0 >= upto.0), Some(true));
+    assert!(bulk.sent() - sent <= 5_000_000, "nothing goes twice: {}", bulk.sent() - sent);
 }

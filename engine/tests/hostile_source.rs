@@ -258,3 +258,44 @@ fn nothing_is_unpacked_beyond_the_credit_or_unasked() {
     assert_eq!(error, StreamError::Flooded);
     assert!((WINDOW_BYTES..WINDOW_BYTES + 100_000).contains(&at), "{at} bytes were unpacked of {sent}");
 }
+
+/// A live connection that begins late: its claims wait until what lies below has come on another one, and then take effect.
+#[test]
+fn a_claim_above_what_is_held_waits_where_its_log_begins_late_and_ends_the_stream_elsewhere() {
+    let gap = |from: u64, to: u64| Claim { from: Version(from), ..claim(LOG, to) };
+    let (mut live, mut cores) = receiver();
+    let mut watermarks = Watermarks::default();
+    watermarks.raise(LOG, Version(10), []);
+    live.claim(gap(50, 60), &cores).unwrap();
+    let refused = live.advance(&cores, &mut watermarks);
+    assert_eq!(refused, Err(StreamError::Gap { log: LOG, from: 50, held: 10 }), "nobody said that it begins late");
+
+    let (mut live, mut bulk) = (receiver().0, receiver().0);
+    live.begin_late([(LOG, Version(50))]);
+    live.records(&batch(LOG, record(RecordOp::Put, 55, b"k", b"v")), &mut cores, |_| false).unwrap();
+    live.claim(gap(50, 60), &cores).unwrap();
+    live.advance(&cores, &mut watermarks).unwrap();
+    assert!(!live.connect(&mut watermarks));
+    cores.followed(0, 1, Lsn(100));
+    live.followed(0, 1, Lsn(100));
+    cores.durable(0, Lsn(100));
+    live.claim(gap(60, 70), &cores).unwrap();
+    assert_eq!(live.advance(&cores, &mut watermarks), Ok(false));
+    assert!(!live.connect(&mut watermarks), "what lies between is not here");
+    assert_eq!(watermarks.version(LOG), Version(10));
+    bulk.claim(gap(10, 40), &cores).unwrap();
+    assert_eq!(bulk.advance(&cores, &mut watermarks), Ok(true));
+    assert!(!live.connect(&mut watermarks));
+    bulk.claim(gap(40, 52), &cores).unwrap();
+    bulk.advance(&cores, &mut watermarks).unwrap();
+    assert!(live.connect(&mut watermarks));
+    assert_eq!(watermarks.version(LOG), Version(70));
+    let (_, component) = watermarks.iter().next().unwrap();
+    assert_eq!(component.rests_on.get(&0), Some(&Lsn(100)), "it rests on what came on the live connection, too");
+    assert!(!live.connect(&mut watermarks), "once");
+    live.claim(gap(80, 90), &cores).unwrap();
+    assert!(live.advance(&cores, &mut watermarks).is_ok());
+    assert!(!live.connect(&mut watermarks), "a hole in its own claims is none that anybody fills");
+    assert_eq!(live.claim(gap(95, 99), &cores), Ok(()));
+    assert!(matches!(live.advance(&cores, &mut watermarks), Err(StreamError::Gap { from: 95, .. })));
+}

@@ -81,6 +81,7 @@ const CAUGHT: &[(Fault, Run)] = &[
     (Fault::ResidencyIgnored, Seed(1)),
     (Fault::PassWithoutCover, Seed(1)),
     (Fault::JudgeIgnoresCoverage, Seed(1)),
+    (Fault::BacklogForgotten, Seed(1)),
     (Fault::WatchIgnored, Seed(54)),
     (Fault::CoresNotHeld, Seed(31)),
     (Fault::BatchInSeveralFrames, Seed(323)),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
-use engine::control::status::{MemberStatus, Status};
+use engine::control::status::{CatchUpStatus, MemberStatus, Status};
 use engine::monitor::http::StatusReply;
 use net::ids::{NodeId, RequestId};
 use net::wire::body::RemoveMember;
@@ -116,7 +116,7 @@ pub(crate) fn ask_admin<T: DeserializeOwned>(admin: SocketAddr, path: &str) -> R
 fn table(status: &Status) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["node", "region", "state", "link", "acknowledged"]);
+    table.set_header(["node", "region", "state", "link", "acknowledged", "catching up with it"]);
     for member in &status.members {
         let is_other = member.state == "joined" && !member.myself;
         let link = match (member.myself, member.connected) {
@@ -125,8 +125,9 @@ fn table(status: &Status) -> Table {
             (false, false) if is_other => "down",
             _ => "-",
         };
+        let catching_up = member.catch_up.map_or_else(|| "-".into(), catching_up);
         let acknowledged = if is_other { acknowledged(member, status.complete) } else { "-".into() };
-        table.add_row([&member.node, &member.region, &member.state, link, &acknowledged]);
+        table.add_row([&member.node, &member.region, &member.state, link, &acknowledged, &catching_up]);
     }
     table
 }
@@ -141,6 +142,13 @@ fn acknowledged(member: &MemberStatus, complete: u64) -> String {
         let behind_ms = Version(complete).ms().saturating_sub(Version(member.acknowledged).ms());
         format!("{behind_ms} ms behind")
     }
+}
+
+/// How far the asked node has caught up with a member, how fast, and for how long it will go on.
+fn catching_up(catch_up: CatchUpStatus) -> String {
+    let megabytes = |bytes: u64| format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10);
+    let left = catch_up.left_seconds.map_or_else(String::new, |seconds| format!(", {seconds} s left"));
+    format!("{}, {}/s{left}", megabytes(catch_up.bytes), megabytes(catch_up.bytes_per_second))
 }
 
 /// Changes the membership.
@@ -207,21 +215,35 @@ mod tests {
             myself: node == 1,
             connected,
             acknowledged,
+            catch_up: None,
         };
         let at = |ms| Version::new(ms, 0, 0).0;
-        let members = vec![
+        let catch_up = CatchUpStatus {
+            bytes: 12_345_678,
+            bytes_per_second: 2_000_000,
+            left_seconds: Some(7),
+            ..CatchUpStatus::default()
+        };
+        let mut members = vec![
             member(1, "joined", false, 0),
             member(2, "joined", true, at(5000)),
             member(3, "joined", false, at(4000)),
             member(4, "joined", true, 0),
             member(5, "removed", false, 0),
         ];
+        members[2].catch_up = Some(catch_up);
         let text = table(&Status { members, complete: at(5000), ..Status::default() }).to_string();
         let rows: Vec<Vec<&str>> = text.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(rows[0], ["00000001", "nyc", "joined", "this", "node", "-"]);
-        assert_eq!(rows[1], ["00000002", "nyc", "joined", "up", "everything"]);
-        assert_eq!(rows[2], ["00000003", "nyc", "joined", "down", "1000", "ms", "behind"]);
-        assert_eq!(rows[3], ["00000004", "nyc", "joined", "up", "not", "heard", "yet"]);
-        assert_eq!(rows[4], ["00000005", "nyc", "removed", "-", "-"]);
+        assert_eq!(rows[0], ["00000001", "nyc", "joined", "this", "node", "-", "-"]);
+        assert_eq!(rows[1], ["00000002", "nyc", "joined", "up", "everything", "-"]);
+        assert_eq!(
+            rows[2],
+            [
+                "00000003", "nyc", "joined", "down", "1000", "ms", "behind", "12.3", "MB,", "2.0", "MB/s,", "7", "s",
+                "left"
+            ]
+        );
+        assert_eq!(rows[3], ["00000004", "nyc", "joined", "up", "not", "heard", "yet", "-"]);
+        assert_eq!(rows[4], ["00000005", "nyc", "removed", "-", "-", "-"]);
     }
 }

@@ -104,6 +104,12 @@ named! {
         PassSegmentGone = "pass-segment-gone",
         /// A node asked another one for the log of a third.
         RelayAsked = "relay-asked",
+        /// A follower was told to ask for what lies behind on a connection of its own.
+        BacklogElsewhere = "backlog-elsewhere",
+        /// A live claim was kept until what lies below it had come on a bulk connection.
+        ClaimAhead = "claim-ahead",
+        /// What a live connection had left out had come on a bulk one.
+        CaughtUpInBulk = "caught-up-in-bulk",
         /// The claim over a log whose beginning is gone waited for the copies in later logs.
         ClaimWaitedForCopies = "claim-waited-for-copies",
         /// A segment of an earlier run was removed while the node ran.

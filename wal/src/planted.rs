@@ -109,6 +109,8 @@ named! {
         HaveItBeforeSync = "have-it-before-sync",
         /// A follower that was not sent a removed segment may claim before it holds what superseded its records.
         ClaimBeforeReplaced = "claim-before-replaced",
+        /// A claim of a live connection that begins late takes effect although what lies below is still on its way on another one.
+        BacklogForgotten = "backlog-forgotten",
         /// Recovery believes a watermark although the positions it rests on were not recovered.
         WatermarkRestsOnNothing = "watermark-rests-on-nothing",
 

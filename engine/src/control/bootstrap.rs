@@ -182,6 +182,7 @@ impl<H: Host> ControlLoop<H> {
              this node is not ready until that is done"
         );
         self.note_bootstrap(Floor::default());
+        self.catch_ups.clear();
         // What streams on other links would be taken for what the source has.
         for (index, link) in &mut self.links {
             let is_other = LinkKey { index, generation: link.generation } != told_by;
@@ -268,7 +269,7 @@ impl<H: Host> ControlLoop<H> {
         // Who may hold less than this node has not everything that it would have to send.
         let here = self.facts.residency.here();
         let covers = |key: &LinkKey| self.links.get(key.index).is_some_and(|link| link.allowed.covers(here));
-        let followed: Vec<LinkKey> = self.followed().into_iter().map(|(key, _)| key).collect();
+        let followed: Vec<LinkKey> = self.followed().into_iter().map(|(key, ..)| key).collect();
         let is_lacking = !followed.is_empty() && !followed.iter().any(covers);
         let may_be_asked = |key: &&LinkKey| {
             let is_able = self.bootstrap.unable.get(*key).is_none_or(|until| now >= *until);

@@ -277,7 +277,8 @@ impl<H: Host> ControlLoop<H> {
                 }
                 status.following |= matches!(link.role, Role::Following { .. }) && link.is_up();
                 status.followed |= matches!(link.role, Role::Serving { .. }) && link.is_up();
-                status.rtt_us = link.rtt_ns.map(|ns| ns / 1000).or(status.rtt_us);
+                // What lies behind bulk says little about the path.
+                status.rtt_us = link.rtt_ns.filter(|_| !link.is_bulk).map(|ns| ns / 1000).or(status.rtt_us);
                 sent.add(link.sent);
                 received.add(link.received);
             }
@@ -288,6 +289,8 @@ impl<H: Host> ControlLoop<H> {
             status.sent_other_bytes = sent.other;
             status.received_records_bytes = received.records;
             status.received_records_raw_bytes = received.raw_records;
+            (status.sent_bulk_bytes, status.received_bulk_bytes) = (sent.bulk, received.bulk);
+            status.catch_up = self.catch_up_of(node);
             let acknowledged = own.and_then(|own| self.acknowledged.get(&(node, own.id)).copied());
             let acknowledged = acknowledged.unwrap_or(wal::Version::ZERO);
             status.acknowledged = acknowledged.0;

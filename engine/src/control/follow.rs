@@ -1,8 +1,9 @@
 //! The follower's side of a link: batches to the cores, claims to the watermarks, watermarks to the disk and back.
 
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 
-use net::ids::{Class, LogId, NodeId, RequestId};
+use net::ids::{Class, LogId, NodeId, RequestId, StreamOffset};
 use net::wire::body::{
     Credit, Follow, FollowLog, LogEntry, LogState, Logs, Refuse, RefuseCode, Watermark, Watermarks as WatermarksBody,
     more, records,
@@ -13,7 +14,7 @@ use wal::RecordView;
 use wal::marks::{Mark, reach};
 use wal::planted::{self, Fault};
 
-use super::link::Role;
+use super::link::{Link, Role};
 use super::{ControlLoop, LinkKey, PERSIST_MS, Persisting};
 use crate::host::Host;
 use crate::messages::ToCore;
@@ -26,12 +27,12 @@ impl<H: Host> ControlLoop<H> {
         let Some(link) = self.links.get_mut(key.index) else { return };
         match &message {
             Message::Records(batch) => {
-                link.received.records += (HEADER_BYTES + records::HEAD_BYTES + batch.payload.len()) as u64;
+                link.received_records(HEADER_BYTES + records::HEAD_BYTES + batch.payload.len());
                 link.brevity.records(&batch.head);
             }
             Message::Claim(claim) => link.brevity.claim(claim),
             Message::More(more) => {
-                link.received.records += (HEADER_BYTES + more::HEAD_BYTES + more.payload.len()) as u64;
+                link.received_records(HEADER_BYTES + more::HEAD_BYTES + more.payload.len());
                 let Role::Following { receiver, .. } = &link.role else { return };
                 match link.brevity.lengthen(more, receiver.received()) {
                     Ok((batch, claim)) => {
@@ -58,10 +59,17 @@ impl<H: Host> ControlLoop<H> {
     fn follow(&mut self, key: LinkKey, message: Message) {
         match message {
             Message::Logs(logs) => self.follow_logs(key, &logs),
+            Message::Backlog(backlog) => self.hear_backlog(key, &backlog),
             Message::Records(batch) => {
                 let Some(link) = self.links.get_mut(key.index) else { return };
                 let Some(node) = link.hello().map(|hello| hello.node) else { return };
                 link.received.raw_records += u64::from(batch.head.raw_bytes);
+                if link.is_bulk {
+                    let catch_up = link.dial_target().and_then(|target| self.catch_ups.get_mut(&target.address()?));
+                    if let Some(catch_up) = catch_up {
+                        catch_up.received(batch.head.raw_bytes.into(), batch.head.count.into());
+                    }
+                }
                 if batch.head.log.node != node {
                     let text = "a source may only stream its own logs in this version";
                     self.refuse(key, &Refuse::new(RefuseCode::Unexpected, text));
@@ -171,12 +179,20 @@ impl<H: Host> ControlLoop<H> {
         if self.keep_offer(key, logs) {
             return;
         }
-        let (vector, held) = (self.held_vector(), self.notes.held());
         // The source forgets what it was asked of other nodes' logs.
         self.relays.forget(key);
+        if self.link(key).is_some_and(|link| link.is_bulk) {
+            self.ask_for_backlog(key);
+        } else {
+            self.follow_live(key, &named, credit);
+        }
+    }
+
+    /// Asks on a live connection for all logs of its source.
+    fn follow_live(&mut self, key: LinkKey, logs: &[LogEntry], credit: StreamOffset) {
+        let (vector, held) = (self.held_vector(), self.notes.held());
         let vector = WatermarksBody { full: true, entries: vector };
-        let wanted =
-            own.iter().map(|entry| FollowLog { log: entry.log, from: self.watermarks.version(entry.log) }).collect();
+        let wanted = logs.iter().map(|entry| FollowLog::all(entry.log, self.watermarks.version(entry.log))).collect();
         let Some(link) = self.link(key) else { return };
         link.push(&Message::Watermarks(vector), RequestId(0));
         link.push(&Message::Follow(Follow { credit, held, logs: wanted }), RequestId(0));
@@ -218,6 +234,12 @@ impl<H: Host> ControlLoop<H> {
         for (key, text) in broken {
             self.refuse(key, &Refuse::new(RefuseCode::Unexpected, &text));
         }
+        // What came on one connection may be what claims of another one waited for.
+        for (_, link) in &mut self.links {
+            if let Role::Following { receiver, .. } = &mut link.role {
+                raised |= receiver.connect(&mut self.watermarks);
+            }
+        }
         if raised && self.persist_at.is_none() {
             self.persist_at = Some(now.plus_ms(PERSIST_MS));
         }
@@ -228,8 +250,13 @@ impl<H: Host> ControlLoop<H> {
     }
 
     fn acknowledge(&mut self) {
+        let is_following = |link: &Link| matches!(link.role, Role::Following { .. }) && link.is_up();
+        let live = self.links.iter().filter(|(_, link)| is_following(link) && !link.is_bulk);
+        let live: BTreeSet<NodeId> = live.filter_map(|(_, link)| link.hello().map(|hello| hello.node)).collect();
         for (_, link) in &mut self.links {
-            if !matches!(link.role, Role::Following { .. }) || !link.is_up() {
+            // Where there is a live connection, nothing is said behind what lies on a bulk one.
+            let has_live = link.hello().is_some_and(|hello| live.contains(&hello.node));
+            if !is_following(link) || link.is_bulk && has_live {
                 continue;
             }
             let Some(node) = link.hello().map(|hello| hello.node) else { continue };

@@ -1,6 +1,7 @@
 //! The handshake, and what every frame means on a link of its role.
 
 use net::ids::{Incarnation, NodeId, RequestId};
+use net::reactor::Io;
 use net::wire::body::{Hello, Proof, Purpose as LinkPurpose, Refuse, RefuseCode};
 use net::wire::limits::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 use net::wire::message::Message;
@@ -29,12 +30,18 @@ impl<H: Host> ControlLoop<H> {
         }
     }
 
+    /// What a link is for; whoever accepts a replication link takes it for what the other side opened it for.
+    fn purpose_of(&mut self, key: LinkKey) -> Option<LinkPurpose> {
+        let link = self.link(key)?;
+        Some(match link.role {
+            Role::DiscoveryIn | Role::DiscoveryOut { .. } => LinkPurpose::Discovery,
+            Role::Following { .. } | Role::Serving { .. } if link.is_bulk => LinkPurpose::Bulk,
+            Role::Following { .. } | Role::Serving { .. } => LinkPurpose::Live,
+        })
+    }
+
     pub(super) fn say_hello(&mut self, key: LinkKey, answer: bool) {
-        let purpose = match self.link(key).map(|link| &link.role) {
-            Some(Role::DiscoveryIn | Role::DiscoveryOut { .. }) => LinkPurpose::Discovery,
-            Some(Role::Following { .. } | Role::Serving { .. }) => LinkPurpose::Live,
-            None => return,
-        };
+        let Some(purpose) = self.purpose_of(key) else { return };
         let hello = self.own_hello(purpose);
         let revision = self.members.revision();
         let Some(link) = self.link(key) else { return };
@@ -82,6 +89,9 @@ impl<H: Host> ControlLoop<H> {
 
     /// Judges a peer's hello and, if it is acceptable, completes the handshake.
     fn introduced(&mut self, key: LinkKey, mut theirs: Hello, answer: bool) {
+        if let Some(link) = self.link(key).filter(|link| matches!(link.role, Role::Serving { .. })) {
+            link.is_bulk = theirs.purpose == LinkPurpose::Bulk;
+        }
         // Merged before any data, and before the answer, which says what is known then.
         if let Err(refuse) = self.judge(key, &theirs).and_then(|()| self.meet(key, &theirs)) {
             if answer {
@@ -102,6 +112,9 @@ impl<H: Host> ControlLoop<H> {
         // It was merged, and may be long.
         theirs.members = Vec::new();
         let (region, node) = (theirs.region.clone(), theirs.node);
+        if let Some(socket) = self.link(key).filter(|link| link.is_bulk).map(|link| link.socket) {
+            self.io.give_way(socket);
+        }
         let allowed = self.facts.residency.policy().of(&region);
         let Some(link) = self.link(key) else { return };
         link.allowed = allowed;
@@ -116,10 +129,7 @@ impl<H: Host> ControlLoop<H> {
     }
 
     fn judge(&mut self, key: LinkKey, theirs: &Hello) -> Result<(), Refuse> {
-        let purpose = match self.link(key).map(|link| &link.role) {
-            Some(Role::DiscoveryIn | Role::DiscoveryOut { .. }) => LinkPurpose::Discovery,
-            _ => LinkPurpose::Live,
-        };
+        let purpose = self.purpose_of(key).unwrap_or(LinkPurpose::Live);
         let ours = self.own_hello(purpose);
         if theirs.node == ours.node {
             reach(Mark::SelfRefused);

@@ -109,12 +109,16 @@ impl<H: Host> ControlLoop<H> {
             }
         }
         for address in self.sources.iter().copied() {
-            let up = self
-                .links
-                .iter()
-                .any(|(_, link)| matches!(link.role, Role::Following { target, .. } if target == address));
+            let up = self.links.iter().any(
+                |(_, link)| matches!(link.role, Role::Following { target, .. } if target == address && !link.is_bulk),
+            );
             if !up {
                 wanted.push((DialTarget::Source(address), address));
+            }
+            let is_bulk =
+                |link: &Link| matches!(link.role, Role::Following { target, .. } if target == address && link.is_bulk);
+            if self.wants_bulk(address) && !self.links.iter().any(|(_, link)| is_bulk(link)) {
+                wanted.push((DialTarget::Bulk(address), address));
             }
         }
         for (target, to) in wanted {
@@ -133,7 +137,7 @@ impl<H: Host> ControlLoop<H> {
             let local = self.mesh.bind_outgoing.then_some(self.mesh.advertise);
             let kind = match target {
                 DialTarget::Discovery(_) => StreamKind::Discovery,
-                DialTarget::Source(_) => StreamKind::Replication,
+                DialTarget::Source(_) | DialTarget::Bulk(_) => StreamKind::Replication,
             };
             let op = Op::Connect { local, to, kind };
             self.ops.submit(&mut self.io, op, Purpose::Dial(target));
@@ -162,9 +166,14 @@ impl<H: Host> ControlLoop<H> {
         };
         let (role, remote) = match target {
             DialTarget::Discovery(peer) => (Role::DiscoveryOut { peer }, self.mesh.peers[peer]),
-            DialTarget::Source(target) => (Role::Following { target, receiver: Box::new(Receiver::default()) }, target),
+            DialTarget::Source(target) | DialTarget::Bulk(target) => {
+                (Role::Following { target, receiver: Box::new(Receiver::default()) }, target)
+            }
         };
         let key = self.add_link(socket, remote, role);
+        if let Some(link) = self.link(key) {
+            link.is_bulk = matches!(target, DialTarget::Bulk(_));
+        }
         self.say_hello(key, false);
     }
 
@@ -178,7 +187,7 @@ impl<H: Host> ControlLoop<H> {
         redial.warned_at = Some(now);
         let (what, address) = match target {
             DialTarget::Discovery(peer) => ("discovery", self.mesh.peers[peer]),
-            DialTarget::Source(address) => ("replication", address),
+            DialTarget::Source(address) | DialTarget::Bulk(address) => ("replication", address),
         };
         tracing::warn!(%address, %error, "the {what} port of a peer cannot be reached; it is tried again. Is it up, and the tunnel?");
     }

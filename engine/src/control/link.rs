@@ -59,6 +59,8 @@ pub(crate) struct Traffic {
     /// What the records took before they were packed, without the heads of their messages.
     pub(crate) raw_records: u64,
     pub(crate) claims: u64,
+    /// Of the records, what came over bulk connections.
+    pub(crate) bulk: u64,
     pub(crate) heartbeats: u64,
     pub(crate) other: u64,
 }
@@ -68,6 +70,7 @@ impl Traffic {
         self.records += other.records;
         self.raw_records += other.raw_records;
         self.claims += other.claims;
+        self.bulk += other.bulk;
         self.heartbeats += other.heartbeats;
         self.other += other.other;
     }
@@ -89,6 +92,8 @@ pub(crate) struct Link {
     pub(crate) generation: u32,
     pub(crate) remote: SocketAddr,
     pub(crate) role: Role,
+    /// It carries what lies behind and passes, beside the live stream.
+    pub(crate) is_bulk: bool,
     pub(crate) introduction: Introduction,
     pub(crate) reader: FrameReader,
     pub(crate) out: Vec<Bytes>,
@@ -128,6 +133,9 @@ pub(crate) struct Link {
     /// That read's time has not come: it begins then.
     pub(crate) reads_at: Option<Mono>,
     pub(crate) pace: Pace,
+    /// When the follower is to be told again how much is left, and what it was told last.
+    pub(crate) backlog_at: Mono,
+    pub(crate) told_left: Option<u64>,
     line: VecDeque<(Mono, Bytes)>,
     line_bytes: usize,
 }
@@ -146,6 +154,7 @@ impl Link {
             generation,
             remote,
             role,
+            is_bulk: false,
             introduction: Introduction::Pending(now),
             reader: FrameReader::new(),
             out: Vec::new(),
@@ -172,6 +181,8 @@ impl Link {
             reading: None,
             reads_at: None,
             pace: Pace::default(),
+            backlog_at: Mono(0),
+            told_left: None,
             line: VecDeque::new(),
             line_bytes: 0,
         }
@@ -189,6 +200,7 @@ impl Link {
     pub(crate) fn dial_target(&self) -> Option<DialTarget> {
         match &self.role {
             Role::DiscoveryOut { peer } => Some(DialTarget::Discovery(*peer)),
+            Role::Following { target, .. } if self.is_bulk => Some(DialTarget::Bulk(*target)),
             Role::Following { target, .. } => Some(DialTarget::Source(*target)),
             Role::DiscoveryIn | Role::Serving { .. } => None,
         }
@@ -255,9 +267,16 @@ impl Link {
     pub(crate) fn push_records(&mut self, runs: impl IntoIterator<Item = Bytes>) {
         for run in runs {
             self.sent.records += run.len() as u64;
+            self.sent.bulk += if self.is_bulk { run.len() as u64 } else { 0 };
             self.out_bytes += run.len();
             self.out.push(run);
         }
+    }
+
+    /// Counts a frame of records that came.
+    pub(crate) fn received_records(&mut self, bytes: usize) {
+        self.received.records += bytes as u64;
+        self.received.bulk += if self.is_bulk { bytes as u64 } else { 0 };
     }
 
     /// Queues a claim.

@@ -238,6 +238,7 @@ impl<H: Host> ControlLoop<H> {
             acknowledged: current
                 .and_then(|log| self.acknowledged.get(&(member.node, log)))
                 .map_or(0, |version| version.0),
+            catch_up: self.catch_up_of(member.node),
         };
         self.members.iter().map(status).collect()
     }

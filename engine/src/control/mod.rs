@@ -4,6 +4,7 @@
 //! can send, what became persistable, output. State machines decide; this file and its parts only perform.
 
 mod bootstrap;
+pub mod bulk;
 mod clocks;
 mod cut;
 mod discovery;
@@ -36,6 +37,7 @@ use slab::Slab;
 use wal::Version;
 
 use self::bootstrap::Bootstraps;
+use self::bulk::CatchUps;
 use self::cut::Notes;
 use self::entropy::Entropy;
 use self::holders::BoardState;
@@ -126,6 +128,18 @@ pub enum Port {
 pub(crate) enum DialTarget {
     Discovery(usize),
     Source(SocketAddr),
+    /// The same port, for a bulk connection.
+    Bulk(SocketAddr),
+}
+
+impl DialTarget {
+    /// Where a source is, if it is one.
+    fn address(self) -> Option<SocketAddr> {
+        match self {
+            DialTarget::Discovery(_) => None,
+            DialTarget::Source(address) | DialTarget::Bulk(address) => Some(address),
+        }
+    }
 }
 
 /// When to dial again.
@@ -178,6 +192,8 @@ pub struct MeshSettings {
     pub catch_up_rate: u64,
     /// How often the node compares itself with each peer and fetches what it lost, in milliseconds; `None`: only when it is asked.
     pub anti_entropy_ms: Option<u64>,
+    /// A follower that has more bytes than this to be read for it gets those on a bulk connection.
+    pub bulk_bytes_min: u64,
 }
 
 /// What the control thread is made of.
@@ -269,6 +285,7 @@ pub struct ControlLoop<H: Host> {
     known: KnownLogs,
     relays: Relays,
     bootstrap: Bootstraps,
+    catch_ups: CatchUps,
     persist_at: Option<Mono>,
     ticket: u64,
     /// Local records on their way: ticket → (what it says, end once known).
@@ -361,6 +378,7 @@ impl<H: Host> ControlLoop<H> {
             known: parts.known,
             relays: Relays::default(),
             bootstrap: Bootstraps::recovered(parts.forgotten),
+            catch_ups: CatchUps::default(),
             persist_at: None,
             ticket: 0,
             persisting: BTreeMap::new(),
@@ -506,11 +524,13 @@ impl<H: Host> ControlLoop<H> {
         self.advance_claims();
         self.tend_sessions();
         self.advance_bootstrap();
+        self.keep_bulk_links();
         self.run_discovery();
         self.dial();
         self.ask_relays();
         self.start_paced_reads();
         self.serve_followers();
+        self.tell_backlogs();
         self.let_segments_go();
         self.let_old_runs_go();
         self.tell_cores_to_stop();

@@ -2,6 +2,7 @@
 //! a time. Its own link, once it is up again, takes over.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use net::ids::{LogId, NodeId, RequestId};
 use net::reactor::Mono;
@@ -37,6 +38,8 @@ pub(super) struct Relays {
     /// Since when nodes are not followed.
     absent_since: BTreeMap<NodeId, Mono>,
     asked: BTreeMap<LinkKey, Asked>,
+    /// Sources to which a bulk connection is wanted, since when.
+    wanted: BTreeMap<SocketAddr, Mono>,
 }
 
 impl Relays {
@@ -48,6 +51,11 @@ impl Relays {
         }
     }
 
+    /// Whether a bulk connection to a source is wanted.
+    pub(super) fn want(&self, source: SocketAddr) -> bool {
+        self.wanted.contains_key(&source)
+    }
+
     /// What was asked over a link counts no more.
     pub(super) fn forget(&mut self, key: LinkKey) {
         self.asked.remove(&key);
@@ -55,24 +63,25 @@ impl Relays {
 }
 
 impl<H: Host> ControlLoop<H> {
-    /// The nodes that are followed directly, each with its link, nearest first.
-    pub(super) fn followed(&self) -> Vec<(LinkKey, NodeId)> {
+    /// The nodes that are followed directly, each with its live link and its address, nearest first.
+    pub(super) fn followed(&self) -> Vec<(LinkKey, SocketAddr, NodeId)> {
         let followed = self.links.iter().filter_map(|(index, link)| {
-            let is_followed = matches!(link.role, Role::Following { .. }) && link.is_up();
-            let node = link.hello().filter(|_| is_followed)?.node;
-            Some((link.rtt_ns.unwrap_or(u64::MAX), LinkKey { index, generation: link.generation }, node))
+            let Role::Following { target, .. } = link.role else { return None };
+            let node = link.hello().filter(|_| link.is_up() && !link.is_bulk)?.node;
+            let key = LinkKey { index, generation: link.generation };
+            Some((link.rtt_ns.unwrap_or(u64::MAX), key, target, node))
         });
         let mut followed: Vec<_> = followed.collect();
         followed.sort_unstable();
-        followed.into_iter().map(|(_, key, node)| (key, node)).collect()
+        followed.into_iter().map(|(_, key, target, node)| (key, target, node)).collect()
     }
 
     /// The logs of nodes that have not been followed for a while, as far as they are not held to their end.
-    fn missed_logs(&mut self, followed: &[(LinkKey, NodeId)]) -> Vec<LogId> {
+    fn missed_logs(&mut self, followed: &[(LinkKey, SocketAddr, NodeId)]) -> Vec<LogId> {
         let now = self.now();
         let mut missed = Vec::new();
         for node in self.known.nodes() {
-            if followed.iter().any(|(_, of)| *of == node) || self.is_settled(node) {
+            if followed.iter().any(|(_, _, of)| *of == node) || self.is_settled(node) {
                 self.relays.absent_since.remove(&node);
                 continue;
             }
@@ -92,7 +101,10 @@ impl<H: Host> ControlLoop<H> {
         let now = self.now();
         let followed = self.followed();
         let missed = self.missed_logs(&followed);
-        self.relays.asked.retain(|key, _| followed.iter().any(|(of, _)| of == key));
+        let links = &self.links;
+        let is_up =
+            |key: &LinkKey| links.get(key.index).is_some_and(|link| link.generation == key.generation && link.is_up());
+        self.relays.asked.retain(|key, _| is_up(key));
         let asked: Vec<LinkKey> = self.relays.asked.keys().copied().collect();
         for key in asked {
             let Some(asked) = self.relays.asked.get(&key) else { continue };
@@ -105,6 +117,10 @@ impl<H: Host> ControlLoop<H> {
                 self.ask_relay(key, &wanted);
             }
         }
+        if missed.is_empty() {
+            self.relays.wanted.clear();
+            return;
+        }
         let is_waiting = |asked: &&Asked| asked.is_answered || now < asked.at.plus_ms(RELAY_PATIENCE_MS);
         let awaited: Vec<LogId> =
             self.relays.asked.values().filter(is_waiting).flat_map(|asked| &asked.logs).copied().collect();
@@ -112,11 +128,23 @@ impl<H: Host> ControlLoop<H> {
         if rest.is_empty() {
             return;
         }
-        let mut unasked = followed.iter().map(|(key, _)| *key).filter(|key| !self.relays.asked.contains_key(key));
-        if let Some(key) = unasked.find(|key| !self.that_has(*key, &rest).is_empty()) {
-            reach(Mark::RelayAsked);
-            let wanted = self.that_has(key, &missed);
-            self.ask_relay(key, &wanted);
+        for (live, source, _) in followed {
+            let bulk = self.bulk_link(source);
+            let is_asked = bulk.is_some_and(|key| self.relays.asked.contains_key(&key));
+            if is_asked || self.that_has(live, &rest).is_empty() {
+                continue;
+            }
+            // Passes travel beside the live stream. One who cannot be reached a second time is not the only one asked, either.
+            let since = *self.relays.wanted.entry(source).or_insert(now);
+            if let Some(key) = bulk {
+                reach(Mark::RelayAsked);
+                let wanted = self.that_has(key, &missed);
+                self.ask_relay(key, &wanted);
+                return;
+            }
+            if now < since.plus_ms(RELAY_PATIENCE_MS) {
+                return;
+            }
         }
     }
 
@@ -165,7 +193,7 @@ impl<H: Host> ControlLoop<H> {
         };
         // What the pass is to leave out is what is held now.
         let vector = WatermarksBody { full: true, entries: vector };
-        let wanted = logs.iter().map(|log| FollowLog { log: *log, from: self.watermarks.version(*log) }).collect();
+        let wanted = logs.iter().map(|log| FollowLog::all(*log, self.watermarks.version(*log))).collect();
         link.push(&Message::Watermarks(vector), RequestId(0));
         link.push(&Message::Follow(Follow { credit, held, logs: wanted }), RequestId(0));
         self.relays.asked.insert(key, Asked { at: now, is_answered: false, logs: logs.to_vec() });

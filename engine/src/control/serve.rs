@@ -59,11 +59,15 @@ impl<H: Host> ControlLoop<H> {
                         link.serves_at = None;
                     }
                 }
+                let is_bulk = link.is_bulk;
                 let Some(node) = link.hello().map(|hello| hello.node) else { return };
                 for entry in told.entries {
-                    // The latest word counts, a lower one too: a follower that lost its disk lowers its vector.
+                    // The latest word counts, a lower one too: a follower that lost its disk lowers its vector. It does so on its
+                    // live connection; a bulk one may be late.
                     if self.logs.get(entry.log).is_some() {
-                        self.acknowledged.insert((node, entry.log), from_wire(entry.version));
+                        let acknowledged = self.acknowledged.entry((node, entry.log)).or_default();
+                        let least = if is_bulk { *acknowledged } else { wal::Version::ZERO };
+                        *acknowledged = from_wire(entry.version).max(least);
                         self.board.acknowledged = true;
                     }
                 }
@@ -84,7 +88,15 @@ impl<H: Host> ControlLoop<H> {
                 });
                 let Some(link) = self.links.get_mut(key.index) else { return };
                 let Role::Serving { sender, .. } = &mut link.role else { return };
-                sender.follow(&self.logs, &follow.logs, follow.credit);
+                if link.is_bulk {
+                    sender.follow(&self.logs, &follow.logs, follow.credit);
+                } else {
+                    let bytes_max = self.mesh.bulk_bytes_min;
+                    let backlog = sender.follow_live(&self.logs, &follow.logs, follow.credit, bytes_max);
+                    if let Some(backlog) = backlog {
+                        link.push(&Message::Backlog(backlog), RequestId(0));
+                    }
+                }
                 // While nobody followed, idle cores were not asked; a node that writes no more would never ask again.
                 self.wake_senders();
             }
@@ -133,9 +145,10 @@ impl<H: Host> ControlLoop<H> {
         }
     }
 
-    /// Streams to every follower that has credit and an idle connection.
+    /// Streams to every follower that has credit and an idle connection: what is being written first, then what lies behind.
     pub(super) fn serve_followers(&mut self) {
-        let keys: Vec<LinkKey> = self.serve.iter().copied().collect();
+        let mut keys: Vec<LinkKey> = self.serve.iter().copied().collect();
+        keys.sort_by_key(|key| self.links.get(key.index).is_some_and(|link| link.is_bulk));
         for key in keys {
             self.serve_one(key);
         }

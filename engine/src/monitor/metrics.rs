@@ -11,7 +11,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::control::status::{PeerStatus, Status, StatusBoard};
+use crate::control::status::{CatchUpStatus, PeerStatus, Status, StatusBoard};
 use crate::core::stages::Stage;
 use crate::node::{CoreGauges, NodeFacts};
 
@@ -144,6 +144,10 @@ pub const VISIBILITY_SAMPLES: (&str, &str) =
 /// The quantiles that are shown, as labels and as fractions.
 const QUANTILES: [(&str, f64); 5] = [("0.5", 0.5), ("0.99", 0.99), ("0.999", 0.999), ("0.9999", 0.9999), ("1", 1.0)];
 
+fn catch_up(peer: &PeerStatus) -> CatchUpStatus {
+    peer.catch_up.unwrap_or_default()
+}
+
 /// Metrics of one configured peer; labels `peer` (its discovery address) and `region`.
 pub const PEER_METRICS: &[Metric<PeerStatus>] = &[
     gauge("peer_discovery_up", "1 while the discovery link to the peer is up.", |peer| u64::from(peer.discovery_up)),
@@ -211,6 +215,37 @@ pub const PEER_METRICS: &[Metric<PeerStatus>] = &[
     counter("peer_received_records_raw_bytes", "Bytes of the same records, unpacked and without heads.", |peer| {
         peer.received_records_raw_bytes
     }),
+    counter("peer_sent_bulk_bytes", "Bytes of records sent to the peer on bulk connections, of those above.", |peer| {
+        peer.sent_bulk_bytes
+    }),
+    counter(
+        "peer_received_bulk_bytes",
+        "Bytes of records received from the peer on bulk connections, of those above.",
+        |peer| peer.received_bulk_bytes,
+    ),
+    gauge("peer_catching_up", "1 while this node catches up with what the peer wrote earlier.", |peer| {
+        u64::from(peer.catch_up.is_some())
+    }),
+    gauge(
+        "peer_catch_up_bytes",
+        "Bytes of records that came in the present catch-up, as they lie in the log; 0 while there is none, like those below.",
+        |peer| catch_up(peer).bytes,
+    ),
+    gauge("peer_catch_up_records", "How many records those are.", |peer| catch_up(peer).records),
+    gauge("peer_catch_up_bytes_per_second", "How fast they come, over the last seconds.", |peer| {
+        catch_up(peer).bytes_per_second
+    }),
+    gauge("peer_catch_up_left_bytes", "Bytes of its log that the peer has still to read for it.", |peer| {
+        catch_up(peer).left_bytes
+    }),
+    gauge("peer_catch_up_left_seconds", "How long that will take at the present pace; 0 before it is known.", |peer| {
+        catch_up(peer).left_seconds.unwrap_or(0)
+    }),
+    gauge(
+        "peer_catch_up_behind_milliseconds",
+        "By how much what is held of the peer's log is older than where its live stream began.",
+        |peer| catch_up(peer).behind_ms,
+    ),
 ];
 
 /// Metrics of the node as a whole.

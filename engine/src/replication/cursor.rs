@@ -46,11 +46,23 @@ impl Cursor {
         self.wants_copies && (self.next < log.copies.upto.min(log.durable) || !self.pieces.is_empty())
     }
 
-    /// The read that goes on from here; `None` while there is something to send or everything is in memory.
-    pub(super) fn wanted(&mut self, log: &CoreLog) -> Option<ReadRequest> {
+    /// Whether the follower needs nothing more from here: it gets what is above `upto` elsewhere.
+    pub(super) fn is_done(&self, log: &CoreLog, upto: Version) -> bool {
+        self.shipped >= upto && !self.owes_copies(log)
+    }
+
+    /// About how many bytes of the log are left to be read for a follower that needs it `upto` a version.
+    pub(super) fn left(&self, log: &CoreLog, upto: Version) -> u64 {
+        let copies = if self.owes_copies(log) { log.copies.upto.min(log.durable) } else { Lsn(0) };
+        let rest = if self.shipped >= upto { Lsn(0) } else { log.end_for(upto) };
+        copies.max(rest).0.saturating_sub(self.next.max(log.begin()).0)
+    }
+
+    /// The read that goes on from here; `None` while there is something to send, or everything up to `upto` is sent or in memory.
+    pub(super) fn wanted(&mut self, log: &CoreLog, upto: Version) -> Option<ReadRequest> {
         self.wants_copies = self.owes_copies(log);
         let in_hand = !self.wants_copies && log.recent_from(self.next).is_some();
-        if !self.pieces.is_empty() || self.next >= log.durable || in_hand {
+        if !self.pieces.is_empty() || self.next >= log.durable || in_hand || self.is_done(log, upto) {
             return None;
         }
         if std::mem::take(&mut self.from_memory) {

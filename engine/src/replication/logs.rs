@@ -79,6 +79,31 @@ impl CoreLog {
         }
     }
 
+    /// Where everything up to `version` has been read, as far as is known.
+    #[must_use]
+    pub fn end_for(&self, version: Version) -> Lsn {
+        let after = self.marks.partition_point(|(mark, _)| *mark < version);
+        self.marks.get(after).map_or(self.durable, |(_, at)| *at).min(self.durable)
+    }
+
+    /// About how many bytes of it are to be read for a follower that holds everything up to `from`: what is in memory is counted
+    /// exactly, so that one that lacks little of it is seen to.
+    #[must_use]
+    pub fn lacking_bytes(&self, from: Version) -> u64 {
+        let wants_copies = from < self.copies.below && self.copies.upto > self.begin();
+        if from >= self.complete
+            && self.recent.back().is_none_or(|last| last.frame.max_version <= from)
+            && !wants_copies
+        {
+            return 0;
+        }
+        let start = if wants_copies { self.begin() } else { self.start_for(from) }.max(self.begin());
+        let in_files = self.recent_start.min(self.durable).0.saturating_sub(start.0);
+        let lacking = self.recent_from(start.max(self.recent_start)).into_iter().flatten();
+        let lacking = lacking.filter(|durable| durable.frame.max_version > from);
+        in_files + lacking.map(|durable| durable.payload.len() as u64).sum::<u64>()
+    }
+
     /// Where it begins: a place to start for a follower that has nothing of it.
     #[must_use]
     pub fn begin(&self) -> Lsn {

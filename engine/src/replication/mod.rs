@@ -9,8 +9,10 @@
 //! and [compared](compare); [`entropy`] does that without being asked, and [`repair`] takes in what was lacking.
 //! Who lacks what others may have forgotten takes over everything in a [`bootstrap`].
 
+mod backlog;
 pub mod bootstrap;
 pub mod brevity;
+pub mod catch_up;
 pub mod compare;
 pub mod coverage;
 mod cursor;

@@ -248,6 +248,14 @@ enum Waiting {
     Batch { requirements: Vec<Requirement>, end: u64 },
 }
 
+/// A stretch of a log that is durable here, above what is held of it.
+#[derive(Debug)]
+struct Ahead {
+    from: Version,
+    to: Version,
+    rests_on: BTreeMap<u16, Lsn>,
+}
+
 /// The follower's side of one source's connection.
 #[derive(Debug, Default)]
 pub struct Receiver {
@@ -259,6 +267,10 @@ pub struct Receiver {
     /// The logs asked for, with the end of retired ones.
     logs: BTreeMap<LogId, Option<Version>>,
     waiting: VecDeque<Waiting>,
+    /// Logs that begin late on this connection, with where: what lies below comes on another one.
+    begins: BTreeMap<LogId, Version>,
+    /// Claims over those, durable here, that wait for what lies below them.
+    ahead: BTreeMap<LogId, Ahead>,
     /// By origin, the oldest version that came since the last claim; of each batch the first record is looked at.
     oldest: Vec<(NodeId, wal::Version)>,
     /// What has become visible.
@@ -428,11 +440,16 @@ impl Receiver {
                         break;
                     }
                     let held = watermarks.version(claim.log);
-                    if claim.from > held {
+                    let rests_on = requirements.iter().filter_map(|need| Some((need.core, need.staged?)));
+                    if claim.from > held && keep_ahead(&self.begins, &mut self.ahead, claim, rests_on.clone()) {
+                        self.visible.append(oldest);
+                        self.waiting.pop_front();
+                        continue;
+                    }
+                    if claim.from > held && !planted::is(Fault::BacklogForgotten) {
                         reach(Mark::StreamBroken);
                         return Err(StreamError::Gap { log: claim.log, from: claim.from.0, held: held.0 });
                     }
-                    let rests_on = requirements.iter().filter_map(|need| Some((need.core, need.staged?)));
                     watermarks.raise(claim.log, claim.to, rests_on);
                     raised |= claim.to > held;
                     self.visible.append(oldest);
@@ -453,6 +470,32 @@ impl Receiver {
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.waiting.is_empty()
+    }
+
+    /// Lets claims take effect that waited for what lies below them, and comes on another connection. Returns whether any did.
+    pub fn connect(&mut self, watermarks: &mut Watermarks) -> bool {
+        let mut raised = false;
+        self.ahead.retain(|log, ahead| {
+            let held = watermarks.version(*log);
+            if ahead.from > held {
+                return true;
+            }
+            watermarks.raise(*log, ahead.to, std::mem::take(&mut ahead.rests_on));
+            raised |= ahead.to > held;
+            false
+        });
+        raised
+    }
+
+    /// The source streams these logs from there on only, on this connection.
+    pub fn begin_late(&mut self, logs: impl IntoIterator<Item = (LogId, Version)>) {
+        self.begins = logs.into_iter().collect();
+    }
+
+    /// Whether logs were asked for.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.last.is_empty()
     }
 
     /// What has become visible since the last call: origins, each with the oldest version that it had not shown before.
@@ -479,6 +522,31 @@ impl Receiver {
         });
         claims.max()
     }
+}
+
+/// Keeps a claim whose records are durable, and that waits for what lies below. Whether this is one: its log begins late here, and it goes on
+/// where the last one ended.
+fn keep_ahead(
+    begins: &BTreeMap<LogId, Version>,
+    ahead: &mut BTreeMap<LogId, Ahead>,
+    claim: &Claim,
+    rests_on: impl Iterator<Item = (u16, Lsn)>,
+) -> bool {
+    if begins.get(&claim.log).is_none_or(|begin| claim.from < *begin) || planted::is(Fault::BacklogForgotten) {
+        return false;
+    }
+    let new = || Ahead { from: claim.from, to: claim.from, rests_on: BTreeMap::new() };
+    let kept = ahead.entry(claim.log).or_insert_with(new);
+    if claim.from > kept.to {
+        return false;
+    }
+    reach(Mark::ClaimAhead);
+    kept.to = kept.to.max(claim.to);
+    for (core, lsn) in rests_on {
+        let rest = kept.rests_on.entry(core).or_default();
+        *rest = (*rest).max(lsn);
+    }
+    true
 }
 
 /// Keeps the oldest version of each origin, of a few origins.

@@ -10,12 +10,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use net::ids::{Class, CoreIndex, LogId, StreamOffset};
-use net::wire::body::{Claim, Compression, FollowLog, RecordsHead, records};
+use net::wire::body::{Backlog, BacklogLog, Claim, Compression, FollowLog, RecordsHead, records};
 use net::wire::limits::WATERMARKS_MAX;
 use wal::marks::{Mark, reach};
 use wal::planted::{self, Fault};
 use wal::{FrameKind, Lsn, Version};
 
+use super::backlog;
 use super::bootstrap::Given;
 use super::cursor::{Cursor, highest_version, split};
 use super::known::KnownLogs;
@@ -67,6 +68,8 @@ struct Stream {
     log: LogId,
     /// Where the follower started: frames that end their clock at or below this are skipped.
     from: Version,
+    /// The follower gets what is above this on another connection.
+    upto: Version,
     claimed: Version,
     /// No claim below this: [`OwnLog::claims_begin_at`](super::logs::OwnLog::claims_begin_at).
     claims_begin_at: Version,
@@ -85,6 +88,8 @@ pub struct Sender {
     claim_due: Option<usize>,
     next_stream: usize,
     passes: Passes,
+    /// On a live connection: what was found to lie too far back when the first logs were asked for.
+    backlog: Option<Vec<BacklogLog>>,
 }
 
 /// What a node can hand on of other nodes' logs.
@@ -187,7 +192,8 @@ impl Sender {
         self.passes.wanted = of_others.collect();
         for entry in wanted {
             let Some(log) = logs.get(entry.log) else { continue };
-            if self.streams.iter().any(|stream| stream.log == entry.log) {
+            if let Some(stream) = self.streams.iter_mut().find(|stream| stream.log == entry.log) {
+                stream.upto = stream.upto.max(from_wire(entry.upto));
                 continue;
             }
             let from = from_wire(entry.from);
@@ -212,8 +218,60 @@ impl Sender {
             if log.end.is_some() {
                 reach(Mark::RetiredLogFollowed);
             }
-            self.streams.push(Stream { log: entry.log, from, claimed: from, claims_begin_at, cursors, next_core: 0 });
+            let upto = from_wire(entry.upto);
+            let stream = Stream { log: entry.log, from, upto, claimed: from, claims_begin_at, cursors, next_core: 0 };
+            self.streams.push(stream);
         }
+    }
+
+    /// The follower asks for streams on a live connection. If it lacks more than `bytes_max` of this node's logs it gets what is written
+    /// from now on there; the rest, of which it is told, it is to ask for elsewhere.
+    pub fn follow_live(
+        &mut self,
+        logs: &OwnLogs,
+        wanted: &[FollowLog],
+        credit: StreamOffset,
+        bytes_max: u64,
+    ) -> Option<Backlog> {
+        if !wanted.iter().any(|entry| logs.get(entry.log).is_some()) {
+            self.follow(logs, wanted, credit);
+            return None;
+        }
+        if self.backlog.is_none() {
+            let lacking = backlog::of(logs, wanted, bytes_max);
+            if !lacking.is_empty() {
+                reach(Mark::BacklogElsewhere);
+            }
+            self.backlog = Some(lacking);
+        }
+        let lacking = self.backlog.clone().unwrap_or_default();
+        self.follow(logs, &backlog::left_to_follow(logs, wanted, &lacking), credit);
+        let left = backlog::bytes_of(logs, wanted, &lacking);
+        Some(Backlog { left, logs: lacking })
+    }
+
+    /// About how many bytes of this node's logs are left to be read for the follower; `None` if it asked for none.
+    #[must_use]
+    pub fn left(&self, logs: &OwnLogs) -> Option<u64> {
+        let of_stream = |(stream, upto): (&Stream, Version)| {
+            let cores = logs.get(stream.log).map_or(&[][..], |log| &log.cores);
+            stream.cursors.iter().zip(cores).map(|(cursor, core)| cursor.left(core, upto)).sum::<u64>()
+        };
+        (!self.streams.is_empty()).then(|| self.streams.iter().zip(self.needed(logs)).map(of_stream).sum())
+    }
+
+    /// Up to where each stream is needed: as far as was asked, and as far as claims over it, and over earlier logs, rest on it.
+    fn needed(&self, logs: &OwnLogs) -> Vec<Version> {
+        let own = |stream: &Stream| logs.get(stream.log).map(|log| (log.first, log.rests_on_later_upto));
+        let firsts: Vec<_> = self.streams.iter().map(own).collect();
+        let resting = firsts.iter().flatten().filter(|(_, upto)| *upto > Version::ZERO);
+        let resting: Vec<_> = resting.collect();
+        let upto = |(stream, own): (&Stream, &Option<(Version, Version)>)| {
+            let Some((first, _)) = own else { return Version::ZERO };
+            let needed = resting.iter().filter(|(earlier, _)| earlier < first).map(|(_, upto)| *upto);
+            needed.fold(stream.upto.max(stream.claims_begin_at), Version::max)
+        };
+        self.streams.iter().zip(&firsts).map(upto).collect()
     }
 
     /// The follower raised its credit.
@@ -278,8 +336,9 @@ impl Sender {
             return Step::Claim(claim);
         }
         let count = self.streams.len();
+        let needed = self.needed(logs);
         // What lies in files is fetched beside the sending: a link that live writes keep busy must not leave it behind.
-        if let Some(step) = self.read(logs) {
+        if let Some(step) = self.read(logs, &needed) {
             return step;
         }
         // Streams and their cores take turns.
@@ -290,7 +349,7 @@ impl Sender {
             let first = self.streams[index].next_core;
             for core in (0..cores).map(|turn| (first + turn) % cores) {
                 let Some(core_log) = log.cores.get(core) else { continue };
-                self.refill(index, core, core_log);
+                self.refill(index, core, core_log, needed[index]);
                 if let Some(step) = self.send(index, core) {
                     self.claim_due = Some(index);
                     self.next_stream = index + 1;
@@ -314,10 +373,10 @@ impl Sender {
     }
 
     /// Takes frames that are in hand; skips to the end of the log when there is none.
-    fn refill(&mut self, stream: usize, core: usize, log: &CoreLog) {
+    fn refill(&mut self, stream: usize, core: usize, log: &CoreLog, upto: Version) {
         let from = self.streams[stream].from;
         let cursor = &mut self.streams[stream].cursors[core];
-        if !cursor.pieces.is_empty() || cursor.owes_copies(log) {
+        if !cursor.pieces.is_empty() || cursor.owes_copies(log) || cursor.is_done(log, upto) {
             return;
         }
         let Some(frames) = log.recent_from(cursor.next) else {
@@ -447,7 +506,7 @@ impl Sender {
     }
 
     /// The bulk read that the most backward cursor needs, if any needs one.
-    fn read(&mut self, logs: &OwnLogs) -> Option<Step> {
+    fn read(&mut self, logs: &OwnLogs, needed: &[Version]) -> Option<Step> {
         if self.reading.is_some() || self.passes.is_reading() || self.sent >= self.credit {
             return None;
         }
@@ -455,7 +514,7 @@ impl Sender {
         for (index, stream) in self.streams.iter_mut().enumerate() {
             let Some(log) = logs.get(stream.log) else { continue };
             for (core, (cursor, core_log)) in stream.cursors.iter_mut().zip(&log.cores).enumerate() {
-                if let Some(request) = cursor.wanted(core_log)
+                if let Some(request) = cursor.wanted(core_log, needed[index])
                     && chosen.is_none_or(|(shipped, ..)| cursor.shipped < shipped)
                 {
                     chosen = Some((cursor.shipped, index, core, request));

@@ -91,7 +91,7 @@ pub const FEED_BYTES_MAX: usize = 1024 * 1024;
 const _: () = assert!(RECORDS_PAYLOAD_BYTES_MAX.is_multiple_of(RECORD_ALIGN_BYTES));
 const _: () = assert!(MORE_RAW_BYTES_MAX / RECORD_ALIGN_BYTES <= 0xffff && MORE_RAW_BYTES_MAX < CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(WATERMARKS_MAX * 30 + 4 <= CONTROL_BODY_BYTES_MAX);
-const _: () = assert!(LOGS_MAX * 31 + 2 <= CONTROL_BODY_BYTES_MAX);
+const _: () = assert!(LOGS_MAX * 31 + 2 <= CONTROL_BODY_BYTES_MAX && LOGS_MAX * 28 + 18 <= CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(WATERMARKS_MAX * 28 + 48 <= CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(SUMS_MAX * 8 + 14 <= CONTROL_BODY_BYTES_MAX && LEAVES.is_multiple_of(SUMS_MAX));
 const _: () = assert!(PARTS * LEAVES_PER_PART == LEAVES && PARTS <= SUMS_MAX);

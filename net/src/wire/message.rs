@@ -45,6 +45,7 @@ messages! {
     Members(body::Members),
     Stable(body::Stable),
     Bootstrap(body::Bootstrap),
+    Backlog(body::Backlog),
     Register(body::Register),
     Deregister(body::Deregister),
     List(body::List),

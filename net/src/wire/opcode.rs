@@ -32,6 +32,8 @@ codes! {
         Stable = 0x0008,
         /// A follower that lacks what the source may have forgotten takes over everything.
         Bootstrap = 0x0009,
+        /// How much of the logs that were asked for lies behind what is being written.
+        Backlog = 0x000a,
         /// A service instance announces or refreshes itself at its local node.
         Register = 0x0101,
         /// A service instance leaves.

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use super::body::answer::ErrorCode;
 use super::body::federated_register::SnapshotPart;
 use super::body::{
-    Bootstrap, BootstrapStep, Claim, Compression, Credit, Deregister, Done, EntryState, Failed, FederatedAck,
-    FederatedEntry, FederatedRegister, Follow, FollowLog, Heartbeat, HeldOfNode, Hello, InstanceKey, List, ListEntry,
-    ListLocal, ListReply, LogEntry, LogState, Logs, Member, MemberState, Members, More, Proof, Purpose, Records,
-    RecordsHead, Refuse, RefuseCode, Refused, RefusedCode, Register, RemoveMember, Stable, Watermark, Watermarks,
+    Backlog, BacklogLog, Bootstrap, BootstrapStep, Claim, Compression, Credit, Deregister, Done, EntryState, Failed,
+    FederatedAck, FederatedEntry, FederatedRegister, Follow, FollowLog, Heartbeat, HeldOfNode, Hello, InstanceKey,
+    List, ListEntry, ListLocal, ListReply, LogEntry, LogState, Logs, Member, MemberState, Members, More, Proof,
+    Purpose, Records, RecordsHead, Refuse, RefuseCode, Refused, RefusedCode, Register, RemoveMember, Stable, Watermark,
+    Watermarks,
 };
 use super::message::Message;
 use crate::ids::{
@@ -99,6 +100,8 @@ fn handshake() -> Result<Vec<Sample>, NameError> {
         physical_ms: 1_767_225_600_001,
     };
     let stable = Stable { view: 0x1234_5678_9abc_def0, stable: Version(0x0100_0000), wanted: Version(0x0200_0000) };
+    let lacking = BacklogLog { log: LOG, upto: Version(0x0200_0000) };
+    let backlog = Backlog { left: 0x0030_0000, logs: vec![lacking] };
     Ok(vec![
         sample(0, Message::Hello(hello_sfo), HELLO),
         sample(0, Message::HelloAck(hello_nyc), HELLO_ACK),
@@ -109,6 +112,7 @@ fn handshake() -> Result<Vec<Sample>, NameError> {
         sample(0, Message::Members(Members { members: members()? }), MEMBERS),
         sample(0, Message::Stable(stable), STABLE),
         sample(0, Message::Bootstrap(bootstrap()), BOOTSTRAP),
+        sample(0, Message::Backlog(backlog), BACKLOG),
     ])
 }
 
@@ -204,7 +208,7 @@ fn replication() -> Vec<Sample> {
     let follow = Follow {
         credit: StreamOffset(4 * 1024 * 1024),
         held: Version(0x0080_0000),
-        logs: vec![FollowLog { log, from }],
+        logs: vec![FollowLog { log, from, upto: to }],
     };
     vec![
         sample(0, Message::Watermarks(Watermarks { full: true, entries: vec![mark] }), WATERMARKS),
@@ -245,6 +249,9 @@ const STABLE: &str = "\
 const BOOTSTRAP: &str = "\
     c7010900000000001f0000000000000065eca1a80000000000000000d64b4dd9\
     040000000100000000000000020000000001000100000a0000000300000000";
+const BACKLOG: &str = "\
+    c7010a00000000001e000000000000009803ea9800000000000000004c7de8b1\
+    000030000000000001000100000a88776655443322110000000200000000";
 const REGISTER: &str = "\
     c70101010000000029000000010000006b5272580000000000000000dd91f8d3\
     070063616368696e6703000000000000000500000000000000047f000001cc29983a00000300763d31";
@@ -277,8 +284,8 @@ const WATERMARKS: &str = "\
     c701010200000000220000000000000011a616780000000000000000f2296dd8\
     010001000100000a8877665544332211000000020000000000000001000000000000";
 const FOLLOW: &str = "\
-    c7010202000000002600000009000000a3e73b390000000000000000b7fdeaf9\
-    0000400000000000000080000000000001000100000a88776655443322110000000100000000";
+    c7010202000000002e00000009000000336696c9000000000000000088039dc4\
+    0000400000000000000080000000000001000100000a887766554433221100000001000000000000000200000000";
 const LOGS: &str = "\
     c7010302000000002100000009000000517b13d90000000000000000fc19f331\
     01000100000a887766554433221100000001000000000000000000000000020001";

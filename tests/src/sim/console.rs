@@ -250,6 +250,11 @@ impl Region<'_> {
         (settings.packs, settings.catch_up_rate) = (packs, catch_up_rate);
     }
 
+    /// A follower that has more bytes than this to be read for it gets those on a bulk connection; from its next start on.
+    pub fn set_bulk_bytes_min(&mut self, bytes: u64) {
+        self.mesh.nodes[self.index].settings.bulk_bytes_min = bytes;
+    }
+
     /// Bytes of records, as they lie in the log, that its node sent to another region.
     #[must_use]
     pub fn sent_records_bytes(&self, to: &str) -> u64 {

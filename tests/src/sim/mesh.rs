@@ -4,10 +4,11 @@ use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
+use engine::control::bulk::BULK_BYTES_MIN;
 use engine::replication::residency::Policy;
 use engine::startup::StartError;
 use net::reactor::Mono;
-use net::reactor::sim::{DiskImage, LoopId, NodeIndex, World};
+use net::reactor::sim::{DiskImage, LoopId, NodeIndex, Random, World};
 use wal::CommitPath;
 
 use super::check::clocks::Clocks;
@@ -83,6 +84,12 @@ pub struct Mesh {
     pub(crate) health: Health,
 }
 
+/// From how many bytes on a follower gets what it lacks on a bulk connection: logs are small here.
+fn draw_bulk(seed: u64) -> u64 {
+    let mut random = Random::new(seed ^ 0xB01C_0000_0000_0005);
+    [0, 1, 4_096, 65_536, BULK_BYTES_MIN][random.index(5)]
+}
+
 impl Mesh {
     /// Three regions with two cores each, up and serving.
     #[must_use]
@@ -149,6 +156,7 @@ impl Mesh {
             state.settings.policy = Policy::parse(&plan.residency).expect("a plan is sound");
             (state.settings.packs, state.settings.catch_up_rate) = (plan.packs, plan.catch_up_rate);
             state.settings.anti_entropy_ms = plan.anti_entropy_ms;
+            state.settings.bulk_bytes_min = draw_bulk(plan.seed);
             state.settings.memory_bytes_max = plan.memory_segments.map(|segments| segments * segment_bytes);
         }
         for link in &plan.links {
@@ -208,6 +216,7 @@ impl Mesh {
                         catch_up_rate: 0,
                         policy: Policy::default(),
                         anti_entropy_ms: None,
+                        bulk_bytes_min: BULK_BYTES_MIN,
                         memory_bytes_max: None,
                     },
                     node: None,

@@ -91,6 +91,8 @@ pub struct NodeSettings {
     pub policy: Policy,
     /// How often it compares itself with each peer, in milliseconds; `None`: never.
     pub anti_entropy_ms: Option<u64>,
+    /// A follower that has more bytes than this to be read for it gets those on a bulk connection.
+    pub bulk_bytes_min: u64,
     /// Bytes of memory for each core, where there is a bound.
     pub memory_bytes_max: Option<u64>,
 }
@@ -327,5 +329,6 @@ fn mesh_settings(settings: &NodeSettings) -> MeshSettings {
         packs: settings.packs,
         catch_up_rate: settings.catch_up_rate,
         anti_entropy_ms: settings.anti_entropy_ms,
+        bulk_bytes_min: settings.bulk_bytes_min,
     }
 }

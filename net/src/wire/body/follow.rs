@@ -1,10 +1,12 @@
 //! `Follow` (follower → source): the follower chose this source and asks for streams.
 //!
 //! Rules:
-//! - Sent after the follower's full `Watermarks` on the same connection; answered by `Logs`, then `Records` and
-//!   `Claim`.
+//! - Sent after the follower's full `Watermarks` on the same connection; answered by `Backlog` on a live
+//!   connection, then by `Records` and `Claim`.
 //! - Names the source's logs that the follower knows and where to start in each: everything above `from`. A log it does
 //!   not name starts at that log's first version.
+//! - What is needed only `upto` some version is not read further; some of what lies behind may come along. Asking again
+//!   on the same connection can only raise it.
 //! - To a follower that holds less than what the source may have forgotten deletions of, by `held`, no stream begins: it is answered
 //!   `Bootstrap`.
 //! - `credit` is the first window: the source may send payload up to that absolute offset of this connection's stream.
@@ -25,6 +27,19 @@ pub struct FollowLog {
     pub log: LogId,
     /// Send what is above this.
     pub from: Version,
+    /// What is above this comes on another connection; [`FollowLog::ALL`] if nothing does.
+    pub upto: Version,
+}
+
+impl FollowLog {
+    /// As far as the log goes, and on as it is written.
+    pub const ALL: Version = Version(u64::MAX);
+
+    /// All of a log above `from`.
+    #[must_use]
+    pub fn all(log: LogId, from: Version) -> FollowLog {
+        FollowLog { log, from, upto: FollowLog::ALL }
+    }
 }
 
 /// The follower asks for streams.
@@ -48,16 +63,18 @@ impl Body for Follow {
         for entry in &self.logs {
             put_log(out, entry.log);
             out.put_u64_le(entry.from.0);
+            out.put_u64_le(entry.upto.0);
         }
         Ok(())
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Follow, DecodeError> {
         let (credit, held) = (StreamOffset(reader.u64()?), Version(reader.u64()?));
-        let count = reader.count("logs", LOGS_MAX, 20)?;
+        let count = reader.count("logs", LOGS_MAX, 28)?;
         let mut logs = Vec::with_capacity(count);
         for _ in 0..count {
-            logs.push(FollowLog { log: reader.log()?, from: Version(reader.u64()?) });
+            let (log, from) = (reader.log()?, Version(reader.u64()?));
+            logs.push(FollowLog { log, from, upto: Version(reader.u64()?) });
         }
         Ok(Follow { credit, held, logs })
     }

@@ -23,11 +23,11 @@ use crate::wire::opcode::Opcode;
 codes! {
     /// What a connection is for; each has its own.
     Purpose: u8 {
-        /// Membership, watermarks, claims that wait for nothing else.
+        /// Reserved: membership goes over discovery's connections, watermarks over live ones.
         Control = 1,
-        /// The live stream of one log or more.
+        /// What is being written, and watermarks.
         Live = 2,
-        /// Catch-up and bootstrap.
+        /// What lies behind that, and passes.
         Bulk = 3,
         /// Registrations.
         Discovery = 4,

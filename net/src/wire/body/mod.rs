@@ -7,6 +7,7 @@ use super::error::{DecodeError, EncodeError};
 use super::opcode::Opcode;
 
 pub mod answer;
+pub mod backlog;
 pub mod bootstrap;
 pub mod claim;
 pub mod client_hello;
@@ -41,6 +42,7 @@ pub mod watermarks;
 pub mod written;
 
 pub use answer::{Done, ErrorCode, Failed};
+pub use backlog::{Backlog, BacklogLog};
 pub use bootstrap::{Bootstrap, BootstrapStep, HeldOfNode};
 pub use claim::Claim;
 pub use client_hello::{ClientHello, ClientHelloAck};

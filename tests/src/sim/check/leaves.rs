@@ -89,7 +89,12 @@ impl Leaves {
                         sender.says(entry.log, Version(entry.version.0))?;
                     }
                 }
-                Carried::Records { .. } | Carried::Follow(_) | Carried::Credit(_) | Carried::Bootstrap(_) => {}
+                Carried::Records { .. }
+                | Carried::Follow(_)
+                | Carried::Backlog(_)
+                | Carried::Logs(_)
+                | Carried::Bootstrap(_)
+                | Carried::Credit(_) => {}
             }
             positions.carried(sender.name, &carried)
         })

@@ -75,7 +75,7 @@ fn claim(from: u64, to: u64) -> Vec<u8> {
 }
 
 fn follow(from: u64, credit: u64) -> Vec<u8> {
-    let logs = vec![FollowLog { log: log(), from: net::ids::Version(from) }];
+    let logs = vec![FollowLog::all(log(), net::ids::Version(from))];
     bytes_of(&Message::Follow(Follow { credit: StreamOffset(credit), held: net::ids::Version(0), logs }))
 }
 

@@ -53,7 +53,7 @@ impl Before {
         };
         self.window.extend_from_slice(&records);
         self.window.drain(..self.window.len().saturating_sub(WINDOW_BYTES));
-        let mut carried = vec![Carried::Records { log, offset: self.offset, bytes: raw }];
+        let mut carried = vec![Carried::Records { log, offset: self.offset, bytes: raw, of_pass: false }];
         self.offset += raw;
         let (mut input, mut bytes) = (records.iter().copied(), 0);
         while input.len() > 0 {
@@ -155,7 +155,7 @@ mod tests {
             let mut body = Vec::new();
             more.encode(&mut body).unwrap();
             let carried = vec![
-                Carried::Records { log, offset, bytes: len as u64 },
+                Carried::Records { log, offset, bytes: len as u64, of_pass: false },
                 Carried::Record { version: Version(u64::MAX / number), crc },
                 Carried::Claim(claim(100 + 5 * number)),
             ];

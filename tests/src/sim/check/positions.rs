@@ -1,7 +1,8 @@
 //! C5: no gap in any position on the way. On each connection the payload offsets are those of the bytes that came before, the
-//! first claim over a log begins where its follower asked, and every further one where the last one ended: across segments that
-//! end, are given up or used again, catch-up from files, and restarts of either side, which begin another connection. A claim at the end
-//! of a pass, over a log that its source did not originate, begins where the follower said that it stands; so do all claims of a bootstrap.
+//! first claim over a log begins where its follower asked, or where the source said that it begins on a live connection, and every
+//! further one where the last one ended: across segments that end, are given up or used again, catch-up from files, and restarts of either
+//! side, which begin another connection. A claim at the end of a pass, over a log that its source did not originate, begins where the
+//! follower said that it stands; so do all claims of a bootstrap.
 //!
 //! That the records between two claims are all there is C8's: it looks at the follower's device when the claim takes effect.
 //! B1 is judged here as far as the wire shows it: a source sends within its follower's credit.
@@ -28,7 +29,9 @@ pub struct Positions {
     credit: u64,
     /// By log, what the next claim begins at.
     claimed: BTreeMap<LogId, Version>,
-    /// Whose logs the connection streams: at first nothing else is asked for.
+    /// Logs that begin late on this connection, as its source said, before it sent anything of them.
+    late: BTreeSet<LogId>,
+    /// Whose logs the connection streams: those that its source lists first.
     source: Option<NodeId>,
     /// The follower asked for everything, and for no stream since.
     everything: bool,
@@ -59,8 +62,26 @@ impl Positions {
                 }
             }
             Carried::Credit(credit) => self.credit = self.credit.max(credit.upto.0),
-            Carried::Records { log, offset, bytes } => {
-                if *offset != self.payload || !(self.everything || self.claimed.contains_key(log)) {
+            Carried::Backlog(backlog) => {
+                for entry in &backlog.logs {
+                    let begins = Version(entry.upto.0);
+                    match self.claimed.get_mut(&entry.log).filter(|claimed| **claimed <= begins) {
+                        // What was left out goes on being left out; what was claimed is no more.
+                        Some(claimed) if self.late.insert(entry.log) => *claimed = begins,
+                        _ if self.late.contains(&entry.log) => {}
+                        claimed => {
+                            let text =
+                                format!("{region} leaves out {entry:?} where its follower was told up to {claimed:?}");
+                            return Err(Violation::new(C5, text));
+                        }
+                    }
+                }
+            }
+            Carried::Logs(logs) => self.source = self.source.or(logs.logs.first().map(|entry| entry.log.node)),
+            Carried::Records { log, offset, bytes, of_pass } => {
+                let is_of_pass = *of_pass && self.source == Some(log.node);
+                let is_asked = self.everything || self.claimed.contains_key(log) || is_of_pass;
+                if *offset != self.payload || !is_asked {
                     let text = format!(
                         "{region} sends records of {log} at {offset} where the stream stands at {}",
                         self.payload

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use net::ids::LogId;
-use net::wire::body::{Body, Bootstrap, Claim, Credit, Follow, Watermarks, records};
+use net::wire::body::{Backlog, Body, Bootstrap, Claim, Credit, Follow, Logs, Watermarks, records};
 use net::wire::header::{HEADER_BYTES, Header};
 use net::wire::opcode::Opcode;
 use wal::Version;
@@ -30,6 +30,8 @@ pub enum Carried {
         offset: u64,
         /// Their bytes.
         bytes: u64,
+        /// They are part of a pass.
+        of_pass: bool,
     },
     /// The name of one record.
     Record {
@@ -42,6 +44,10 @@ pub enum Carried {
     Claim(Claim),
     /// A follower's vector.
     Watermarks(Watermarks),
+    /// The logs that a source has, its own first.
+    Logs(Logs),
+    /// What a source does not stream on its live connection.
+    Backlog(Backlog),
     /// A follower's wish.
     Follow(Follow),
     /// How far the source may send.
@@ -160,6 +166,8 @@ impl Decoder {
                     | Opcode::Watermarks
                     | Opcode::Follow
                     | Opcode::Credit
+                    | Opcode::Backlog
+                    | Opcode::Logs
                     | Opcode::Bootstrap => {
                         self.part = Part::Body { opcode: header.opcode, len };
                     }
@@ -188,8 +196,9 @@ impl Decoder {
                 if flags == records::REPAIR {
                     return Ok(None);
                 }
+                let of_pass = flags & records::PASS != 0;
                 self.before.records(log, flags, offset, raw as u64);
-                Ok(Some(Carried::Records { log, offset, bytes: raw as u64 }))
+                Ok(Some(Carried::Records { log, offset, bytes: raw as u64, of_pass }))
             }
             Part::Record { left } => {
                 let record = &self.gathered;
@@ -212,6 +221,8 @@ impl Decoder {
                         Carried::Claim(claim)
                     }),
                     Opcode::Watermarks => Watermarks::decode(&body).map(Carried::Watermarks),
+                    Opcode::Logs => Logs::decode(&body).map(Carried::Logs),
+                    Opcode::Backlog => Backlog::decode(&body).map(Carried::Backlog),
                     Opcode::Follow => Follow::decode(&body).map(Carried::Follow),
                     Opcode::Bootstrap => Bootstrap::decode(&body).map(Carried::Bootstrap),
                     _ => Credit::decode(&body).map(Carried::Credit),
