@@ -275,8 +275,8 @@ impl<H: Host> ControlLoop<H> {
                 if link.hello().is_none_or(|hello| hello.node != node) {
                     continue;
                 }
-                status.following |= matches!(link.role, Role::Following { .. }) && link.is_up();
-                status.followed |= matches!(link.role, Role::Serving { .. }) && link.is_up();
+                status.following |= matches!(link.role, Role::Following { .. }) && link.is_up() && !link.is_bulk;
+                status.followed |= matches!(link.role, Role::Serving { .. }) && link.is_up() && !link.is_bulk;
                 // What lies behind bulk says little about the path.
                 status.rtt_us = link.rtt_ns.filter(|_| !link.is_bulk).map(|ns| ns / 1000).or(status.rtt_us);
                 sent.add(link.sent);

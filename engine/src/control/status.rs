@@ -55,9 +55,9 @@ pub struct PeerStatus {
     pub address: String,
     /// Whether its discovery link is up.
     pub discovery_up: bool,
-    /// Whether this node follows it at present.
+    /// Whether this node follows it at present, on a live connection.
     pub following: bool,
-    /// Whether it follows this node at present.
+    /// Whether it follows this node at present, on a live connection.
     pub followed: bool,
     /// Smoothed round-trip time in microseconds.
     pub rtt_us: Option<u64>,

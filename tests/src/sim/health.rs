@@ -9,6 +9,9 @@ use super::mesh::Mesh;
 /// Between two looks at what discovery lists, in virtual milliseconds.
 const LOOK_MS: u64 = 1_000;
 
+/// Nodes that are equal have this long to open their live connections, in virtual milliseconds, or staleness is not judged.
+const MEET_MS_MAX: u64 = 5_000;
+
 /// The mesh's health.
 #[derive(Debug)]
 pub struct Health {
@@ -54,6 +57,20 @@ impl Mesh {
     #[must_use]
     pub fn listed(&self) -> u64 {
         self.health.services.checked
+    }
+
+    /// Runs until every node follows every other on a live connection, and says whether that came about: regions may be equal by what came
+    /// on bulk connections, or through a third one, while a live one is still being dialled.
+    pub(crate) fn meets(&mut self) -> bool {
+        let deadline = self.world.now().plus_ms(MEET_MS_MAX);
+        loop {
+            let follows_all = |node: &super::node::Node| node.status.read().peers.iter().all(|peer| peer.following);
+            let all = self.nodes.iter().all(|state| state.node.as_ref().is_some_and(follows_all));
+            if all || self.violation.is_some() || self.world.now() >= deadline {
+                return all;
+            }
+            self.run_ms(250);
+        }
     }
 
     /// Everything is up, whole and caught up: staleness is bounded once what was sent over the bad links has arrived, until a node ends

@@ -108,7 +108,9 @@ fn play(mesh: &mut Mesh, plan: &Plan) {
     switch(mesh, false);
     mesh.agree();
     // Nothing is broken any more: what one region acknowledges the others show within their bound.
-    mesh.settle();
+    if mesh.meets() {
+        mesh.settle();
+    }
     switch(mesh, true);
     mesh.run_ms(CALM_MS);
     switch(mesh, false);
