@@ -315,6 +315,10 @@ impl Client {
                     let operation = Rc::clone(operation);
                     if self.roam.is_some() {
                         let token = self.replies.pop();
+                        if matches!(&token, Some(Value::Error(text)) if text.starts_with("ERR this node stops")) {
+                            self.go_elsewhere();
+                            break None;
+                        }
                         if let Some(stray) = self.take_token(token) {
                             break Some(stray);
                         }

@@ -300,7 +300,9 @@ impl Answer {
                 Ok(text) => reply::bulk(&mut out, text.as_bytes()),
                 Err(error) => reply::error(&mut out, &format!("ERR {error}")),
             },
-            (Answer::Done | Answer::Token, Err(lacking)) => {
+            // It waited for the answers before it only.
+            (Answer::Token, Err(_)) => reply::error(&mut out, "ERR this node stops; go on at another one"),
+            (Answer::Done, Err(lacking)) => {
                 reply::error(&mut out, &format!("NOTCOVERED {}", not_covered(lacking)));
             }
             (Answer::Native(id), Ok(token)) => {
