@@ -340,10 +340,10 @@ impl Plan {
             duplication_ppm: if random.below(3) == 0 { random.below(50_000) } else { 0 },
             turn_ns_max: TURN_NS_MAX[random.index(TURN_NS_MAX.len())],
             retain_segments: 2 << random.below(4),
-            memory_segments: draw_memory(seed),
+            memory_segments: draws::memory(seed),
             collects: false,
             packs: Random::new(seed ^ 0x7AC4_0000_0000_0001).below(4) > 0,
-            catch_up_rate: draw_rate(seed),
+            catch_up_rate: draws::rate(seed),
             residency: String::new(),
             anti_entropy_ms: draws::comparisons(seed),
             clients: draw_clients(random, nodes.len(), safety_ms),
@@ -392,18 +392,6 @@ fn draw_nodes(random: &mut Random) -> Vec<NodePlan> {
             ..NodePlan::new(region, 1 + u16::try_from(random.below(3)).unwrap_or(0))
         })
         .collect()
-}
-
-/// In every other world memory is short. From a stream of its own.
-fn draw_memory(seed: u64) -> Option<u64> {
-    let mut random = Random::new(seed ^ 0x3E30_2710_0000_0007);
-    random.coin().then(|| [1, 2, 3, 6][random.index(4)])
-}
-
-/// In one world of six catching up is bounded, so that it goes on for a while. Drawn by a generator of its own.
-fn draw_rate(seed: u64) -> u64 {
-    let mut random = Random::new(seed ^ 0xCA7C_4000_0000_0003);
-    [0, 0, 0, 0, 0, 2_000_000 << random.below(3)][random.index(6)]
 }
 
 /// In one world of six clocks stand so far apart that versions lie in the far future of other regions. Drawn by a generator of its own:
