@@ -49,7 +49,7 @@ pub fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
 }
 
 /// The ports of one daemon.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Ports {
     /// `DISCOVERY_PORT`.
     pub discovery: u16,
@@ -139,20 +139,22 @@ impl Daemon {
     #[must_use]
     pub fn new(binary: &str) -> Daemon {
         let host = own_address();
-        let ports = Ports::free_at(host).unwrap_or_else(|error| panic!("no ports at {host}: {error}"));
         let directory = tempfile::Builder::new().prefix("godwit-test-").tempdir().expect("a temporary directory");
-        let settings = [
-            ("BIND_HOST", host.to_string()),
-            ("DATA_DIR", directory.path().join("data").display().to_string()),
-            ("CORES", "1".to_owned()),
-            ("DISCOVERY_PORT", ports.discovery.to_string()),
-            ("REPLICATION_PORT", ports.replication.to_string()),
-            ("STORAGE_PORT", ports.storage.to_string()),
-            ("CACHE_PORT", ports.cache.to_string()),
-            ("ADMIN_PORT", ports.admin.to_string()),
-        ];
-        let settings = settings.into_iter().collect();
-        Daemon { binary: binary.into(), directory, host, ports, settings, launcher: Vec::new(), child: None }
+        let data_dir = directory.path().join("data").display().to_string();
+        let settings = [("DATA_DIR", data_dir), ("CORES", "1".to_owned())].into_iter().collect();
+        let ports = Ports::default();
+        let mut daemon =
+            Daemon { binary: binary.into(), directory, host, ports, settings, launcher: Vec::new(), child: None };
+        daemon.move_to(host);
+        daemon
+    }
+
+    /// It listens at this host from the next start on, on ports that nobody has there.
+    pub fn move_to(&mut self, host: Ipv4Addr) -> &mut Daemon {
+        let ports = Ports::free_at(host).unwrap_or_else(|error| panic!("no ports at {host}: {error}"));
+        (self.host, self.ports) = (host, ports);
+        self.set("BIND_HOST", host).set("DISCOVERY_PORT", ports.discovery).set("REPLICATION_PORT", ports.replication);
+        self.set("STORAGE_PORT", ports.storage).set("CACHE_PORT", ports.cache).set("ADMIN_PORT", ports.admin)
     }
 
     /// Adds or replaces a setting; an empty value removes it. Holds from the next start on.

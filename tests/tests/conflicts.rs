@@ -3,11 +3,7 @@
 
 use engine::shard::LostWrite;
 use tests::sim::mesh::{Mesh, REGIONS};
-use tests::sim::workload::{Command, Outcome};
-
-fn set(key: &str) -> Command {
-    Command::Set { key: key.into(), filler: 50, px: None }
-}
+use tests::sim::workload::Outcome;
 
 fn counted(mesh: &mut Mesh) -> usize {
     REGIONS.iter().map(|name| mesh.region(name).lost_writes().len()).sum()
@@ -32,11 +28,9 @@ fn what_lost_against_a_concurrent_write_is_kept_where_that_was_written() {
         }
         assert_eq!(counted(&mut mesh), 0);
         // Within the time that it takes to tell each other.
-        mesh.region("sfo").post([set("both")]);
-        mesh.run_ms(5);
+        assert_eq!(mesh.region("sfo").set("both", 50), Outcome::Stored);
         let lost = value(&mut mesh, "sfo", "both");
-        mesh.region("nyc").post([set("both")]);
-        mesh.run_ms(5);
+        assert_eq!(mesh.region("nyc").set("both", 50), Outcome::Stored);
         let won = value(&mut mesh, "nyc", "both");
         mesh.converged();
         assert_eq!((value(&mut mesh, "sfo", "both"), value(&mut mesh, "ams", "both")), (won.clone(), won));

@@ -129,7 +129,7 @@ fn a_port_that_is_taken_is_an_error_that_names_it() {
     first.start();
     let mut second = Daemon::new(DAEMON);
     let port = first.ports().admin;
-    let exit = second.set("BIND_HOST", first.host()).set("ADMIN_PORT", port).run_to_its_end(&[]);
+    let exit = second.move_to(first.host()).set("ADMIN_PORT", port).run_to_its_end(&[]);
     assert_eq!(exit.status.code(), Some(1), "{}", exit.stderr);
     let errors: Vec<&str> = exit.stderr.lines().filter(|line| line.contains("ERROR")).collect();
     assert_eq!(errors.len(), 1, "{}", exit.stderr);
@@ -348,7 +348,7 @@ fn a_port_that_a_thread_cannot_have_is_named_too() {
         for cores in [1, 2] {
             let mut second = Daemon::new(DAEMON);
             let began = Instant::now();
-            let exit = second.set("BIND_HOST", first.host()).set(key, port).set("CORES", cores).run_to_its_end(&[]);
+            let exit = second.move_to(first.host()).set(key, port).set("CORES", cores).run_to_its_end(&[]);
             assert!(began.elapsed() < Duration::from_secs(5), "{key}: {:?}", began.elapsed());
             assert_eq!(exit.status.code(), Some(1), "{}", exit.stderr);
             let errors: Vec<&str> = exit.stderr.lines().filter(|line| line.contains("ERROR")).collect();

@@ -278,7 +278,8 @@ impl<H: Host> ControlLoop<H> {
         let chosen = followed.iter().find(may_be_asked).copied();
         if is_lacking && !std::mem::replace(&mut self.bootstrap.is_lacking_said, true) {
             tracing::error!(
-                "RESIDENCY lets no other region that is up hold all that this one may, so that nobody can give it everything: bring such a                  region up, or set TOMBSTONES=keep where regions have keys to themselves"
+                "RESIDENCY lets no other region that is up hold all that this one may, so that nobody can give it everything: bring \
+                 such a region up, or set TOMBSTONES=keep where regions have keys to themselves"
             );
         }
         let Some(key) = chosen else { return Phase::Waiting };
