@@ -363,3 +363,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn behind_a_segment_that_cannot_be_read_nothing_is_moved_until_it_can_go() {
+    let mut driven = Driven::new();
+    driven.put("kept", b"in the first segment", None);
+    driven.churn(20);
+    driven.shard.begin_compaction();
+    assert!(driven.shard.is_compacting());
+    driven.shard.compaction_read_failed();
+    // Copies of what lies behind it would let nothing go, and there would be no end of them.
+    driven.churn(20);
+    driven.shard.begin_compaction();
+    assert!(!driven.shard.is_compacting());
+    assert_eq!(driven.shard.compactable_bytes(), 0);
+    assert!(driven.shard.removable().is_none());
+    // Nothing counts in it any more: it goes, and all behind it.
+    driven.put("kept", b"elsewhere", None);
+    driven.settle();
+    assert!(driven.compact(64 * 1024) > 30);
+    assert!(driven.shard.compactable_bytes() <= driven.shard.compactable_bytes_wanted());
+}

@@ -15,7 +15,7 @@ use wal::{
     SegmentNumber, Version,
 };
 
-use super::{DiskTrouble, HeldKey, Shard, WriteError};
+use super::{DiskTrouble, HeldKey, RunSegment, Shard, WriteError};
 use crate::clock::Time;
 use crate::storage::KeyHash;
 use crate::storage::index::{Location, SegmentSlot};
@@ -191,12 +191,13 @@ impl<M: Mapping> Shard<M> {
     }
 
     /// Bytes of this core's immutable segment files that compaction can free: those in which something counts, and those behind
-    /// them, which have to wait for them. What only waits for followers is not among them.
+    /// them, which have to wait for them. What only waits for followers is not among them, nor what waits for a segment that cannot be read:
+    /// nothing that is copied from behind it lets a file go.
     #[must_use]
     pub fn compactable_bytes(&self) -> u64 {
         let mut blocked = BTreeSet::new();
         let mut bytes = 0;
-        for Old { segment, .. } in &self.compaction.old {
+        for segment in self.old_segments() {
             let log = (segment.incarnation, segment.id.core);
             if !self.store.is_dead(segment.slot) {
                 blocked.insert(log);
@@ -208,7 +209,7 @@ impl<M: Mapping> Shard<M> {
             }
         }
         let live = self.log.oldest_live_segment();
-        let immutable = self.segments.iter().take_while(|segment| segment.number < live);
+        let immutable = self.run_segments().take_while(|segment| segment.number < live);
         let behind = immutable.skip_while(|segment| self.store.is_dead(segment.slot)).count() as u64;
         bytes + behind * self.log.segment_bytes()
     }
@@ -242,9 +243,7 @@ impl<M: Mapping> Shard<M> {
         if self.compactable_bytes() <= self.compactable_bytes_wanted() {
             return;
         }
-        let counts =
-            |work: &Work| !self.compaction.unreadable.contains(&work.segment) && !self.store.is_dead(work.slot);
-        let chosen = self.candidates().find(counts);
+        let chosen = self.candidates().find(|work| !self.store.is_dead(work.slot));
         if chosen.is_some() {
             reach(Mark::CompactionBegan);
         }
@@ -256,14 +255,38 @@ impl<M: Mapping> Shard<M> {
         self.compaction.work.as_ref().is_some_and(|work| work.slot == slot)
     }
 
+    /// Whether a segment stays for good: something in it counts, and it cannot be read.
+    fn is_stuck(&self, segment: SegmentId, slot: SegmentSlot) -> bool {
+        self.compaction.unreadable.contains(&segment) && !self.store.is_dead(slot)
+    }
+
+    /// Segments of earlier runs, those excepted that stay for good and what is behind them in their log.
+    fn old_segments(&self) -> impl Iterator<Item = &OldSegment> {
+        let mut stuck = BTreeSet::new();
+        self.compaction.old.iter().map(|old| &old.segment).filter(move |segment| {
+            let log = (segment.incarnation, segment.id.core);
+            if self.is_stuck(segment.id, segment.slot) {
+                stuck.insert(log);
+            }
+            !stuck.contains(&log)
+        })
+    }
+
+    /// The same of this run.
+    fn run_segments(&self) -> impl Iterator<Item = &RunSegment<M>> {
+        let core = self.identity.core;
+        self.segments
+            .iter()
+            .take_while(move |segment| !self.is_stuck(SegmentId { core, number: segment.number }, segment.slot))
+    }
+
     /// Immutable segments, oldest first.
     fn candidates(&self) -> impl Iterator<Item = Work> {
-        let old =
-            self.compaction.old.iter().map(|Old { segment, .. }| {
-                Work::new(segment.id, segment.slot, segment.cookie, segment.base, segment.end)
-            });
+        let old = self
+            .old_segments()
+            .map(|segment| Work::new(segment.id, segment.slot, segment.cookie, segment.base, segment.end));
         let live = self.log.oldest_live_segment().min(self.repeated.0);
-        let current = self.segments.iter().filter(move |segment| segment.number < live).map(|segment| {
+        let current = self.run_segments().filter(move |segment| segment.number < live).map(|segment| {
             let id = SegmentId { core: self.identity.core, number: segment.number };
             let end = segment.base.plus(self.log.segment_bytes());
             Work::new(id, segment.slot, segment.cookie, segment.base, end)
