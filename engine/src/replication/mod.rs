@@ -6,7 +6,7 @@
 //!
 //! A node streams its own logs, current and retired, and only it does. What it holds of other nodes' logs, which it [knows](known),
 //! it hands on in a [`pass`] to a follower that cannot reach them. What two nodes have is summed up by a [`survey`]
-//! and [compared](compare); [`entropy`] does that without being asked, and [`repair`] takes in what was lacking.
+//! and [compared](compare); [`entropy`] does that without being asked, and `repair` takes in what was lacking.
 //! Who lacks what others may have forgotten takes over everything in a [`bootstrap`].
 
 mod backlog;

@@ -10,7 +10,7 @@
 //! it had been read, so whatever moved or took a record's place meanwhile was read where it went.
 //!
 //! To a follower that lacks what this node may have forgotten goes everything, but of what is old enough to have been forgotten only
-//! what still counts here ([`Sifting`]): for the rest there may be nothing left to send that would tell that it is dead.
+//! what still counts here (`Sifting`): for the rest there may be nothing left to send that would tell that it is dead.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
