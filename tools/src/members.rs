@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
-use engine::control::status::{CatchUpStatus, MemberStatus, Status};
+use engine::control::status::{MemberStatus, Status};
 use engine::monitor::http::StatusReply;
+use engine::replication::catch_up::Progress;
 use net::ids::{NodeId, RequestId};
 use net::wire::body::RemoveMember;
 use net::wire::frame::FrameReader;
@@ -145,7 +146,7 @@ fn acknowledged(member: &MemberStatus, complete: u64) -> String {
 }
 
 /// How far the asked node has caught up with a member, how fast, and for how long it will go on.
-fn catching_up(catch_up: CatchUpStatus) -> String {
+fn catching_up(catch_up: Progress) -> String {
     let megabytes = |bytes: u64| format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10);
     let left = catch_up.left_seconds.map_or_else(String::new, |seconds| format!(", {seconds} s left"));
     format!("{}, {}/s{left}", megabytes(catch_up.bytes), megabytes(catch_up.bytes_per_second))
@@ -218,12 +219,8 @@ mod tests {
             catch_up: None,
         };
         let at = |ms| Version::new(ms, 0, 0).0;
-        let catch_up = CatchUpStatus {
-            bytes: 12_345_678,
-            bytes_per_second: 2_000_000,
-            left_seconds: Some(7),
-            ..CatchUpStatus::default()
-        };
+        let catch_up =
+            Progress { bytes: 12_345_678, bytes_per_second: 2_000_000, left_seconds: Some(7), ..Progress::default() };
         let mut members = vec![
             member(1, "joined", false, 0),
             member(2, "joined", true, at(5000)),

@@ -12,7 +12,6 @@ use net::wire::message::Message;
 use wal::marks::{Mark, reach};
 
 use super::link::Role;
-use super::status::CatchUpStatus;
 use super::{ControlLoop, DialTarget, LinkKey};
 use crate::host::Host;
 use crate::replication::catch_up::{CatchUp, Progress};
@@ -145,8 +144,8 @@ impl<H: Host> ControlLoop<H> {
     }
 
     /// How far this node has caught up with another one, if it does.
-    pub(super) fn catch_up_of(&self, node: NodeId) -> Option<CatchUpStatus> {
+    pub(super) fn catch_up_of(&self, node: NodeId) -> Option<Progress> {
         let catch_up = self.catch_ups.values().find(|catch_up| catch_up.node == node)?;
-        Some(catch_up.progress(self.now(), |log| self.watermarks.version(log)).into())
+        Some(catch_up.progress(self.now(), |log| self.watermarks.version(log)))
     }
 }

@@ -18,32 +18,6 @@ pub const REMOVED: &str = "this node was removed from the mesh: it serves reads 
 pub const BOOTSTRAPPING: &str = "this node takes over everything that another region has, because the others may have forgotten deletions that \
     it never heard of: what it shows may have been deleted, or is missing yet";
 
-/// How far this node has caught up with another one, which has written much while it was away.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CatchUpStatus {
-    /// Bytes of records that came, as they lie in the log.
-    pub bytes: u64,
-    /// How many records those are.
-    pub records: u64,
-    /// How long it has taken so far.
-    pub seconds: u64,
-    /// Bytes of records a second, over the last seconds.
-    pub bytes_per_second: u64,
-    /// Bytes of its log that the other one has still to read for it.
-    pub left_bytes: u64,
-    /// How long that will take at the present pace; `None` before it is known.
-    pub left_seconds: Option<u64>,
-    /// By how much what is held is older than where the live stream began, in milliseconds.
-    pub behind_ms: u64,
-}
-
-impl From<Progress> for CatchUpStatus {
-    fn from(progress: Progress) -> CatchUpStatus {
-        let Progress { bytes, records, seconds, bytes_per_second, left_bytes, left_seconds, behind_ms } = progress;
-        CatchUpStatus { bytes, records, seconds, bytes_per_second, left_bytes, left_seconds, behind_ms }
-    }
-}
-
 /// One peer of the mesh, as this node sees it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PeerStatus {
@@ -115,7 +89,7 @@ pub struct PeerStatus {
     pub received_bulk_bytes: u64,
     /// How far this node has caught up with the peer, while it does.
     #[serde(default)]
-    pub catch_up: Option<CatchUpStatus>,
+    pub catch_up: Option<Progress>,
 }
 
 /// One row of the member table, as this node sees it.
@@ -135,7 +109,7 @@ pub struct MemberStatus {
     pub acknowledged: u64,
     /// How far this node has caught up with it, while it does.
     #[serde(default)]
-    pub catch_up: Option<CatchUpStatus>,
+    pub catch_up: Option<Progress>,
 }
 
 /// What is taken over from another node, because others may have forgotten what this one lacks.

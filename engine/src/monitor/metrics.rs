@@ -11,9 +11,10 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::control::status::{CatchUpStatus, PeerStatus, Status, StatusBoard};
+use crate::control::status::{PeerStatus, Status, StatusBoard};
 use crate::core::stages::Stage;
 use crate::node::{CoreGauges, NodeFacts};
+use crate::replication::catch_up::Progress;
 
 /// How a metric behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,7 +145,7 @@ pub const VISIBILITY_SAMPLES: (&str, &str) =
 /// The quantiles that are shown, as labels and as fractions.
 const QUANTILES: [(&str, f64); 5] = [("0.5", 0.5), ("0.99", 0.99), ("0.999", 0.999), ("0.9999", 0.9999), ("1", 1.0)];
 
-fn catch_up(peer: &PeerStatus) -> CatchUpStatus {
+fn catch_up(peer: &PeerStatus) -> Progress {
     peer.catch_up.unwrap_or_default()
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use net::ids::{LogId, NodeId, Version};
 use net::reactor::Mono;
 use net::wire::body::{BacklogLog, FollowLog};
+use serde::{Deserialize, Serialize};
 
 use super::from_wire;
 
@@ -22,7 +23,7 @@ struct Sample {
 }
 
 /// How far a catch-up is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Bytes of records that came, as they lie in the log.
     pub bytes: u64,
