@@ -50,6 +50,8 @@ impl Positions {
                 self.everything = true;
                 self.claimed.clear();
             }
+            // What was asked for began no stream: it is asked for anew when the follower has taken over everything from somewhere.
+            Carried::Bootstrap(told) if told.step == BootstrapStep::Needed && self.payload == 0 => self.claimed.clear(),
             Carried::Bootstrap(_) => {}
             Carried::Follow(follow) => {
                 self.everything = false;
