@@ -39,6 +39,9 @@ impl<H: Host> CoreLoop<H> {
     /// The same for a request of the native protocol. Of several keys each is answered.
     pub(super) fn keeps_out_request(&mut self, index: u32, request: &Request) -> bool {
         let residency = &self.facts.residency;
+        if residency.policy().is_none() {
+            return false;
+        }
         let Some(text) = request.keys().iter().find_map(|key| residency.refusal(key)) else { return false };
         let answers = if let Verb::GetMany(many) = &request.verb { many.keys.len() } else { 1 };
         let replies = &mut self.clients.connections[index as usize].replies;

@@ -42,8 +42,6 @@ codes! {
         Replaced = 12,
         /// An accepted frame has no meaning at this point.
         Unexpected = 13,
-        /// The follower lacks what this node may have forgotten. Not sent any more: such a follower is told to take over everything.
-        Forgotten = 14,
     }
 }
 
